@@ -1,0 +1,22 @@
+//! What keyloan asks of the operating system: the only place where unsafe compiles.
+
+pub mod descriptors;
+pub mod exec;
+pub mod memory;
+pub mod paths;
+pub mod peer;
+pub mod private_file;
+pub mod process;
+pub mod sealed;
+pub mod terminal;
+
+mod sys {
+    #[cfg(target_os = "linux")]
+    mod linux;
+    #[cfg(target_os = "linux")]
+    pub(crate) use linux::*;
+    #[cfg(target_os = "macos")]
+    mod macos;
+    #[cfg(target_os = "macos")]
+    pub(crate) use macos::*;
+}

@@ -1,0 +1,127 @@
+//! This process's own protection, and what `/proc` says of others.
+
+use crate::sys;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// No core dump, no tracing and no reading of `/proc/PID` by the same user from here on.
+pub fn make_undumpable() -> io::Result<()> {
+    sys::make_undumpable()
+}
+
+/// False inside a user namespace, whose owner may trace us however undumpable we are.
+pub fn in_first_user_namespace() -> bool {
+    sys::in_first_user_namespace()
+}
+
+/// Lifts the soft limit on descriptors to the hard one, so that a thousand clients can connect.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(())
+}
+
+pub fn effective_uid() -> u32 {
+    nix::unistd::geteuid().as_raw()
+}
+
+/// Where an open descriptor is now.
+pub fn path_of(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<PathBuf> {
+    sys::path_of(descriptor)
+}
+
+/// The parts of `/proc/PID/stat` that keyloan uses, proc_pid_stat(5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    pub parent: i32,
+    pub session: i32,
+    /// The controlling terminal's device number, 0 for none.
+    pub terminal: u64,
+    /// Clock ticks after boot.
+    pub started: u64,
+}
+
+/// Reads `/proc/PID/stat`. The program's name in it may hold spaces and parentheses, so fields are
+/// counted from the last `)` (CVE-2017-1000367).
+pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    let rest = str::from_utf8(stat.get(end + 1..)?).ok()?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // Field 3 (state) is the first here.
+    let terminal: i64 = fields.get(4)?.parse().ok()?;
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
+        // The kernel prints a 32-bit device number as a signed one.
+        terminal: u64::from(u32::try_from(terminal & 0xffff_ffff).ok()?),
+        started: fields.get(19)?.parse().ok()?,
+    })
+}
+
+pub fn stat(pid: i32) -> Option<Stat> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The program file of a process; `None` where the kernel does not say (another user, a kernel thread).
+pub fn exe(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
+}
+
+pub fn cwd(pid: i32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/cwd")).ok()
+}
+
+/// Whether a process sees the same mounts as this one; a path means the same file only then.
+pub fn shares_our_mounts(pid: i32) -> bool {
+    let namespace = |who: &str| fs::metadata(format!("/proc/{who}/ns/mnt")).ok().map(|at| (at.dev(), at.ino()));
+    let ours = namespace("self");
+    ours.is_some() && ours == namespace(&pid.to_string())
+}
+
+/// The names in a process's environment as it was when its program started.
+pub fn environment_names(pid: i32) -> Option<Vec<OsString>> {
+    let environment = zeroize::Zeroizing::new(fs::read(format!("/proc/{pid}/environ")).ok()?);
+    let names = environment
+        .split(|byte| *byte == 0)
+        .filter_map(|entry| entry.split(|byte| *byte == b'=').next())
+        .filter(|name| !name.is_empty())
+        .map(|name| OsString::from_vec(name.to_vec()))
+        .collect();
+    Some(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TAIL: &str = "S 41 42 43 34819 44 4194304 1 0 0 0 1 2 0 0 20 0 1 0 987654 5 6";
+
+    #[test]
+    fn a_program_named_like_the_rest_of_the_line_is_parsed() {
+        for name in ["sh", "a) R 1 1 1 0", ") (", "x y"] {
+            let stat = parse_stat(format!("40 ({name}) {TAIL}").as_bytes()).unwrap();
+            assert_eq!(stat, Stat { parent: 41, session: 43, terminal: 34819, started: 987_654 });
+        }
+    }
+
+    #[test]
+    fn a_short_or_foreign_line_is_none() {
+        for bad in ["", "40 sh S 1", "40 (sh) S 1 2", "40 (sh)"] {
+            assert_eq!(parse_stat(bad.as_bytes()), None);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn this_process_is_seen_as_it_is() {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        assert_eq!(exe(pid), std::env::current_exe().ok());
+        assert_eq!(stat(pid).unwrap().parent, nix::unistd::getppid().as_raw());
+        assert!(shares_our_mounts(pid));
+    }
+}

@@ -1,0 +1,142 @@
+//! Linux: what nix and libc do not offer safely, or not at all.
+#![expect(unsafe_code, reason = "system calls that have no safe wrapper; each use says why it is sound")]
+
+use nix::libc;
+use std::fs;
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::{NonNull, null_mut};
+
+/// socket(7), Linux 6.5; not in libc yet.
+const SO_PEERPIDFD: libc::c_int = 77;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(u32, i32)> {
+    let credentials = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials)?;
+    Ok((credentials.uid(), credentials.pid()))
+}
+
+pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    let mut descriptor: RawFd = -1;
+    let mut length = libc::socklen_t::try_from(size_of::<RawFd>()).unwrap_or(4);
+    // SAFETY: the option writes one int into `descriptor`, whose size `length` states.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PEERPIDFD,
+            (&raw mut descriptor).cast(),
+            &raw mut length,
+        )
+    })?;
+    // SAFETY: on success the kernel made this descriptor for us alone.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
+}
+
+/// A pidfd is readable once its process has ended, pidfd_open(2).
+pub(crate) fn is_alive(pidfd: BorrowedFd<'_>) -> bool {
+    let mut wanted = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
+    matches!(nix::poll::poll(&mut wanted, nix::poll::PollTimeout::ZERO), Ok(0))
+}
+
+pub(crate) fn name_senders(socket: BorrowedFd<'_>) -> io::Result<()> {
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::PassCred, &true)?;
+    Ok(())
+}
+
+/// prctl(2) `PR_SET_DUMPABLE` 0: no core dump, `/proc/PID` owned by root, no tracing by the same user.
+pub(crate) fn make_undumpable() -> io::Result<()> {
+    // SAFETY: takes integers only.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) })?;
+    // SAFETY: takes integers only.
+    if check(unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) })? != 0 {
+        return Err(io::Error::other("the process stayed dumpable"));
+    }
+    Ok(())
+}
+
+/// Whether this process runs in the first user namespace: its map covers every id, onto itself.
+pub(crate) fn in_first_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+pub(crate) enum LockedKind {
+    SecretMemory,
+    LockedMemory,
+    PlainMemory,
+}
+
+/// A page-aligned mapping for keys: `memfd_secret`(2), else locked and excluded from dumps, else plain.
+pub(crate) fn map_locked(length: usize) -> io::Result<(NonNull<u8>, LockedKind)> {
+    if let Ok(mapping) = map_secret(length) {
+        return Ok((mapping, LockedKind::SecretMemory));
+    }
+    // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+    let mapping = checked_mapping(unsafe {
+        libc::mmap(
+            null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    })?;
+    // SAFETY: the range is the mapping made above.
+    let locked = unsafe { libc::mlock(mapping.as_ptr().cast(), length) } == 0;
+    // SAFETY: the range is the mapping made above.
+    let hidden = unsafe { libc::madvise(mapping.as_ptr().cast(), length, libc::MADV_DONTDUMP) } == 0;
+    Ok((mapping, if locked && hidden { LockedKind::LockedMemory } else { LockedKind::PlainMemory }))
+}
+
+fn map_secret(length: usize) -> io::Result<NonNull<u8>> {
+    // SAFETY: takes one flag, gives a descriptor.
+    let descriptor = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
+    let descriptor = check(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
+    // SAFETY: the descriptor is new and ours.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    nix::unistd::ftruncate(&descriptor, i64::try_from(length).map_err(io::Error::other)?)?;
+    // SAFETY: a fresh shared mapping of the descriptor, which is `length` bytes long; it outlives the
+    // descriptor by itself.
+    checked_mapping(unsafe {
+        libc::mmap(
+            null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            descriptor.as_raw_fd(),
+            0,
+        )
+    })
+}
+
+fn checked_mapping(address: *mut libc::c_void) -> io::Result<NonNull<u8>> {
+    if address == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(address.cast()).ok_or_else(|| io::Error::other("a mapping at address 0"))
+}
+
+pub(crate) fn unmap(mapping: NonNull<u8>, length: usize) {
+    // SAFETY: called once, when the only owner of the mapping is dropped.
+    unsafe { libc::munmap(mapping.as_ptr().cast(), length) };
+}
+
+/// The path an open descriptor has now, from the kernel.
+pub(crate) fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<std::path::PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+/// A path through which a name in an opened directory is reached, whatever its own path became.
+pub(crate) fn path_within(
+    directory: BorrowedFd<'_>,
+    _path: &std::path::Path,
+    name: &str,
+) -> std::path::PathBuf {
+    format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).into()
+}

@@ -1,0 +1,59 @@
+//! macOS: what has a counterpart. There is no pidfd and no locked memory file; callers treat their
+//! absence as the lower protection that it is.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+
+pub(crate) fn peer_credentials(socket: BorrowedFd<'_>) -> io::Result<(u32, i32)> {
+    use nix::sys::socket::{getsockopt, sockopt};
+    let credentials = getsockopt(&socket, sockopt::LocalPeerCred)?;
+    Ok((credentials.uid(), getsockopt(&socket, sockopt::LocalPeerPid)?))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(crate) fn peer_pidfd(_socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
+    Ok(None)
+}
+
+pub(crate) fn is_alive(_pidfd: BorrowedFd<'_>) -> bool {
+    false
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the same signature on every system")]
+pub(crate) fn name_senders(_socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(())
+}
+
+/// Fails closed until the daemon denies tracing here (`PT_DENY_ATTACH`).
+pub(crate) fn make_undumpable() -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "keyloand cannot protect its memory on this system yet"))
+}
+
+pub(crate) fn in_first_user_namespace() -> bool {
+    true
+}
+
+#[expect(dead_code, reason = "the same names on every system")]
+pub(crate) enum LockedKind {
+    SecretMemory,
+    LockedMemory,
+    PlainMemory,
+}
+
+pub(crate) fn map_locked(_length: usize) -> io::Result<(NonNull<u8>, LockedKind)> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "no locked memory on this system yet"))
+}
+
+pub(crate) fn unmap(_mapping: NonNull<u8>, _length: usize) {}
+
+pub(crate) fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    nix::fcntl::fcntl(descriptor, nix::fcntl::FcntlArg::F_GETPATH(&mut path))?;
+    Ok(path)
+}
+
+pub(crate) fn path_within(_directory: BorrowedFd<'_>, path: &Path, name: &str) -> PathBuf {
+    path.join(name)
+}

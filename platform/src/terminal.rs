@@ -1,0 +1,109 @@
+//! A terminal that the kernel names: opened by its device, never by what a requester says.
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::termios::{self, FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+
+/// The path of a terminal's device number, `None` for what is no pseudo terminal or console.
+pub fn path_of_device(device: u64) -> Option<PathBuf> {
+    // The encoding of new_decode_dev() in Linux: minor in bits 0-7 and 20-31, major in 8-19.
+    let major = (device >> 8) & 0xfff;
+    let minor = (device & 0xff) | ((device >> 12) & 0xf_ff00);
+    match major {
+        136..=143 => Some(format!("/dev/pts/{}", minor + ((major - 136) << 20)).into()),
+        4 if minor < 64 => Some(format!("/dev/tty{minor}").into()),
+        4 => Some(format!("/dev/ttyS{}", minor - 64).into()),
+        _ => None,
+    }
+}
+
+/// A terminal whose echo is off until this is dropped.
+pub struct HiddenInput {
+    descriptor: OwnedFd,
+    before: Termios,
+}
+
+/// Opens the terminal with that device number for reading and writing, without making it ours. Refuses
+/// when the file at its path is another device or another user's.
+pub fn open(device: u64, owner: u32) -> io::Result<OwnedFd> {
+    let path = path_of_device(device)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no terminal keyloan can open"))?;
+    let flags =
+        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let descriptor = nix::fcntl::open(&path, flags, Mode::empty())?;
+    let file = std::fs::File::from(descriptor);
+    let found = file.metadata()?;
+    let same_device = nix::libc::makedev(
+        u32::try_from((device >> 8) & 0xfff).map_err(io::Error::other)? as _,
+        u32::try_from((device & 0xff) | ((device >> 12) & 0xf_ff00)).map_err(io::Error::other)? as _,
+    );
+    if !found.file_type().is_char_device() || found.rdev() != same_device as u64 {
+        return Err(io::Error::other("the terminal's path names another device"));
+    }
+    if found.uid() != owner {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the terminal belongs to another user"));
+    }
+    Ok(file.into())
+}
+
+impl HiddenInput {
+    /// Turns echo and line editing off. Signals stay on, so that Ctrl-C reaches the requester, whose end
+    /// closes the question. What was typed ahead is thrown away: it was no answer to this.
+    pub fn begin(descriptor: OwnedFd) -> io::Result<Self> {
+        let before = termios::tcgetattr(&descriptor)?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON);
+        quiet.local_flags.insert(LocalFlags::ISIG);
+        quiet.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
+        quiet.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
+        termios::tcsetattr(&descriptor, SetArg::TCSAFLUSH, &quiet)?;
+        Ok(Self { descriptor, before })
+    }
+
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.descriptor
+    }
+
+    /// Throws away what was typed and not read.
+    pub fn forget_typed(&self) -> io::Result<()> {
+        Ok(termios::tcflush(&self.descriptor, FlushArg::TCIFLUSH)?)
+    }
+}
+
+impl Drop for HiddenInput {
+    fn drop(&mut self) {
+        // Nothing is left to do when the terminal is gone.
+        let _ = termios::tcsetattr(&self.descriptor, SetArg::TCSAFLUSH, &self.before);
+    }
+}
+
+/// The settings of a terminal, to be put back should the daemon die while it asks there.
+pub struct Saved(Termios);
+
+impl Saved {
+    /// `None` when standard input is no terminal.
+    pub fn of_stdin() -> Option<Self> {
+        termios::tcgetattr(io::stdin().as_fd()).ok().map(Self)
+    }
+
+    pub fn restore(&self) {
+        let _ = termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_become_the_paths_the_kernel_gave_them() {
+        assert_eq!(path_of_device(136 << 8 | 3), Some("/dev/pts/3".into()));
+        assert_eq!(path_of_device(136 << 8 | 44 | 1 << 20), Some("/dev/pts/300".into()));
+        assert_eq!(path_of_device(4 << 8 | 1), Some("/dev/tty1".into()));
+        assert_eq!(path_of_device(0), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! What a client may ask. Values that travel in the tail are named at each request.
+
+use crate::names::{FieldName, ItemName, PlainName, SetName, VarName};
+use serde::{Deserialize, Serialize};
+
+/// A request. Where a passphrase or a PIN is wanted and not in the tail, the daemon asks for it on the
+/// requester's own terminal.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    Status,
+    /// Tail: `passphrase`, `pin`.
+    Init,
+    /// Tail: `passphrase`. `here` moves the place of questions to the requester's terminal.
+    Unlock {
+        #[serde(default)]
+        here: bool,
+        /// Opens a vault that is older than the log remembers.
+        #[serde(default)]
+        accept_rollback: bool,
+    },
+    Lock,
+    /// Tail: `passphrase` (the one in force), `new`.
+    Passwd,
+    /// Tail: `passphrase`, `pin` (the new one).
+    Pin,
+    /// Tail: `passphrase`.
+    RecipientAdd { name: PlainName, recipient: String },
+    RecipientList,
+    /// Tail: `passphrase`.
+    RecipientRemove { name: PlainName },
+    /// Tail: `value`, else it is asked for.
+    ItemSet {
+        item: ItemName,
+        field: FieldName,
+        #[serde(default)]
+        public: bool,
+    },
+    ItemGet { item: ItemName, field: FieldName },
+    ItemList,
+    ItemShow { item: ItemName },
+    ItemRemove { item: ItemName, field: Option<FieldName> },
+    ItemMove { from: ItemName, to: ItemName },
+    Lend(Lend),
+    Loans,
+    /// Descriptor: the opened `.keyloan.toml`.
+    Trust,
+    /// Tail: `path`.
+    Untrust,
+    PolicyShow,
+    /// Tail: `passphrase`. `KEY=VALUE` each.
+    PolicySet { settings: Vec<String> },
+    Log {
+        #[serde(default)]
+        follow: bool,
+        #[serde(default)]
+        verify: bool,
+    },
+    Stop,
+}
+
+/// Credentials for one command.
+///
+/// Tail: `directory` for each directory searched, nearest first; `program` (the resolved path);
+/// `argv` (each argument followed by a NUL). Descriptor: the opened `.keyloan.toml`, if one was found.
+#[derive(Serialize, Deserialize)]
+pub struct Lend {
+    #[serde(default)]
+    pub sets: Vec<SetName>,
+    #[serde(default)]
+    pub only: Vec<VarName>,
+    /// Which of the directories holds the passed `.keyloan.toml`.
+    pub manifest_at: Option<usize>,
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The client says that it will drop steering variables.
+    #[serde(default)]
+    pub clean_env: bool,
+}

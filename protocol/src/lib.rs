@@ -1,0 +1,15 @@
+//! What crosses a keyloan socket: types and bytes, no I/O, no async.
+//!
+//! `docs/protocol.md` is the prose of this crate and `vectors/` its bytes; a change to either is a
+//! change of the contract.
+#![forbid(unsafe_code)]
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+pub mod control;
+pub mod env_vars;
+pub mod frame;
+pub mod limits;
+pub mod names;
+pub mod reference;
+pub mod secret;
+pub mod version;

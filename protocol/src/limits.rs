@@ -1,0 +1,23 @@
+//! Every cap of the protocol, in bytes unless said otherwise. A peer that passes one is refused
+//! before anything of that size is allocated.
+
+/// What follows the first length of a frame: header length, header and tail.
+pub const FRAME: usize = 8 * 1024 * 1024;
+/// The JSON header of a frame.
+pub const HEADER: usize = 1024 * 1024;
+/// Values named by one header (a count).
+pub const VALUES: usize = 1024;
+/// Descriptors passed with one frame (a count).
+pub const DESCRIPTORS: usize = 4;
+/// One field of an item.
+pub const FIELD_VALUE: usize = 1024 * 1024;
+/// The name of an item, a field, a set or a recipient.
+pub const NAME: usize = 256;
+/// A `.keyloan.toml`.
+pub const MANIFEST: usize = 64 * 1024;
+/// A passphrase or a PIN.
+pub const PASSPHRASE: usize = 1024;
+/// `NAME=value` and its NUL, as the kernel limits it: `MAX_ARG_STRLEN`, execve(2).
+pub const ENVIRONMENT_STRING: usize = 128 * 1024;
+/// Directories searched upwards for credentials (a count).
+pub const DIRECTORIES: usize = 64;

@@ -1,0 +1,187 @@
+//! Names that people give: parsed once at the edge, then trusted.
+
+use crate::limits;
+use std::fmt;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    #[error("a name is empty")]
+    Empty,
+    #[error("a name is longer than {} bytes", limits::NAME)]
+    TooLong,
+    #[error("a name holds a control character")]
+    Control,
+    #[error("a name begins or ends with white space")]
+    Space,
+    #[error("a name holds a character that is not allowed here (letters, digits, '-', '_' and '.' are)")]
+    Plain,
+    #[error("a variable's name must be letters, digits and '_', and not begin with a digit")]
+    Variable,
+}
+
+/// Any script, no control characters, no white space at the ends, at most [`limits::NAME`] bytes.
+fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        Err(NameError::Empty)
+    } else if text.len() > limits::NAME {
+        Err(NameError::TooLong)
+    } else if text.chars().any(char::is_control) {
+        Err(NameError::Control)
+    } else if text.trim() != text {
+        Err(NameError::Space)
+    } else {
+        Ok(())
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $type(String);
+
+        impl $type {
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                $check(text)?;
+                Ok(Self(text.to_owned()))
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.0)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+            fn try_from(text: String) -> Result<Self, NameError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0
+            }
+        }
+    };
+}
+
+name!(
+    /// The title of an item, in any script: `pypi`, `~/coverage`, `Umgebung/Köln`.
+    ItemName,
+    check
+);
+name!(
+    /// The name of a field of an item.
+    FieldName,
+    check
+);
+name!(
+    /// What `-s NAME` takes: a set of `.keyloan.toml` or the title of an item.
+    SetName,
+    check
+);
+name!(
+    /// The name of a file that keyloan makes: a recipient's. ASCII letters, digits, `-`, `_`, `.`.
+    PlainName,
+    check_plain
+);
+name!(
+    /// The name of an environment variable, as POSIX shells take it (XBD 8.1).
+    VarName,
+    check_variable
+);
+
+fn check_plain(text: &str) -> Result<(), NameError> {
+    check(text)?;
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if text.starts_with('.') || !text.chars().all(allowed) { Err(NameError::Plain) } else { Ok(()) }
+}
+
+fn check_variable(text: &str) -> Result<(), NameError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if text.is_empty() || text.starts_with(|c: char| c.is_ascii_digit()) || !text.chars().all(allowed) {
+        return Err(NameError::Variable);
+    }
+    check(text)
+}
+
+/// Untrusted text for a terminal or a prompt: control characters, line breaks and the invisible and
+/// direction-changing characters of Unicode become visible escapes (threats: prompts repainted by what
+/// they show). At most `most` characters are kept, from both ends.
+pub fn escaped(text: &str, most: usize) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_invisible(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    let count = shown.chars().count();
+    if count <= most {
+        return shown;
+    }
+    let half = most.saturating_sub(3).checked_div(2).unwrap_or(0);
+    let head: String = shown.chars().take(half).collect();
+    let tail: String = shown.chars().skip(count.saturating_sub(half)).collect();
+    format!("{head} … {tail}")
+}
+
+/// Format characters that hide or reorder what is read: zero-width, bidi controls, line separators, tags.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_script_are_taken_and_control_characters_are_not() {
+        for good in ["pypi", "~/coverage", "Zugangsdaten für Köln", "パスワード", "🔑"] {
+            assert_eq!(ItemName::parse(good).unwrap().as_str(), good);
+        }
+        for (bad, why) in [
+            ("", NameError::Empty),
+            ("a\nb", NameError::Control),
+            ("a\u{1b}[2J", NameError::Control),
+            (" a", NameError::Space),
+        ] {
+            assert_eq!(ItemName::parse(bad), Err(why));
+        }
+        assert_eq!(ItemName::parse(&"x".repeat(257)), Err(NameError::TooLong));
+    }
+
+    #[test]
+    fn a_recipient_cannot_be_named_out_of_its_directory() {
+        for bad in ["..", ".hidden", "a/b", "ü", ""] {
+            assert!(PlainName::parse(bad).is_err(), "{bad}");
+        }
+        assert!(PlainName::parse("yubikey-5.2").is_ok());
+    }
+
+    #[test]
+    fn variables_are_what_a_shell_takes() {
+        for bad in ["", "1A", "A-B", "A B", "A=B", "Ä"] {
+            assert_eq!(VarName::parse(bad), Err(NameError::Variable), "{bad}");
+        }
+        assert!(VarName::parse("_TWINE_PASSWORD2").is_ok());
+    }
+
+    #[test]
+    fn what_could_repaint_a_prompt_is_shown_as_an_escape() {
+        assert_eq!(escaped("a\u{1b}[31m\nb\u{202e}c", 80), "a\\u{1b}[31m\\u{a}b\\u{202e}c");
+        let long = escaped(&"x".repeat(1000), 21);
+        assert_eq!(long, "xxxxxxxxx … xxxxxxxxx");
+    }
+}
