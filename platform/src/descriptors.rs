@@ -9,6 +9,16 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 /// The most descriptors one message may carry; further ones are closed by the kernel.
 const MOST: usize = 4;
 
+/// Another descriptor for one that the caller of this program opened and named by its number.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: borrowed for this one call, which fails where the number names nothing.
+    let named = unsafe { BorrowedFd::borrow_raw(number) };
+    Ok(named.try_clone_to_owned()?)
+}
+
 /// What one `recvmsg`(2) brought.
 pub struct Received {
     /// Bytes; 0 is the end.

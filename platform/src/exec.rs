@@ -107,8 +107,7 @@ mod original {
     }
 
     pub(super) fn restore() {
-        let action =
-            if PIPE_WAS_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
+        let action = if PIPE_WAS_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
         // SAFETY: both are dispositions that run no code of ours.
         unsafe { libc::signal(libc::SIGPIPE, action) };
     }

@@ -8,6 +8,7 @@ pub mod peer;
 pub mod private_file;
 pub mod process;
 pub mod sealed;
+pub mod search;
 pub mod terminal;
 
 mod sys {

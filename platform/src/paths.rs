@@ -39,8 +39,7 @@ impl Paths {
 
     /// The environment a daemon needs to find the same directories, and nothing else of the caller's.
     pub fn environment() -> Vec<(&'static str, std::ffi::OsString)> {
-        let names =
-            ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"];
+        let names = ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR"];
         names.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect()
     }
 }

@@ -121,8 +121,7 @@ impl Directory {
     /// Takes the directory for this process alone. The lock is on the directory itself, so nobody can
     /// unlink it and lock another; it ends with the process.
     pub fn lock(&self) -> Result<DirectoryLock, FileError> {
-        let again =
-            openat(&self.descriptor, ".", DIRECTORY, Mode::empty()).map_err(failed(&self.path))?;
+        let again = openat(&self.descriptor, ".", DIRECTORY, Mode::empty()).map_err(failed(&self.path))?;
         Flock::lock(again, FlockArg::LockExclusiveNonblock).map(DirectoryLock).map_err(|(_, error)| {
             let fault = if error == Errno::EWOULDBLOCK { Fault::InUse } else { Fault::Io(error.into()) };
             FileError { path: self.path.clone(), fault }
@@ -163,10 +162,9 @@ impl Directory {
     /// Makes a file that was not there, with its content synced. On failure nothing is left of it.
     pub fn create(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
         let path = self.path.join(name);
-        let flags =
-            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let descriptor = openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(failed(&path))?;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let descriptor =
+            openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed(&path))?;
         let mut file = File::from(descriptor);
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         if let Err(error) = written {
@@ -201,8 +199,7 @@ impl Directory {
 
     /// The names in the directory that are UTF-8 (keyloan makes no others), sorted.
     pub fn names(&self) -> Result<Vec<String>, FileError> {
-        let again =
-            openat(&self.descriptor, ".", DIRECTORY, Mode::empty()).map_err(failed(&self.path))?;
+        let again = openat(&self.descriptor, ".", DIRECTORY, Mode::empty()).map_err(failed(&self.path))?;
         let mut names = Vec::new();
         for entry in nix::dir::Dir::from_fd(again).map_err(failed(&self.path))? {
             let entry = entry.map_err(failed(&self.path))?;
@@ -218,10 +215,9 @@ impl Directory {
     /// Opens a file for appending, making it where it is not there.
     pub fn append(&self, name: &str) -> Result<File, FileError> {
         let path = self.path.join(name);
-        let flags =
-            OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let descriptor = openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-            .map_err(failed(&path))?;
+        let flags = OFlag::O_RDWR | OFlag::O_APPEND | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let descriptor =
+            openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed(&path))?;
         let found = fstat(&descriptor).map_err(failed(&path))?;
         check(&found, SFlag::S_IFREG, "regular file", &path)?;
         Ok(File::from(descriptor))

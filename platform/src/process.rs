@@ -39,9 +39,11 @@ pub fn path_of(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<PathBuf> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     pub parent: i32,
-    pub session: i32,
+    pub group: i32,
     /// The controlling terminal's device number, 0 for none.
     pub terminal: u64,
+    /// The process group in that terminal's foreground, -1 for none.
+    pub foreground: i32,
     /// Clock ticks after boot.
     pub started: u64,
 }
@@ -56,9 +58,10 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     let terminal: i64 = fields.get(4)?.parse().ok()?;
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
-        session: fields.get(3)?.parse().ok()?,
+        group: fields.get(2)?.parse().ok()?,
         // The kernel prints a 32-bit device number as a signed one.
         terminal: u64::from(u32::try_from(terminal & 0xffff_ffff).ok()?),
+        foreground: fields.get(5)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
 }
@@ -78,7 +81,8 @@ pub fn cwd(pid: i32) -> Option<PathBuf> {
 
 /// Whether a process sees the same mounts as this one; a path means the same file only then.
 pub fn shares_our_mounts(pid: i32) -> bool {
-    let namespace = |who: &str| fs::metadata(format!("/proc/{who}/ns/mnt")).ok().map(|at| (at.dev(), at.ino()));
+    let namespace =
+        |who: &str| fs::metadata(format!("/proc/{who}/ns/mnt")).ok().map(|at| (at.dev(), at.ino()));
     let ours = namespace("self");
     ours.is_some() && ours == namespace(&pid.to_string())
 }
@@ -105,7 +109,10 @@ mod tests {
     fn a_program_named_like_the_rest_of_the_line_is_parsed() {
         for name in ["sh", "a) R 1 1 1 0", ") (", "x y"] {
             let stat = parse_stat(format!("40 ({name}) {TAIL}").as_bytes()).unwrap();
-            assert_eq!(stat, Stat { parent: 41, session: 43, terminal: 34819, started: 987_654 });
+            assert_eq!(
+                stat,
+                Stat { parent: 41, group: 42, terminal: 34819, foreground: 44, started: 987_654 }
+            );
         }
     }
 

@@ -16,10 +16,8 @@ pub fn copy(bytes: &[u8]) -> io::Result<OwnedFd> {
         .or_else(|_| memfd_create("keyloan-approver", MFdFlags::MFD_ALLOW_SEALING))?;
     let mut file = std::fs::File::from(descriptor);
     file.write_all(bytes)?;
-    let seals = SealFlag::F_SEAL_SHRINK
-        | SealFlag::F_SEAL_GROW
-        | SealFlag::F_SEAL_WRITE
-        | SealFlag::F_SEAL_SEAL;
+    let seals =
+        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }

@@ -4,7 +4,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::termios::{self, FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
@@ -32,8 +32,7 @@ pub struct HiddenInput {
 pub fn open(device: u64, owner: u32) -> io::Result<OwnedFd> {
     let path = path_of_device(device)
         .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "no terminal keyloan can open"))?;
-    let flags =
-        OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
     let descriptor = nix::fcntl::open(&path, flags, Mode::empty())?;
     let file = std::fs::File::from(descriptor);
     let found = file.metadata()?;
@@ -51,21 +50,23 @@ pub fn open(device: u64, owner: u32) -> io::Result<OwnedFd> {
 }
 
 impl HiddenInput {
-    /// Turns echo and line editing off. Signals stay on, so that Ctrl-C reaches the requester, whose end
-    /// closes the question. What was typed ahead is thrown away: it was no answer to this.
+    /// Turns echo, line editing and signals off: Ctrl-C arrives as a byte, so that the terminal is put back
+    /// before the requester and its shell go on. What was typed ahead is thrown away: it was no answer to this.
     pub fn begin(descriptor: OwnedFd) -> io::Result<Self> {
         let before = termios::tcgetattr(&descriptor)?;
         let mut quiet = before.clone();
-        quiet.local_flags.remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON);
-        quiet.local_flags.insert(LocalFlags::ISIG);
+        quiet
+            .local_flags
+            .remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         quiet.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         quiet.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
         termios::tcsetattr(&descriptor, SetArg::TCSAFLUSH, &quiet)?;
         Ok(Self { descriptor, before })
     }
 
-    pub fn descriptor(&self) -> &OwnedFd {
-        &self.descriptor
+    /// Another descriptor of the terminal, to read and write through.
+    pub fn descriptor(&self) -> io::Result<OwnedFd> {
+        self.descriptor.try_clone()
     }
 
     /// Throws away what was typed and not read.
@@ -81,17 +82,14 @@ impl Drop for HiddenInput {
     }
 }
 
-/// The settings of a terminal, to be put back should the daemon die while it asks there.
-pub struct Saved(Termios);
-
-impl Saved {
-    /// `None` when standard input is no terminal.
-    pub fn of_stdin() -> Option<Self> {
-        termios::tcgetattr(io::stdin().as_fd()).ok().map(Self)
-    }
-
-    pub fn restore(&self) {
-        let _ = termios::tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
+/// Turns echo, line editing and signals of this process's terminal on again: for a client whose daemon died
+/// while it asked there.
+pub fn make_usable() {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let Ok(terminal) = nix::fcntl::open("/dev/tty", flags, Mode::empty()) else { return };
+    if let Ok(mut settings) = termios::tcgetattr(&terminal) {
+        settings.local_flags.insert(LocalFlags::ECHO | LocalFlags::ICANON | LocalFlags::ISIG);
+        let _ = termios::tcsetattr(&terminal, SetArg::TCSANOW, &settings);
     }
 }
 
@@ -101,9 +99,9 @@ mod tests {
 
     #[test]
     fn device_numbers_become_the_paths_the_kernel_gave_them() {
-        assert_eq!(path_of_device(136 << 8 | 3), Some("/dev/pts/3".into()));
-        assert_eq!(path_of_device(136 << 8 | 44 | 1 << 20), Some("/dev/pts/300".into()));
-        assert_eq!(path_of_device(4 << 8 | 1), Some("/dev/tty1".into()));
+        assert_eq!(path_of_device((136 << 8) | 3), Some("/dev/pts/3".into()));
+        assert_eq!(path_of_device((136 << 8) | 44 | (1 << 20)), Some("/dev/pts/300".into()));
+        assert_eq!(path_of_device((4 << 8) | 1), Some("/dev/tty1".into()));
         assert_eq!(path_of_device(0), None);
     }
 }

@@ -8,44 +8,189 @@ use crate::names::{NameError, VarName};
 /// Names that steer, exactly.
 const STEERING: &[&str] = &[
     // The loader, the shell and the search for programs.
-    "PATH", "SHELL", "IFS", "ENV", "BASH_ENV", "BASHOPTS", "SHELLOPTS", "PROMPT_COMMAND", "PS4", "ZDOTDIR",
-    "CDPATH", "GLOBIGNORE", "GCONV_PATH", "LOCPATH", "NLSPATH", "HOSTALIASES", "RESOLV_HOST_CONF", "LOCALDOMAIN",
-    "HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CONFIG_DIRS", "XDG_DATA_HOME", "XDG_DATA_DIRS",
+    "PATH",
+    "SHELL",
+    "IFS",
+    "ENV",
+    "BASH_ENV",
+    "BASHOPTS",
+    "SHELLOPTS",
+    "PROMPT_COMMAND",
+    "PS4",
+    "ZDOTDIR",
+    "CDPATH",
+    "GLOBIGNORE",
+    "GCONV_PATH",
+    "LOCPATH",
+    "NLSPATH",
+    "HOSTALIASES",
+    "RESOLV_HOST_CONF",
+    "LOCALDOMAIN",
+    "HOME",
+    "TMPDIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CONFIG_DIRS",
+    "XDG_DATA_HOME",
+    "XDG_DATA_DIRS",
     // Editors, pagers and helpers that programs start.
-    "EDITOR", "VISUAL", "PAGER", "MANPAGER", "BROWSER", "LESSOPEN", "LESSCLOSE", "SUDO_ASKPASS", "SSH_ASKPASS",
-    "SSH_AUTH_SOCK", "SSH_SK_PROVIDER", "TERMINFO", "TERMCAP", "CC", "CXX", "LD", "AR", "MAKEFLAGS", "MFLAGS",
+    "EDITOR",
+    "VISUAL",
+    "PAGER",
+    "MANPAGER",
+    "BROWSER",
+    "LESSOPEN",
+    "LESSCLOSE",
+    "SUDO_ASKPASS",
+    "SSH_ASKPASS",
+    "SSH_AUTH_SOCK",
+    "SSH_SK_PROVIDER",
+    "TERMINFO",
+    "TERMCAP",
+    "CC",
+    "CXX",
+    "LD",
+    "AR",
+    "MAKEFLAGS",
+    "MFLAGS",
     // Interpreters and build tools.
-    "NODE_OPTIONS", "NODE_PATH", "NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "BUN_OPTIONS",
-    "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_HOME", "CLASSPATH", "MAVEN_OPTS",
-    "GRADLE_OPTS", "ANT_OPTS", "PERLLIB", "PERL5DB", "RUBYOPT", "RUBYLIB", "GEM_HOME", "GEM_PATH",
-    "BUNDLE_GEMFILE", "PHPRC", "PHP_INI_SCAN_DIR", "LUA_INIT", "R_PROFILE", "R_PROFILE_USER", "GOFLAGS",
-    "GOPROXY", "GONOSUMDB", "GONOSUMCHECK", "GOINSECURE", "GOPATH", "GOROOT", "GOTOOLCHAIN", "RUSTFLAGS",
-    "RUSTC", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOC", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN",
-    "RUSTUP_DIST_SERVER", "RUSTUP_UPDATE_ROOT", "CARGO_HOME", "TOX_TESTENV_PASSENV", "VIRTUAL_ENV",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_TLS_REJECT_UNAUTHORIZED",
+    "BUN_OPTIONS",
+    "JAVA_TOOL_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "JAVA_HOME",
+    "CLASSPATH",
+    "MAVEN_OPTS",
+    "GRADLE_OPTS",
+    "ANT_OPTS",
+    "PERLLIB",
+    "PERL5DB",
+    "RUBYOPT",
+    "RUBYLIB",
+    "GEM_HOME",
+    "GEM_PATH",
+    "BUNDLE_GEMFILE",
+    "PHPRC",
+    "PHP_INI_SCAN_DIR",
+    "LUA_INIT",
+    "R_PROFILE",
+    "R_PROFILE_USER",
+    "GOFLAGS",
+    "GOPROXY",
+    "GONOSUMDB",
+    "GONOSUMCHECK",
+    "GOINSECURE",
+    "GOPATH",
+    "GOROOT",
+    "GOTOOLCHAIN",
+    "RUSTFLAGS",
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTC_WORKSPACE_WRAPPER",
+    "RUSTDOC",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "RUSTUP_DIST_SERVER",
+    "RUSTUP_UPDATE_ROOT",
+    "CARGO_HOME",
+    "TOX_TESTENV_PASSENV",
+    "VIRTUAL_ENV",
     // Where registries, clouds and vaults are.
-    "TWINE_REPOSITORY", "TWINE_REPOSITORY_URL", "TWINE_CERT", "FLIT_INDEX_URL", "UV_PUBLISH_URL",
-    "UV_INDEX_URL", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL", "POETRY_CONFIG_DIR", "HATCH_INDEX_REPO",
-    "NPM_CONFIG_REGISTRY", "NPM_CONFIG_USERCONFIG", "NPM_CONFIG_GLOBALCONFIG", "YARN_RC_FILENAME",
-    "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_ENDPOINT_URL",
-    "CLOUDSDK_CONFIG", "AZURE_CONFIG_DIR", "KUBECONFIG", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CERT_PATH",
-    "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "VAULT_ADDR", "VAULT_CACERT", "VAULT_CAPATH", "VAULT_SKIP_VERIFY",
-    "BAO_ADDR", "OP_CONNECT_HOST", "GH_HOST", "GITLAB_HOST", "GITHUB_API_URL", "NETRC", "CURL_HOME", "WGETRC",
-    "OPENSSL_CONF", "OPENSSL_MODULES", "OPENSSL_ENGINES", "REQUESTS_CA_BUNDLE", "GNUPGHOME", "SSLKEYLOGFILE",
-    "KRB5_CONFIG", "PGSERVICEFILE", "PGSYSCONFDIR", "PGHOST", "PGHOSTADDR", "MYSQL_HOME",
+    "TWINE_REPOSITORY",
+    "TWINE_REPOSITORY_URL",
+    "TWINE_CERT",
+    "FLIT_INDEX_URL",
+    "UV_PUBLISH_URL",
+    "UV_INDEX_URL",
+    "UV_DEFAULT_INDEX",
+    "UV_EXTRA_INDEX_URL",
+    "POETRY_CONFIG_DIR",
+    "HATCH_INDEX_REPO",
+    "NPM_CONFIG_REGISTRY",
+    "NPM_CONFIG_USERCONFIG",
+    "NPM_CONFIG_GLOBALCONFIG",
+    "YARN_RC_FILENAME",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CA_BUNDLE",
+    "AWS_ENDPOINT_URL",
+    "CLOUDSDK_CONFIG",
+    "AZURE_CONFIG_DIR",
+    "KUBECONFIG",
+    "DOCKER_HOST",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CONTEXT",
+    "DOCKER_TLS_VERIFY",
+    "VAULT_ADDR",
+    "VAULT_CACERT",
+    "VAULT_CAPATH",
+    "VAULT_SKIP_VERIFY",
+    "BAO_ADDR",
+    "OP_CONNECT_HOST",
+    "GH_HOST",
+    "GITLAB_HOST",
+    "GITHUB_API_URL",
+    "NETRC",
+    "CURL_HOME",
+    "WGETRC",
+    "OPENSSL_CONF",
+    "OPENSSL_MODULES",
+    "OPENSSL_ENGINES",
+    "REQUESTS_CA_BUNDLE",
+    "GNUPGHOME",
+    "SSLKEYLOGFILE",
+    "KRB5_CONFIG",
+    "PGSERVICEFILE",
+    "PGSYSCONFDIR",
+    "PGHOST",
+    "PGHOSTADDR",
+    "MYSQL_HOME",
     "KEYLOAN_BIN_DIR",
 ];
 
 /// Beginnings that steer.
 const STEERING_PREFIXES: &[&str] = &[
-    "LD_", "DYLD_", "GLIBC_", "PYTHON", "PERL5", "GIT_SSH", "GIT_CONFIG", "GIT_EXEC", "GIT_PROXY",
-    "GIT_ASKPASS", "GIT_EDITOR", "GIT_PAGER", "GIT_EXTERNAL", "GIT_TEMPLATE", "GIT_SEQUENCE", "GIT_DIR",
-    "GIT_WORK_TREE", "GIT_SSL", "GIT_ALLOW_PROTOCOL", "BASH_FUNC_", "PIP_", "SSL_CERT_", "CARGO_REGISTRIES_",
-    "CARGO_SOURCE_", "CARGO_TARGET_", "CARGO_BUILD_", "CARGO_HTTP_", "CARGO_NET_", "AWS_ENDPOINT_URL_",
-    "DOTNET_STARTUP", "CORECLR_", "COR_",
+    "LD_",
+    "DYLD_",
+    "GLIBC_",
+    "PYTHON",
+    "PERL5",
+    "GIT_SSH",
+    "GIT_CONFIG",
+    "GIT_EXEC",
+    "GIT_PROXY",
+    "GIT_ASKPASS",
+    "GIT_EDITOR",
+    "GIT_PAGER",
+    "GIT_EXTERNAL",
+    "GIT_TEMPLATE",
+    "GIT_SEQUENCE",
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_SSL",
+    "GIT_ALLOW_PROTOCOL",
+    "BASH_FUNC_",
+    "PIP_",
+    "SSL_CERT_",
+    "CARGO_REGISTRIES_",
+    "CARGO_SOURCE_",
+    "CARGO_TARGET_",
+    "CARGO_BUILD_",
+    "CARGO_HTTP_",
+    "CARGO_NET_",
+    "AWS_ENDPOINT_URL_",
+    "DOTNET_STARTUP",
+    "CORECLR_",
+    "COR_",
 ];
 
 /// Endings that steer. `npm_config_*` is compared without case, as npm reads it.
-const STEERING_SUFFIXES: &[&str] = &["_PROXY", "_CA_BUNDLE", "_INDEX_URL", "_REGISTRY_URL", "_REPOSITORY_URL"];
+const STEERING_SUFFIXES: &[&str] =
+    &["_PROXY", "_CA_BUNDLE", "_INDEX_URL", "_REGISTRY_URL", "_REPOSITORY_URL"];
 
 /// npm takes its settings from any of these; the token itself is named otherwise (`NPM_TOKEN`).
 const NPM_PREFIX: &str = "NPM_CONFIG_";
@@ -64,9 +209,28 @@ pub fn steers(name: &str) -> bool {
 pub fn is_everyday(name: &str) -> bool {
     matches!(
         name,
-        "PATH" | "HOME" | "SHELL" | "TMPDIR" | "EDITOR" | "VISUAL" | "PAGER" | "BROWSER" | "LESSOPEN" | "LESSCLOSE"
-            | "SSH_AUTH_SOCK" | "XDG_CONFIG_HOME" | "XDG_CONFIG_DIRS" | "XDG_DATA_HOME" | "XDG_DATA_DIRS"
-            | "CARGO_HOME" | "RUSTUP_HOME" | "RUSTUP_TOOLCHAIN" | "JAVA_HOME" | "VIRTUAL_ENV" | "MANPAGER" | "TERMINFO"
+        "PATH"
+            | "HOME"
+            | "SHELL"
+            | "TMPDIR"
+            | "EDITOR"
+            | "VISUAL"
+            | "PAGER"
+            | "BROWSER"
+            | "LESSOPEN"
+            | "LESSCLOSE"
+            | "SSH_AUTH_SOCK"
+            | "XDG_CONFIG_HOME"
+            | "XDG_CONFIG_DIRS"
+            | "XDG_DATA_HOME"
+            | "XDG_DATA_DIRS"
+            | "CARGO_HOME"
+            | "RUSTUP_HOME"
+            | "RUSTUP_TOOLCHAIN"
+            | "JAVA_HOME"
+            | "VIRTUAL_ENV"
+            | "MANPAGER"
+            | "TERMINFO"
     )
 }
 
@@ -116,13 +280,29 @@ mod tests {
     #[test]
     fn variables_that_choose_program_or_server_steer() {
         for name in [
-            "LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "NODE_OPTIONS", "BASH_ENV", "GIT_SSH_COMMAND",
-            "HTTPS_PROXY", "https_proxy", "all_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE",
-            "TWINE_REPOSITORY_URL", "PIP_INDEX_URL", "npm_config_registry", "PATH", "BASH_FUNC_ls%%",
+            "LD_PRELOAD",
+            "PYTHONPATH",
+            "PYTHONSTARTUP",
+            "NODE_OPTIONS",
+            "BASH_ENV",
+            "GIT_SSH_COMMAND",
+            "HTTPS_PROXY",
+            "https_proxy",
+            "all_proxy",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "SSL_CERT_FILE",
+            "TWINE_REPOSITORY_URL",
+            "PIP_INDEX_URL",
+            "npm_config_registry",
+            "PATH",
+            "BASH_FUNC_ls%%",
         ] {
             assert!(steers(name), "{name}");
         }
-        for name in ["TWINE_PASSWORD", "TWINE_USERNAME", "NPM_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "A"] {
+        for name in
+            ["TWINE_PASSWORD", "TWINE_USERNAME", "NPM_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "A"]
+        {
             assert!(!steers(name), "{name}");
         }
     }

@@ -113,6 +113,13 @@ fn check_variable(text: &str) -> Result<(), NameError> {
     check(text)
 }
 
+/// The known word nearest to a mistyped one, where it is near enough to have been meant.
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |known: &str| strsim::damerau_levenshtein(word, known);
+    let near = known.iter().copied().min_by_key(|known| distance(known))?;
+    (distance(near) <= 3 && distance(near) < near.len()).then_some(near)
+}
+
 /// Untrusted text for a terminal or a prompt: control characters, line breaks and the invisible and
 /// direction-changing characters of Unicode become visible escapes (threats: prompts repainted by what
 /// they show). At most `most` characters are kept, from both ends.

@@ -45,14 +45,14 @@ fn unescape(field: &str) -> Result<String, ReferenceError> {
     let mut parts = field.split('%');
     let mut plain = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (escaped, rest) =
-            if let Some(rest) = part.strip_prefix("2F").or_else(|| part.strip_prefix("2f")) {
-                ('/', rest)
-            } else if let Some(rest) = part.strip_prefix("25") {
-                ('%', rest)
-            } else {
-                return Err(ReferenceError::Escape);
-            };
+        let (escaped, rest) = if let Some(rest) = part.strip_prefix("2F").or_else(|| part.strip_prefix("2f"))
+        {
+            ('/', rest)
+        } else if let Some(rest) = part.strip_prefix("25") {
+            ('%', rest)
+        } else {
+            return Err(ReferenceError::Escape);
+        };
         plain.push(escaped);
         plain.push_str(rest);
     }
@@ -98,9 +98,16 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused() {
-        for bad in
-            ["tok", "local:/a/b", "local://a", "://a/b", "Local://a/b", "local:///b", "local://a/", "local://a/b%2"]
-        {
+        for bad in [
+            "tok",
+            "local:/a/b",
+            "local://a",
+            "://a/b",
+            "Local://a/b",
+            "local:///b",
+            "local://a/",
+            "local://a/b%2",
+        ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }
     }

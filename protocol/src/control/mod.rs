@@ -209,7 +209,8 @@ mod tests {
         for tail in [b"".as_slice(), b"a", b"abc"] {
             assert_eq!(decode::<Request>(header, tail).err(), Some(FrameError::ValuesDisagree));
         }
-        let header = br#"{"version":1,"body":"status","values":[{"name":"a","length":18446744073709551615}]}"#;
+        let header =
+            br#"{"version":1,"body":"status","values":[{"name":"a","length":18446744073709551615}]}"#;
         assert_eq!(decode::<Request>(header, b"ab").err(), Some(FrameError::ValuesDisagree));
     }
 }

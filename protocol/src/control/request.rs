@@ -25,10 +25,15 @@ pub enum Request {
     /// Tail: `passphrase`, `pin` (the new one).
     Pin,
     /// Tail: `passphrase`.
-    RecipientAdd { name: PlainName, recipient: String },
+    RecipientAdd {
+        name: PlainName,
+        recipient: String,
+    },
     RecipientList,
     /// Tail: `passphrase`.
-    RecipientRemove { name: PlainName },
+    RecipientRemove {
+        name: PlainName,
+    },
     /// Tail: `value`, else it is asked for.
     ItemSet {
         item: ItemName,
@@ -36,11 +41,22 @@ pub enum Request {
         #[serde(default)]
         public: bool,
     },
-    ItemGet { item: ItemName, field: FieldName },
+    ItemGet {
+        item: ItemName,
+        field: FieldName,
+    },
     ItemList,
-    ItemShow { item: ItemName },
-    ItemRemove { item: ItemName, field: Option<FieldName> },
-    ItemMove { from: ItemName, to: ItemName },
+    ItemShow {
+        item: ItemName,
+    },
+    ItemRemove {
+        item: ItemName,
+        field: Option<FieldName>,
+    },
+    ItemMove {
+        from: ItemName,
+        to: ItemName,
+    },
     Lend(Lend),
     Loans,
     /// Descriptor: the opened `.keyloan.toml`.
@@ -49,12 +65,17 @@ pub enum Request {
     Untrust,
     PolicyShow,
     /// Tail: `passphrase`. `KEY=VALUE` each.
-    PolicySet { settings: Vec<String> },
+    PolicySet {
+        settings: Vec<String>,
+    },
     Log {
         #[serde(default)]
         follow: bool,
         #[serde(default)]
         verify: bool,
+        /// With the command lines, after an approval: they are sealed, since people put tokens there.
+        #[serde(default)]
+        commands: bool,
     },
     Stop,
 }

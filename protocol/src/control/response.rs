@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Another reply follows: a human is being asked, there.
-    Waiting { on: String },
+    Waiting {
+        on: String,
+    },
     /// Done; `notes` are sentences for the person.
     Done {
         #[serde(default)]
@@ -17,14 +19,26 @@ pub enum Reply {
     Status(Status),
     /// Tail: `value`.
     Value,
-    Items { items: Vec<ItemSummary> },
-    Recipients { recipients: Vec<Recipient> },
+    Items {
+        items: Vec<ItemSummary>,
+    },
+    Recipients {
+        recipients: Vec<Recipient>,
+    },
     /// Tail: each variable under its own name.
-    Lent { loan: u64, #[serde(default)] notes: Vec<String> },
+    Lent {
+        loan: u64,
+        #[serde(default)]
+        notes: Vec<String>,
+    },
     Plan(Plan),
-    Loans { loans: Vec<LoanSummary> },
+    Loans {
+        loans: Vec<LoanSummary>,
+    },
     /// The policy as text that `policy set` takes.
-    Policy { settings: Vec<String> },
+    Policy {
+        settings: Vec<String>,
+    },
     /// Tail: `lines` of the log, whole, each ended by a newline. More follow.
     LogLines,
     Verified(Verified),

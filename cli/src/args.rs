@@ -1,0 +1,278 @@
+//! Every command with its help: the one definition that help, completions and man pages come from.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use keyloan_protocol::names::{FieldName, ItemName, PlainName, SetName, VarName};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(
+    name = "keyloan",
+    version,
+    about = "Lends credentials from your vault to one command at a time, after a yes",
+    after_help = "Exit status: 0 ok, 1 not found, 2 usage, 3 daemon unreachable, 4 locked, 5 denied by policy,\n\
+                  6 declined or timed out, 7 vault failed, 70 a fault of keyloan's own."
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Acts by its own name: `with-secrets`.
+#[derive(Parser)]
+#[command(
+    name = "with-secrets",
+    version,
+    about = "Lends this directory's credentials to one command, and becomes that command",
+    after_help = "Ends with the command's own status; 125 when keyloan failed before running it, 126 when it\n\
+                  cannot be executed, 127 when it is not found."
+)]
+pub(crate) struct WithSecrets {
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make the local vault: a passphrase, and a PIN for approvals
+    Init(Init),
+    /// Open the vault
+    Unlock(Unlock),
+    /// Close the vault
+    Lock,
+    /// What is running, and how well it is protected
+    Status(Json),
+    /// Change the passphrase
+    Passwd(Passwd),
+    /// Change the PIN for approvals
+    Pin(Pin),
+    /// Further keys that open the vault's files
+    #[command(subcommand)]
+    Recipient(Recipient),
+    /// The items of the vault
+    #[command(subcommand)]
+    Item(Item),
+    /// Lend credentials to one command (also: with-secrets)
+    Run(Run),
+    /// What is lent at the moment
+    Loans(Json),
+    /// Let a .keyloan.toml be used, as it is now
+    Trust(PathArgument),
+    /// Let a .keyloan.toml be used no longer
+    Untrust(PathArgument),
+    /// The rules: what needs which approval
+    #[command(subcommand)]
+    Policy(Policy),
+    /// What was asked, approved, lent and ended
+    Log(Log),
+    /// The daemon that holds the keys
+    Daemon(Daemon),
+    /// Print the completions of a shell
+    Completions(Completions),
+}
+
+#[derive(Args)]
+pub(crate) struct Init {
+    /// Read the passphrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) passphrase_fd: Option<i32>,
+    /// Read the PIN from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) pin_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Unlock {
+    /// Tell this terminal when another one is asked
+    #[arg(long)]
+    pub(crate) here: bool,
+    /// Open a vault that is older than its log remembers
+    #[arg(long)]
+    pub(crate) accept_rollback: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+}
+
+#[derive(Args)]
+pub(crate) struct Passphrase {
+    /// Read the passphrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) passphrase_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Passwd {
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// Read the new passphrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) new_passphrase_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Pin {
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// Read the new PIN from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) pin_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Json {
+    /// For programs
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Recipient {
+    /// Let a further key open the vault's files
+    Add {
+        /// A name for it
+        #[arg(value_parser = PlainName::parse)]
+        name: PlainName,
+        /// age1…, or a line of an ssh public key (ssh-ed25519 …, ssh-rsa …)
+        recipient: String,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+    /// The further keys
+    List(Json),
+    /// Take a further key away
+    Rm {
+        #[arg(value_parser = PlainName::parse)]
+        name: PlainName,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Item {
+    /// Store a value, from standard input or typed unseen
+    Set {
+        /// Show the value in lists: it is no secret
+        #[arg(long)]
+        public: bool,
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        #[arg(value_parser = FieldName::parse)]
+        field: FieldName,
+    },
+    /// Print a value, exactly as it was stored
+    Get {
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        #[arg(value_parser = FieldName::parse)]
+        field: FieldName,
+    },
+    /// The names of all items
+    List {
+        #[command(flatten)]
+        json: Json,
+        /// As references, ready to paste
+        #[arg(long)]
+        references: bool,
+    },
+    /// The names of one item's fields
+    Show {
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Remove an item, or one of its fields
+    Rm {
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        #[arg(value_parser = FieldName::parse)]
+        field: Option<FieldName>,
+    },
+    /// Give an item another name
+    Mv {
+        #[arg(value_parser = ItemName::parse)]
+        from: ItemName,
+        #[arg(value_parser = ItemName::parse)]
+        to: ItemName,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// A set of .keyloan.toml, or an item with a 'vars' field; several are merged, later ones win
+    #[arg(short, long = "set", value_name = "SET", value_parser = SetName::parse)]
+    pub(crate) sets: Vec<SetName>,
+    /// Lend only this variable
+    #[arg(long, value_name = "NAME", value_parser = VarName::parse)]
+    pub(crate) only: Vec<VarName>,
+    /// Say what would be lent, from where and why; lend nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Drop variables of the environment that steer what runs or where it talks
+    #[arg(long)]
+    pub(crate) clean_env: bool,
+    /// With --dry-run: for programs
+    #[arg(long, requires = "dry_run")]
+    pub(crate) json: bool,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required_unless_present = "dry_run")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct PathArgument {
+    /// The file, or its directory [default: the nearest .keyloan.toml]
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Policy {
+    /// Print the rules
+    Show,
+    /// Change rules; the passphrase is asked for
+    Set {
+        /// env, item.read, item.write, trust: ask, allow or deny; approver.command=PATH; lock.idle=8h
+        #[arg(required = true, value_name = "KEY=VALUE")]
+        settings: Vec<String>,
+        #[command(flatten)]
+        passphrase: Passphrase,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct Log {
+    /// Go on as the log grows
+    #[arg(long, conflicts_with = "verify")]
+    pub(crate) follow: bool,
+    /// The records as they are stored
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Check that no record was changed or removed
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// With the command lines, after an approval
+    #[arg(long, conflicts_with = "verify")]
+    pub(crate) commands: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Daemon {
+    pub(crate) action: DaemonAction,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum DaemonAction {
+    /// Start it, if it does not run
+    Start,
+    /// Lock the vault and end it
+    Stop,
+    /// Run it in the foreground
+    Run,
+}
+
+#[derive(Args)]
+pub(crate) struct Completions {
+    pub(crate) shell: clap_complete::Shell,
+}

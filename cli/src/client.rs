@@ -1,0 +1,229 @@
+//! The way to the daemon: found beside this program, started when it does not run, and believed only when it
+//! is this user's.
+
+use crate::exit::Failure;
+use keyloan_platform::descriptors;
+use keyloan_platform::paths::Paths;
+use keyloan_platform::private_file::Directory;
+use keyloan_platform::{peer, process, terminal};
+use keyloan_protocol::control::error_kind::ErrorKind;
+use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::control::{self, Message};
+use keyloan_protocol::frame::{self, FrameError, HeaderFault};
+use keyloan_protocol::limits;
+use keyloan_protocol::secret::SecretBytes;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use zeroize::Zeroizing;
+
+pub(crate) struct Connection {
+    socket: UnixStream,
+    act: String,
+}
+
+/// Asks and takes the one reply. `act` completes "cannot …".
+pub(crate) fn ask(act: &str, message: &Message<Request>) -> Result<Message<Reply>, Failure> {
+    ask_with(act, message, &[])
+}
+
+pub(crate) fn ask_with(
+    act: &str,
+    message: &Message<Request>,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<Message<Reply>, Failure> {
+    let mut connection = Connection::open(act)?;
+    connection.send(message, descriptors)?;
+    connection.reply()
+}
+
+/// For requests that are answered by notes.
+pub(crate) fn tell(act: &str, message: &Message<Request>) -> Result<(), Failure> {
+    notes(act, ask(act, message)?)
+}
+
+pub(crate) fn notes(act: &str, reply: Message<Reply>) -> Result<(), Failure> {
+    let Reply::Done { notes } = reply.body else { return Err(unexpected(act)) };
+    notes.iter().for_each(|note| crate::output::note(note));
+    Ok(())
+}
+
+pub(crate) fn unexpected(act: &str) -> Failure {
+    Failure::new(ErrorKind::Protocol, act, "the daemon gave an answer to another question")
+}
+
+impl Connection {
+    /// Connects, starting the daemon where none runs.
+    pub(crate) fn open(act: &str) -> Result<Self, Failure> {
+        if let Some(connection) = Self::existing(act)? {
+            return Ok(connection);
+        }
+        start()?;
+        Self::existing(act)?.ok_or_else(|| Failure::unreachable("it was started, and is gone again"))
+    }
+
+    /// Connects to a running daemon; `None` when there is none.
+    pub(crate) fn existing(act: &str) -> Result<Option<Self>, Failure> {
+        let paths = Paths::discover().map_err(Failure::unreachable)?;
+        // The directory is checked before anything in it is believed (threats: a squatted socket).
+        let directory = match Directory::open(&paths.runtime) {
+            Ok(directory) => directory,
+            Err(error) if error.is_absent() => return Ok(None),
+            Err(error) => return Err(Failure::unreachable(error)),
+        };
+        let socket = match UnixStream::connect(directory.path_within("control.sock")) {
+            Ok(socket) => socket,
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => return Err(Failure::unreachable(error)),
+        };
+        let listener = peer::listener_uid(socket.as_fd()).map_err(Failure::unreachable)?;
+        if listener != process::effective_uid() {
+            let cause = format!("user {listener} listens at keyloan's socket; nothing was sent");
+            return Err(Failure::unreachable(cause));
+        }
+        Ok(Some(Self { socket, act: act.to_owned() }))
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        message: &Message<Request>,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), Failure> {
+        let bytes = control::encode(message).map_err(|error| Failure::usage(&self.act, error))?;
+        let mut rest = bytes.as_slice();
+        let mut descriptors = descriptors;
+        while !rest.is_empty() {
+            match descriptors::send(self.socket.as_fd(), rest, descriptors) {
+                Ok(sent) => {
+                    rest = &rest[sent..];
+                    descriptors = &[];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The daemon may have refused before it took everything; what it said can be read.
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next reply that is not "somebody is being asked".
+    pub(crate) fn reply(&mut self) -> Result<Message<Reply>, Failure> {
+        loop {
+            let reply = self.receive()?;
+            match reply.body {
+                Reply::Waiting { on } => {
+                    crate::output::note(&format!("waiting for a yes from {on}"));
+                }
+                Reply::Error(error) => return Err(Failure::refused(&self.act, error)),
+                _ => return Ok(reply),
+            }
+        }
+    }
+
+    fn receive(&mut self) -> Result<Message<Reply>, Failure> {
+        let mut prefix = [0; frame::PREFIX];
+        self.fill(&mut prefix)?;
+        let lengths = frame::lengths(prefix).map_err(|error| self.misunderstood(error))?;
+        let mut body = Zeroizing::new(vec![0; lengths.header + lengths.tail]);
+        self.fill(&mut body)?;
+        let (header, tail) = body.split_at(lengths.header);
+        control::decode(header, tail).map_err(|error| self.misunderstood(error))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+        self.socket.read_exact(buffer).map_err(|error| {
+            // Should it have died while it asked on this terminal, echo would stay off.
+            terminal::make_usable();
+            let cause = match error.kind() {
+                io::ErrorKind::UnexpectedEof => "the daemon closed the connection".to_owned(),
+                _ => error.to_string(),
+            };
+            Failure::new(ErrorKind::Protocol, &self.act, cause).hint("keyloan status; keyloan log")
+        })
+    }
+
+    fn misunderstood(&self, error: FrameError) -> Failure {
+        let failure = Failure::new(ErrorKind::Protocol, &self.act, format!("the daemon's answer: {error}"));
+        match error {
+            FrameError::Header(HeaderFault::Version(_)) => failure.hint(
+                "the daemon that runs is of another version than this keyloan; end it: keyloan daemon stop",
+            ),
+            _ => failure,
+        }
+    }
+}
+
+/// The daemon's program: beside this one by its real path, never searched for.
+pub(crate) fn daemon_program() -> Result<PathBuf, Failure> {
+    let own = std::env::current_exe().map_err(Failure::unreachable)?;
+    let own = own.canonicalize().unwrap_or(own);
+    let program = own.with_file_name("keyloand");
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(Failure::unreachable(format!("there is no {}", program.display()))
+        .hint("install keyloan and keyloand into one directory: cargo xtask install"))
+}
+
+/// Starts the daemon and waits until it listens. Where several clients start one at once, one daemon stays.
+#[expect(clippy::disallowed_methods, reason = "the spawner of the daemon")]
+pub(crate) fn start() -> Result<(), Failure> {
+    let program = daemon_program()?;
+    let mut child = std::process::Command::new(&program)
+        .arg("run")
+        .env_clear()
+        .envs(Paths::environment())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| Failure::unreachable(format!("{}: {error}", program.display())))?;
+    // It closes its standard error once it listens; before that it says there what is wrong.
+    let mut said = String::new();
+    if let Some(errors) = child.stderr.take() {
+        let _ = errors.take(64 * 1024).read_to_string(&mut said);
+    }
+    let said = said.trim();
+    if said.is_empty() { Ok(()) } else { Err(Failure::unreachable(said.trim_start_matches("keyloand: "))) }
+}
+
+/// Reads a passphrase or PIN from a descriptor that the caller opened, to its end or its first newline.
+pub(crate) fn secret_from(act: &str, descriptor: i32) -> Result<SecretBytes, Failure> {
+    let unreadable = |error: io::Error| Failure::usage(act, format!("descriptor {descriptor}: {error}"));
+    let mut file = File::from(descriptors::inherited(descriptor).map_err(unreadable)?);
+    let mut bytes = Zeroizing::new(vec![0; limits::PASSPHRASE + 2]);
+    let mut length = 0;
+    while length < bytes.len() {
+        match file.read(&mut bytes[length..]).map_err(unreadable)? {
+            0 => break,
+            more => length += more,
+        }
+    }
+    let line = bytes[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+    if line.len() > limits::PASSPHRASE {
+        return Err(Failure::usage(act, "a passphrase or PIN has at most 1024 bytes"));
+    }
+    Ok(SecretBytes::copy_of(line))
+}
+
+/// The same for an option.
+pub(crate) fn with_secret(
+    act: &str,
+    message: Message<Request>,
+    name: &str,
+    descriptor: Option<i32>,
+) -> Result<Message<Request>, Failure> {
+    match descriptor {
+        Some(descriptor) => Ok(message.with(name, secret_from(act, descriptor)?)),
+        None => Ok(message),
+    }
+}

@@ -1,0 +1,126 @@
+//! `keyloan item …`: the local vault.
+
+use crate::args::Item;
+use crate::client;
+use crate::exit::Failure;
+use crate::output;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
+use keyloan_protocol::limits;
+use keyloan_protocol::names::{FieldName, ItemName, escaped};
+use keyloan_protocol::secret::SecretBytes;
+use std::io::{self, IsTerminal, Read};
+use zeroize::Zeroizing;
+
+pub(crate) fn item(item: Item) -> Result<(), Failure> {
+    match item {
+        Item::Set { public, item, field } => set(item, field, public),
+        Item::Get { item, field } => get(item, field),
+        Item::List { json, references } => list(json.json, references),
+        Item::Show { item, json } => show(item, json.json),
+        Item::Rm { item, field } => {
+            client::tell("remove from the vault", &Message::new(Request::ItemRemove { item, field }))
+        }
+        Item::Mv { from, to } => {
+            client::tell("rename an item", &Message::new(Request::ItemMove { from, to }))
+        }
+    }
+}
+
+fn set(item: ItemName, field: FieldName, public: bool) -> Result<(), Failure> {
+    let act = "store a value";
+    let message = Message::new(Request::ItemSet { item, field, public });
+    if io::stdin().is_terminal() {
+        // The daemon asks for it on the terminal itself, unseen.
+        return client::tell(act, &message);
+    }
+    let value = read_value(act)?;
+    if value.expose().ends_with(b"\n") && !value.expose()[..value.len() - 1].contains(&b'\n') {
+        output::note("the value ends with a newline, which was kept (printf '%s' gives none)");
+    }
+    client::tell(act, &message.with("value", value))
+}
+
+/// Standard input to its end, into a buffer of the largest size, so that it never grows.
+fn read_value(act: &str) -> Result<SecretBytes, Failure> {
+    let mut bytes = Zeroizing::new(vec![0; limits::FIELD_VALUE + 1]);
+    let mut length = 0;
+    let mut input = io::stdin().lock();
+    while length < bytes.len() {
+        match input.read(&mut bytes[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Failure::usage(act, format!("standard input: {error}"))),
+        }
+    }
+    if length > limits::FIELD_VALUE {
+        return Err(Failure::usage(act, "a value has at most 1 MiB"));
+    }
+    if length == 0 {
+        return Err(Failure::usage(act, "standard input is empty; a value has at least 1 byte"));
+    }
+    Ok(SecretBytes::copy_of(&bytes[..length]))
+}
+
+fn get(item: ItemName, field: FieldName) -> Result<(), Failure> {
+    let act = "give out a value";
+    let mut reply = client::ask(act, &Message::new(Request::ItemGet { item, field }))?;
+    let value = reply.take("value").ok_or_else(|| client::unexpected(act))?;
+    output::bytes(value.expose())?;
+    if output::is_terminal() { output::bytes(b"\n") } else { Ok(()) }
+}
+
+fn items(act: &str, request: Request) -> Result<Vec<ItemSummary>, Failure> {
+    match client::ask(act, &Message::new(request))?.body {
+        Reply::Items { items } => Ok(items),
+        _ => Err(client::unexpected(act)),
+    }
+}
+
+fn list(json: bool, references: bool) -> Result<(), Failure> {
+    let items = items("list the items", Request::ItemList)?;
+    if json {
+        return output::json(&items);
+    }
+    if items.is_empty() {
+        output::note("the vault is empty; store a first value: keyloan item set ITEM FIELD");
+    }
+    for item in &items {
+        if references {
+            for field in &item.fields {
+                output::line(&field.reference)?;
+            }
+        } else {
+            let fields: Vec<&str> = item.fields.iter().map(|field| field.field.as_str()).collect();
+            output::line(&format!("{}  ({})", item.item, fields.join(", ")))?;
+        }
+    }
+    Ok(())
+}
+
+fn show(item: ItemName, json: bool) -> Result<(), Failure> {
+    let items = items("show an item", Request::ItemShow { item })?;
+    if json {
+        return output::json(&items);
+    }
+    for item in &items {
+        output::line(&format!("{}  changed {}", item.item, item.changed))?;
+        for field in &item.fields {
+            output::line(&format!("  {}  {}", field.reference, describe(field)))?;
+        }
+    }
+    Ok(())
+}
+
+fn describe(field: &FieldSummary) -> String {
+    match &field.value {
+        Some(value) => format!("= {}", escaped(value, 200)),
+        None if !field.variables.is_empty() => {
+            let names: Vec<&str> = field.variables.iter().map(|name| name.as_str()).collect();
+            format!("sets {}", names.join(" "))
+        }
+        None => format!("{} bytes{}", field.length, if field.public { "" } else { ", secret" }),
+    }
+}

@@ -1,0 +1,53 @@
+//! What opens, closes and re-keys the vault.
+
+use crate::args::{Init, Passwd, Pin, Unlock};
+use crate::client::{self, Connection};
+use crate::exit::Failure;
+use crate::output;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::request::Request;
+
+pub(crate) fn init(init: &Init) -> Result<(), Failure> {
+    let act = "make a vault";
+    let message = Message::new(Request::Init);
+    let message = client::with_secret(act, message, "passphrase", init.passphrase_fd)?;
+    let message = client::with_secret(act, message, "pin", init.pin_fd)?;
+    client::tell(act, &message)?;
+    output::note("store a first value: keyloan item set ITEM FIELD");
+    Ok(())
+}
+
+pub(crate) fn unlock(unlock: &Unlock) -> Result<(), Failure> {
+    let act = "unlock the vault";
+    let request = Request::Unlock { here: unlock.here, accept_rollback: unlock.accept_rollback };
+    let message = Message::new(request);
+    let message = client::with_secret(act, message, "passphrase", unlock.passphrase.passphrase_fd)?;
+    client::tell(act, &message)
+}
+
+pub(crate) fn lock() -> Result<(), Failure> {
+    let act = "lock the vault";
+    let Some(mut connection) = Connection::existing(act)? else {
+        output::note("no daemon runs, so nothing is unlocked");
+        return Ok(());
+    };
+    connection.send(&Message::new(Request::Lock), &[])?;
+    let reply = connection.reply()?;
+    client::notes(act, reply)
+}
+
+pub(crate) fn passwd(passwd: &Passwd) -> Result<(), Failure> {
+    let act = "change the passphrase";
+    let message = Message::new(Request::Passwd);
+    let message = client::with_secret(act, message, "passphrase", passwd.passphrase.passphrase_fd)?;
+    let message = client::with_secret(act, message, "new", passwd.new_passphrase_fd)?;
+    client::tell(act, &message)
+}
+
+pub(crate) fn pin(pin: &Pin) -> Result<(), Failure> {
+    let act = "change the PIN";
+    let message = Message::new(Request::Pin);
+    let message = client::with_secret(act, message, "passphrase", pin.passphrase.passphrase_fd)?;
+    let message = client::with_secret(act, message, "pin", pin.pin_fd)?;
+    client::tell(act, &message)
+}

@@ -1,0 +1,12 @@
+//! One file a subcommand, or a family of them.
+
+pub(crate) mod completions;
+pub(crate) mod daemon;
+pub(crate) mod item;
+pub(crate) mod keeper;
+pub(crate) mod log;
+pub(crate) mod policy;
+pub(crate) mod recipient;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod trust;

@@ -1,0 +1,172 @@
+//! `with-secrets` and `keyloan run`: asks, receives, and becomes the command.
+
+use crate::args::Run;
+use crate::client;
+use crate::commands::trust::unreadable;
+use crate::environment;
+use crate::exit::Failure;
+use crate::output;
+use keyloan_platform::exec::{self, ExecError};
+use keyloan_platform::search::{FILE, Search};
+use keyloan_protocol::control::request::{Lend, Request};
+use keyloan_protocol::control::response::{Plan, Reply};
+use keyloan_protocol::control::{Message, Value};
+use keyloan_protocol::env_vars;
+use keyloan_protocol::secret::SecretBytes;
+use std::ffi::{CString, OsStr, OsString};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// keyloan failed before the command was run; the command's own statuses are below 125 (POSIX env).
+const FAILED: u8 = 125;
+
+const ACT: &str = "lend credentials";
+
+pub(crate) fn run(run: &Run) -> ExitCode {
+    let done = if run.dry_run { dry_run(run) } else { lend(run) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Returns only when the command did not run.
+fn lend(run: &Run) -> Result<(), Failure> {
+    let command = run.command.first().map(OsString::as_os_str).unwrap_or_default();
+    let not_run = |error: &ExecError| {
+        let act = format!("run {}", Path::new(command).display());
+        Failure::usage(&act, error).with_status(error.exit_status())
+    };
+    // A command that cannot run is not worth a question.
+    let program = exec::find(command, &environment::path()).map_err(|error| not_run(&error))?;
+    let failed = |failure: Failure| failure.with_status(FAILED);
+    let mut reply = request(run, Some(&program)).map_err(failed)?;
+    let values = std::mem::take(&mut reply.values);
+    let Reply::Lent { notes, .. } = reply.body else { return Err(failed(client::unexpected(ACT))) };
+    notes.iter().for_each(|note| output::note(note));
+    let arguments = run.command.iter().map(|argument| c_string(argument.as_bytes().to_vec()));
+    let arguments = arguments.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let environment = merged(&values, run.clean_env).map_err(failed)?;
+    // The values now stand in the environment to be; exec replaces all of this memory.
+    let error = exec::become_program(&program, &arguments, &environment);
+    Err(not_run(&error))
+}
+
+fn request(run: &Run, program: Option<&Path>) -> Result<Message<Reply>, Failure> {
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::usage(ACT, format!("the current directory: {error}")))?;
+    let search = Search::upwards(&here).map_err(|error| unreadable(ACT, &here.join(FILE), &error))?;
+    let lend = Lend {
+        sets: run.sets.clone(),
+        only: run.only.clone(),
+        manifest_at: search.file.as_ref().map(|found| found.at),
+        dry_run: run.dry_run,
+        clean_env: run.clean_env,
+    };
+    let mut message = Message::new(Request::Lend(lend));
+    for directory in &search.directories {
+        message = message.with("directory", SecretBytes::copy_of(directory.as_os_str().as_bytes()));
+    }
+    if let Some(program) = program {
+        let program = absolute(&here, program);
+        message = message.with("program", SecretBytes::copy_of(program.as_os_str().as_bytes()));
+    }
+    let mut argv = Vec::new();
+    for argument in &run.command {
+        argv.extend_from_slice(argument.as_bytes());
+        argv.push(0);
+    }
+    message = message.with("argv", SecretBytes::new(argv));
+    match &search.file {
+        Some(found) => client::ask_with(ACT, &message, &[found.descriptor.as_fd()]),
+        None => client::ask(ACT, &message),
+    }
+}
+
+/// Without `./` in the middle, so that the question shows where the program really lies.
+fn absolute(here: &Path, program: &Path) -> PathBuf {
+    here.join(program).components().collect()
+}
+
+/// The environment of the command: this one's, with what was lent in its place.
+fn merged(values: &[Value], clean: bool) -> Result<Vec<CString>, Failure> {
+    let lent = |name: &OsStr| values.iter().any(|value| value.name.as_bytes() == name.as_bytes());
+    let dropped = |name: &OsStr| {
+        clean && name.to_str().is_some_and(|name| env_vars::steers(name) && !env_vars::is_everyday(name))
+    };
+    let mut environment = Vec::new();
+    for (name, value) in environment::all() {
+        if !lent(&name) && !dropped(&name) {
+            environment.push(entry(name.as_bytes(), value.as_bytes())?);
+        }
+    }
+    for value in values {
+        environment.push(entry(value.name.as_bytes(), value.bytes.expose())?);
+    }
+    Ok(environment)
+}
+
+fn entry(name: &[u8], value: &[u8]) -> Result<CString, Failure> {
+    let mut entry = Vec::with_capacity(name.len() + value.len() + 2);
+    entry.extend_from_slice(name);
+    entry.push(b'=');
+    entry.extend_from_slice(value);
+    c_string(entry)
+}
+
+fn c_string(bytes: Vec<u8>) -> Result<CString, Failure> {
+    // The error would hold the bytes; only its place is told.
+    CString::new(bytes).map_err(|error| {
+        Failure::usage(ACT, format!("a NUL at byte {} of an argument or value", error.nul_position()))
+    })
+}
+
+fn dry_run(run: &Run) -> Result<(), Failure> {
+    let program = match run.command.first() {
+        Some(command) => exec::find(command, &environment::path()).ok(),
+        None => None,
+    };
+    let Reply::Plan(plan) = request(run, program.as_deref())?.body else {
+        return Err(client::unexpected(ACT));
+    };
+    let steering = steering();
+    if run.json {
+        #[derive(serde::Serialize)]
+        struct Shown<'a> {
+            #[serde(flatten)]
+            plan: &'a Plan,
+            program: Option<String>,
+            steering: &'a [String],
+        }
+        let program = program.map(|program| program.display().to_string());
+        return output::json(&Shown { plan: &plan, program, steering: &steering });
+    }
+    for variable in &plan.variables {
+        output::line(&format!("{}  from {}, asked for by {}", variable.name, variable.from, variable.set))?;
+    }
+    for note in &plan.notes {
+        output::line(&format!("note: {note}"))?;
+    }
+    match (&program, run.command.first()) {
+        (Some(program), _) => output::line(&format!("to: {}", program.display()))?,
+        (None, Some(command)) => output::line(&format!("to: {} (not found)", command.display()))?,
+        (None, None) => {}
+    }
+    if !steering.is_empty() {
+        let fate = if run.clean_env { "dropped by --clean-env" } else { "--clean-env drops them" };
+        output::line(&format!("steering the command: {} ({fate})", steering.join(", ")))?;
+    }
+    output::line(&format!("decision: {} ({})", plan.decision, plan.decided_by))
+}
+
+/// Variables of this environment that would redirect the command.
+fn steering() -> Vec<String> {
+    let mut names: Vec<String> = environment::all()
+        .filter_map(|(name, _)| String::from_utf8(name.into_vec()).ok())
+        .filter(|name| env_vars::steers(name) && !env_vars::is_everyday(name))
+        .collect();
+    names.sort_unstable();
+    names
+}

@@ -1,0 +1,77 @@
+//! How a command ends that could not do what was asked.
+
+use keyloan_protocol::control::error_kind::ErrorKind;
+use keyloan_protocol::control::response::ErrorReply;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// `keyloan: cannot ACT: CAUSE`, what else is wrong, and a hint.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    act: String,
+    cause: String,
+    details: Vec<String>,
+    hint: Option<String>,
+    status: u8,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: ErrorKind, act: &str, cause: impl ToString) -> Self {
+        Self {
+            act: act.to_owned(),
+            cause: cause.to_string(),
+            details: Vec::new(),
+            hint: None,
+            status: kind.exit_status(),
+        }
+    }
+
+    pub(crate) fn usage(act: &str, cause: impl ToString) -> Self {
+        Self::new(ErrorKind::Usage, act, cause)
+    }
+
+    /// Exit status 8: something was found.
+    pub(crate) fn findings(act: &str, cause: &str, findings: Vec<String>) -> Self {
+        Self { details: findings, status: 8, ..Self::new(ErrorKind::Vault, act, cause) }
+    }
+
+    pub(crate) fn unreachable(cause: impl ToString) -> Self {
+        Self::new(ErrorKind::Protocol, "reach the daemon", cause)
+    }
+
+    pub(crate) fn refused(act: &str, error: ErrorReply) -> Self {
+        Self {
+            act: act.to_owned(),
+            cause: error.cause,
+            details: error.details,
+            hint: error.hint,
+            status: error.kind.exit_status(),
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        self.hint = Some(hint.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_status(mut self, status: u8) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Says it on standard error and gives the status.
+    pub(crate) fn report(&self) -> ExitCode {
+        let mut text = format!("keyloan: cannot {}: {}\n", self.act, self.cause);
+        for detail in &self.details {
+            text.push_str(&format!("  {detail}\n"));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        // Whoever closed standard error does not want to know.
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        ExitCode::from(self.status)
+    }
+}

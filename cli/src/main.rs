@@ -1,0 +1,62 @@
+//! keyloan: asks the daemon, and becomes the command that credentials are lent to. Synchronous, linked
+//! static, and gone as soon as the command runs.
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod commands;
+mod environment;
+mod exit;
+mod output;
+
+use args::{Arguments, Command, WithSecrets};
+use clap::Parser;
+use exit::Failure;
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called_as).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name == "with-secrets" {
+        return match WithSecrets::try_parse() {
+            Ok(with_secrets) => commands::run::run(&with_secrets.run),
+            Err(error) => usage(&error, 125),
+        };
+    }
+    match Arguments::try_parse() {
+        Ok(Arguments { command: Command::Run(run) }) => commands::run::run(&run),
+        Ok(Arguments { command }) => match dispatch(command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        },
+        Err(error) => usage(&error, 2),
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Init(init) => commands::keeper::init(&init),
+        Command::Unlock(unlock) => commands::keeper::unlock(&unlock),
+        Command::Lock => commands::keeper::lock(),
+        Command::Status(status) => commands::status::status(&status),
+        Command::Passwd(passwd) => commands::keeper::passwd(&passwd),
+        Command::Pin(pin) => commands::keeper::pin(&pin),
+        Command::Recipient(recipient) => commands::recipient::recipient(recipient),
+        Command::Item(item) => commands::item::item(item),
+        Command::Run(_) => Ok(()),
+        Command::Loans(loans) => commands::status::loans(&loans),
+        Command::Trust(trust) => commands::trust::trust(&trust),
+        Command::Untrust(untrust) => commands::trust::untrust(&untrust),
+        Command::Policy(policy) => commands::policy::policy(policy),
+        Command::Log(log) => commands::log::log(&log),
+        Command::Daemon(daemon) => commands::daemon::daemon(&daemon),
+        Command::Completions(completions) => commands::completions::completions(&completions),
+    }
+}
+
+/// Help goes to standard output with success; a wrong usage to standard error.
+fn usage(error: &clap::Error, status: u8) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(status) } else { ExitCode::SUCCESS }
+}

@@ -1,0 +1,44 @@
+//! Putting a question to a human. A request never chooses who judges it: an approver program was set with
+//! the passphrase, and a terminal is the one the kernel names, opened and read by the daemon itself.
+
+pub(crate) mod pin;
+pub(crate) mod program;
+pub(crate) mod question;
+pub(crate) mod queue;
+pub(crate) mod terminal;
+
+use std::time::Duration;
+
+/// How long a human has to answer.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Why there was no yes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum No {
+    #[error("it was declined")]
+    Declined,
+    #[error("nobody answered within {} seconds", DEADLINE.as_secs())]
+    TimedOut,
+    #[error("there is no way to ask: no approver program is set, and the request comes from no terminal")]
+    NoWay,
+    #[error("there is no way to ask: the request comes from the background of its terminal")]
+    Background,
+    #[error("too many questions are waiting already")]
+    Busy,
+    #[error("the PIN was wrong three times")]
+    WrongPin,
+    #[error("after wrong PINs this way of asking is closed for another {0} seconds")]
+    Closed(u64),
+    #[error("the approver program {path}: {cause}")]
+    Program { path: String, cause: program::ProgramError },
+    #[error("the terminal: {0}")]
+    Terminal(std::io::Error),
+    #[error("there is no PIN in the vault")]
+    NoPin,
+}
+
+/// Who said yes.
+#[derive(Debug, Clone)]
+pub(crate) struct Yes {
+    pub(crate) by: String,
+}

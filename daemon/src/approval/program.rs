@@ -1,0 +1,188 @@
+//! The approver program: set with the passphrase, pinned by its hash. What runs is a sealed copy of the
+//! bytes that were hashed, with an empty environment; only a clear yes is a yes.
+
+use super::question::Question;
+use crate::policy::rule::ApproverProgram;
+use data_encoding::HEXLOWER;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+
+/// The longest program; a static binary is some megabytes.
+const MOST: u64 = 64 * 1024 * 1024;
+/// The longest answer.
+const ANSWER: u64 = 64 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    #[error("{0}")]
+    Read(io::Error),
+    #[error("it is longer than {} MiB", MOST / 1024 / 1024)]
+    TooLong,
+    #[error("it was changed after it was set")]
+    Changed,
+    #[error("it is a script whose interpreter {} is not root's alone to change", .0.display())]
+    Interpreter(PathBuf),
+    #[error("it cannot be started: {0}")]
+    Start(io::Error),
+    #[error("it ended without success")]
+    Crashed,
+    #[error("its answer is not {{\"decision\":\"allow\"}} or {{\"decision\":\"deny\"}}")]
+    Garbage,
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    version: u32,
+    #[serde(flatten)]
+    question: &'a Question,
+    /// What a yes can cover; policy offers no more.
+    scopes: [&'a str; 1],
+    deadline_seconds: u64,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    decision: Decision,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Decision {
+    Allow,
+    Deny,
+}
+
+/// Reads a program and takes its hash, as `policy set approver.command` pins it.
+pub(crate) fn pin(path: &Path) -> Result<ApproverProgram, ProgramError> {
+    let bytes = read(path)?;
+    interpreter(&bytes)?;
+    Ok(ApproverProgram { path: path.to_owned(), sha256: HEXLOWER.encode(&Sha256::digest(&bytes)) })
+}
+
+/// Asks the program; true for a yes. It and all its children end when this does, however it ends.
+pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Result<bool, ProgramError> {
+    let bytes = read(&program.path)?;
+    if HEXLOWER.encode(&Sha256::digest(&bytes)) != program.sha256 {
+        return Err(ProgramError::Changed);
+    }
+    let interpreter = interpreter(&bytes)?;
+    let copy = keyloan_platform::sealed::copy(&bytes).map_err(ProgramError::Start)?;
+    let (mut child, answers) = start(&copy, interpreter).map_err(ProgramError::Start)?;
+    drop(copy);
+    let _group = Group(child.id());
+    let request =
+        Request { version: 1, question, scopes: ["once"], deadline_seconds: super::DEADLINE.as_secs() };
+    let request = serde_json::to_vec(&request).map_err(|_| ProgramError::Garbage)?;
+    if let Some(mut input) = child.stdin.take() {
+        // A program may answer without having read; that is no failure.
+        let _ = input.write_all(&request).await;
+    }
+    let mut answer = Vec::new();
+    answers.take(ANSWER).read_to_end(&mut answer).await.map_err(|_| ProgramError::Garbage)?;
+    if !child.wait().await.is_ok_and(|status| status.success()) {
+        return Err(ProgramError::Crashed);
+    }
+    let answer: Answer = serde_json::from_slice(&answer).map_err(|_| ProgramError::Garbage)?;
+    Ok(answer.decision == Decision::Allow)
+}
+
+/// The program's process group, ended with the question.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+/// The answer comes over a socket pair: a pipe could be opened through `/proc` by the same user, who would
+/// write the yes himself; a socket cannot.
+#[expect(clippy::disallowed_methods, reason = "the spawner of approver programs")]
+fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let theirs = theirs.into_std()?;
+    theirs.set_nonblocking(false)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    let mut command = match interpreter {
+        Some(Interpreter { program, argument }) => {
+            let mut command = Command::new(program);
+            command.args(argument).arg(path);
+            command
+        }
+        None => Command::new(path),
+    };
+    let child = command
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::from(OwnedFd::from(theirs)))
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((child, ours))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
+    let file = std::fs::File::open(path).map_err(ProgramError::Read)?;
+    let found = file.metadata().map_err(ProgramError::Read)?;
+    if !found.is_file() {
+        return Err(ProgramError::Read(io::Error::other("not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(ProgramError::Read)?;
+    if bytes.len() as u64 > MOST { Err(ProgramError::TooLong) } else { Ok(bytes) }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Interpreter {
+    program: PathBuf,
+    argument: Option<String>,
+}
+
+/// The interpreter of a script, `None` for a binary. It must be root's: whoever can change it, or anything on
+/// the way to it, answers in the script's name.
+fn interpreter(bytes: &[u8]) -> Result<Option<Interpreter>, ProgramError> {
+    let Some(rest) = bytes.strip_prefix(b"#!") else { return Ok(None) };
+    let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.trim().splitn(2, [' ', '\t']);
+    let program = PathBuf::from(words.next().unwrap_or_default());
+    let argument = words.next().map(|argument| argument.trim().to_owned());
+    let real = std::fs::canonicalize(&program).map_err(|_| ProgramError::Interpreter(program.clone()))?;
+    let roots = |path: &Path| {
+        std::fs::metadata(path).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
+    };
+    // Both ways to it: the links' directories, and the file's own.
+    if !program.is_absolute() || !real.ancestors().chain(program.ancestors()).all(roots) {
+        return Err(ProgramError::Interpreter(program));
+    }
+    Ok(Some(Interpreter { program, argument }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_needs_an_interpreter_of_roots() {
+        let shell = interpreter(b"#!/bin/sh -e\nexit 0\n").unwrap().unwrap();
+        assert_eq!(shell.argument.as_deref(), Some("-e"));
+        assert!(shell.program.is_absolute());
+        assert!(matches!(interpreter(b"#!/tmp/sh\n"), Err(ProgramError::Interpreter(_))));
+        assert!(matches!(interpreter(b"#!sh\n"), Err(ProgramError::Interpreter(_))));
+        assert_eq!(interpreter(b"\x7fELF").unwrap(), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! Asking on a terminal. The daemon opens it by the device number that the kernel gives for the requester,
+//! and reads it itself: no child process ever holds the PIN or the passphrase. Never a plain Enter or `y`:
+//! both can be pushed into a terminal by any program of the user.
+
+use super::No;
+use crate::readiness;
+use crate::requester::Requester;
+use keyloan_platform::process;
+use keyloan_platform::terminal::{self, HiddenInput};
+use keyloan_protocol::limits;
+use keyloan_protocol::secret::SecretBytes;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use zeroize::Zeroizing;
+
+/// What is typed within this time after a question came up was not typed as an answer to it.
+const SETTLE: Duration = Duration::from_millis(300);
+
+/// A terminal with its echo off for as long as this lives.
+pub(crate) struct Screen {
+    io: AsyncFd<OwnedFd>,
+    hidden: HiddenInput,
+}
+
+/// What ended the typing.
+pub(crate) enum Typed {
+    Line(SecretBytes),
+    /// Ctrl-C, Escape, or Ctrl-D on an empty line.
+    Cancelled,
+}
+
+impl Screen {
+    /// The requester's own terminal, if it has one and is in its foreground.
+    pub(crate) fn of(requester: &Requester) -> Result<Self, No> {
+        if requester.terminal == 0 {
+            return Err(No::NoWay);
+        }
+        // A program in the background would put its question into what is typed for another.
+        let stat = process::stat(requester.peer.pid).ok_or(No::NoWay)?;
+        if stat.terminal != requester.terminal || !requester.peer.is_alive() {
+            return Err(No::NoWay);
+        }
+        if stat.group != stat.foreground {
+            return Err(No::Background);
+        }
+        let descriptor = terminal::open(requester.terminal, requester.peer.uid).map_err(No::Terminal)?;
+        let hidden = HiddenInput::begin(descriptor).map_err(No::Terminal)?;
+        let io = hidden.descriptor().and_then(readiness::watch).map_err(No::Terminal)?;
+        Ok(Self { io, hidden })
+    }
+
+    pub(crate) async fn write(&self, text: &str) -> io::Result<()> {
+        let mut rest = text.as_bytes();
+        while !rest.is_empty() {
+            let mut ready = self.io.writable().await?;
+            match ready.try_io(|terminal| Ok(nix::unistd::write(terminal, rest)?)) {
+                Ok(written) => rest = &rest[written?..],
+                Err(_would_block) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a question stand a moment and throws away what was typed before it could be read.
+    pub(crate) async fn settle(&self) -> io::Result<()> {
+        tokio::time::sleep(SETTLE).await;
+        self.hidden.forget_typed()
+    }
+
+    /// One line, unseen. Backspace and Ctrl-U work as people expect.
+    pub(crate) async fn read_line(&self, prompt: &str) -> io::Result<Typed> {
+        self.write(prompt).await?;
+        // Made once at its full size: growing would leave copies behind.
+        let mut line = Zeroizing::new(Vec::with_capacity(limits::PASSPHRASE));
+        let mut typed = Zeroizing::new([0_u8; 64]);
+        loop {
+            let mut ready = self.io.readable().await?;
+            let read = match ready.try_io(|terminal| Ok(nix::unistd::read(terminal, typed.as_mut())?)) {
+                Ok(read) => read?,
+                Err(_would_block) => continue,
+            };
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            for byte in &typed[..read] {
+                match byte {
+                    b'\r' | b'\n' => {
+                        self.write("\n").await?;
+                        return Ok(Typed::Line(SecretBytes::copy_of(&line)));
+                    }
+                    0x03 | 0x1b => {
+                        self.write("\n").await?;
+                        return Ok(Typed::Cancelled);
+                    }
+                    0x04 if line.is_empty() => {
+                        self.write("\n").await?;
+                        return Ok(Typed::Cancelled);
+                    }
+                    0x7f | 0x08 => erase_one(&mut line),
+                    0x15 => line.clear(),
+                    0x00..=0x1f => {}
+                    byte if line.len() < limits::PASSPHRASE => line.push(*byte),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Takes the last character away, however many bytes it has.
+fn erase_one(line: &mut Vec<u8>) {
+    while let Some(byte) = line.pop() {
+        if byte & 0b1100_0000 != 0b1000_0000 {
+            break;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backspace_takes_a_whole_character() {
+        let mut line = "aü".as_bytes().to_vec();
+        erase_one(&mut line);
+        assert_eq!(line, b"a");
+        erase_one(&mut line);
+        erase_one(&mut line);
+        assert_eq!(line, b"");
+    }
+}

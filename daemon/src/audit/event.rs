@@ -1,0 +1,187 @@
+//! What the log tells. Past tense; names, paths and numbers, never a value.
+
+use crate::requester::Requester;
+use crate::vault::local::keys::mac;
+use chacha20poly1305::aead::{Aead, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use data_encoding::{BASE64, HEXLOWER};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+const NONCE: usize = 24;
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub(crate) enum Event {
+    DaemonStarted {
+        version: &'static str,
+        pid: u32,
+    },
+    DaemonStopped,
+    VaultCreated,
+    Unlocked {
+        by: Who,
+    },
+    UnlockFailed {
+        by: Who,
+    },
+    Locked {
+        why: &'static str,
+    },
+    PinFailed {
+        by: Who,
+        failures: u32,
+    },
+    Requested {
+        request: u64,
+        act: String,
+        names: Vec<String>,
+        by: Who,
+    },
+    Decided {
+        request: u64,
+        decision: &'static str,
+        rule: String,
+        approver: Option<String>,
+    },
+    Approved {
+        request: u64,
+        names: Vec<String>,
+    },
+    Lent {
+        request: u64,
+        loan: u64,
+        names: Vec<String>,
+        pid: i32,
+    },
+    Released {
+        request: u64,
+    },
+    Failed {
+        request: u64,
+        cause: String,
+    },
+    Undelivered {
+        loan: u64,
+    },
+    LoanEnded {
+        loan: u64,
+        why: &'static str,
+    },
+    ItemChanged {
+        request: u64,
+        item: String,
+        field: Option<String>,
+        action: &'static str,
+    },
+    TrustChanged {
+        request: u64,
+        path: String,
+        sha256: Option<String>,
+        action: &'static str,
+    },
+    PolicyChanged {
+        settings: Vec<String>,
+        by: Who,
+    },
+    RecipientChanged {
+        name: String,
+        action: &'static str,
+        by: Who,
+    },
+    PassphraseChanged {
+        by: Who,
+    },
+    PinChanged {
+        by: Who,
+    },
+    /// Records written while the vault was locked, now vouched for by its key.
+    Adopted {
+        from: u64,
+        to: u64,
+    },
+    /// The end of the log was a record cut short by a crash; it was removed.
+    Repaired {
+        bytes: u64,
+    },
+    /// The log is not what the vault remembers.
+    Mismatched {
+        expected: u64,
+        found: u64,
+    },
+}
+
+/// The requester, for the log.
+#[derive(Clone, Serialize)]
+pub(crate) struct Who {
+    pub(crate) pid: i32,
+    pub(crate) uid: u32,
+    /// Program files, the requester's first, then its parents'.
+    pub(crate) programs: Vec<String>,
+    pub(crate) cwd: Option<String>,
+    pub(crate) terminal: Option<String>,
+    /// HMAC-SHA256 of the claimed command line, to tell equal ones without reading them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) command_hash: Option<String>,
+    /// The claimed command line, encrypted: people put tokens there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<String>,
+}
+
+impl Who {
+    /// The requester as the log tells it. The command line is kept only where the vault's key is at hand.
+    pub(crate) fn from(requester: &Requester, key: Option<&[u8]>) -> Self {
+        let argv = requester.claimed.argv.as_ref().map(|argv| argv.expose());
+        let hash =
+            |argv| HEXLOWER.encode(&mac(key.unwrap_or_default(), &[b"keyloan command hash v1", argv])[..16]);
+        let path = |path: &std::path::Path| path.display().to_string();
+        let program =
+            |program: &Option<std::path::PathBuf>| program.as_deref().map_or_else(String::new, path);
+        Self {
+            pid: requester.peer.pid,
+            uid: requester.peer.uid,
+            programs: requester.programs.iter().map(program).collect(),
+            cwd: requester.cwd.as_deref().map(path),
+            terminal: requester.terminal_name(),
+            command_hash: argv.filter(|_| key.is_some()).map(hash),
+            command: key.zip(argv).and_then(|(key, argv)| encrypt_command(key, argv)),
+        }
+    }
+}
+
+/// The longest command line kept; what is longer is kept by its head.
+const COMMAND: usize = 16 * 1024;
+
+fn cipher(key: &[u8]) -> XChaCha20Poly1305 {
+    let key = Zeroizing::new(mac(key, &[b"keyloan commands v1"]));
+    XChaCha20Poly1305::new(key.as_slice().into())
+}
+
+/// A random nonce of 192 bits, then XChaCha20-Poly1305, in base64.
+fn encrypt_command(key: &[u8], argv: &[u8]) -> Option<String> {
+    let mut sealed = vec![0; NONCE];
+    getrandom::fill(&mut sealed).ok()?;
+    let nonce = *XNonce::from_slice(&sealed);
+    sealed.extend(cipher(key).encrypt(&nonce, &argv[..argv.len().min(COMMAND)]).ok()?);
+    Some(BASE64.encode(&sealed))
+}
+
+/// The command line of a record; each argument is followed by a NUL.
+pub(crate) fn decrypt_command(key: &[u8], sealed: &str) -> Option<Zeroizing<Vec<u8>>> {
+    let sealed = BASE64.decode(sealed.as_bytes()).ok()?;
+    let (nonce, sealed) = sealed.split_at_checked(NONCE)?;
+    cipher(key).decrypt(XNonce::from_slice(nonce), sealed).ok().map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_read_back_with_its_key_only() {
+        let sealed = encrypt_command(&[1; 32], b"curl\0-H\0token\0").unwrap();
+        assert!(!sealed.contains("token"));
+        assert_eq!(*decrypt_command(&[1; 32], &sealed).unwrap(), b"curl\0-H\0token\0");
+        assert!(decrypt_command(&[2; 32], &sealed).is_none());
+    }
+}

@@ -1,0 +1,281 @@
+//! Writes the log. Invariants: a record is appended whole or not at all; each carries the chain value over
+//! all before it, keyed from the vault while that is open; after a failure that could not be undone nothing
+//! more is accepted.
+
+use super::event::Event;
+use crate::clock;
+use crate::vault::local::keys::{Digest, mac};
+use data_encoding::HEXLOWER;
+use keyloan_platform::private_file::{Directory, FileError};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tokio::sync::watch;
+
+const NAME: &str = "audit.jsonl";
+
+/// The longest record. Names are bounded, so a longer line is none of ours.
+pub(crate) const RECORD: usize = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LogError {
+    #[error("{0}")]
+    File(#[from] FileError),
+    #[error("{}: {cause}", path.display())]
+    Write { path: PathBuf, cause: io::Error },
+    #[error("{}: an earlier write failed and could not be undone", .0.display())]
+    Broken(PathBuf),
+    #[error("{}: its last record is none of keyloan's", .0.display())]
+    Foreign(PathBuf),
+}
+
+/// When a record must be on disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Before anything follows from it: whenever a human was asked.
+    Now,
+    /// Within a second: under an allow rule.
+    Soon,
+}
+
+pub(crate) struct Sink {
+    file: File,
+    path: PathBuf,
+    sequence: u64,
+    chain: Digest,
+    /// The vault's counter of changes as last seen, carried by every record.
+    counter: u64,
+    /// The first record written without the key, since the last with it.
+    unkeyed_from: Option<u64>,
+    length: u64,
+    broken: bool,
+    unsynced: bool,
+    written: watch::Sender<u64>,
+}
+
+/// The frame of every record; the event's own fields follow.
+#[derive(Serialize)]
+struct Line<'a> {
+    seq: u64,
+    time: String,
+    counter: u64,
+    keyed: bool,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+/// What is read back of a record.
+#[derive(Deserialize)]
+pub(crate) struct Head {
+    pub(crate) seq: u64,
+    #[serde(default)]
+    pub(crate) counter: u64,
+    pub(crate) keyed: bool,
+    pub(crate) chain: String,
+}
+
+impl Sink {
+    pub(crate) fn open(directory: &Directory) -> Result<Self, LogError> {
+        let path = directory.path().join(NAME);
+        let mut file = directory.append(NAME)?;
+        let failed = |cause| LogError::Write { path: path.clone(), cause };
+        let whole = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let (length, last) = last_record(&mut file, whole).map_err(failed)?;
+        let mut sink = Self {
+            file,
+            sequence: 0,
+            chain: [0; 32],
+            counter: 0,
+            unkeyed_from: None,
+            length,
+            broken: false,
+            unsynced: false,
+            written: watch::Sender::new(length),
+            path,
+        };
+        if let Some(last) = last {
+            let foreign = || LogError::Foreign(sink.path.clone());
+            let head: Head = serde_json::from_slice(&last).map_err(|_| foreign())?;
+            let chain = HEXLOWER.decode(head.chain.as_bytes()).map_err(|_| foreign())?;
+            sink.chain = chain.try_into().map_err(|_| foreign())?;
+            sink.sequence = head.seq;
+            sink.counter = head.counter;
+            sink.unkeyed_from = (!head.keyed).then_some(head.seq);
+        }
+        if whole > length {
+            let failed = |cause| LogError::Write { path: sink.path.clone(), cause };
+            sink.file.set_len(length).map_err(failed)?;
+            sink.append(&Event::Repaired { bytes: whole - length }, Durable::Now, None)?;
+        }
+        Ok(sink)
+    }
+
+    /// Gives the log another name, which is returned.
+    pub(crate) fn put_aside(directory: &Directory, now: &str) -> Result<String, LogError> {
+        let aside = format!("audit-until-{}.jsonl", now.replace(':', ""));
+        let failed = |cause| LogError::Write { path: directory.path().join(NAME), cause };
+        nix::fcntl::renameat(directory.descriptor(), NAME, directory.descriptor(), aside.as_str())
+            .map_err(|error| failed(error.into()))?;
+        directory.sync()?;
+        Ok(aside)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn works(&self) -> bool {
+        !self.broken
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub(crate) fn chain(&self) -> String {
+        HEXLOWER.encode(&self.chain)
+    }
+
+    /// The highest counter the log has seen of the vault, 0 for none.
+    pub(crate) fn remembered(&self) -> u64 {
+        self.counter
+    }
+
+    /// Vouches for what was written without the key.
+    pub(crate) fn adopt(&mut self, key: &[u8]) -> Result<(), LogError> {
+        match self.unkeyed_from.take() {
+            Some(from) => self.append(&Event::Adopted { from, to: self.sequence }, Durable::Soon, Some(key)),
+            None => Ok(()),
+        }
+    }
+
+    /// A new vault begins to count anew.
+    pub(crate) fn set_counter(&mut self, counter: u64) {
+        self.counter = counter;
+    }
+
+    pub(crate) fn saw_counter(&mut self, counter: u64) {
+        self.counter = self.counter.max(counter);
+    }
+
+    /// Appends a record, keyed where the vault's key is at hand.
+    pub(crate) fn append(
+        &mut self,
+        event: &Event,
+        durable: Durable,
+        key: Option<&[u8]>,
+    ) -> Result<(), LogError> {
+        if self.broken {
+            return Err(LogError::Broken(self.path.clone()));
+        }
+        let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
+        let line = Line {
+            seq: self.sequence + 1,
+            time: clock::now(),
+            counter: self.counter,
+            keyed: key.is_some(),
+            event,
+        };
+        let mut bytes = serde_json::to_vec(&line).map_err(|error| failed(&self.path, error.into()))?;
+        let chain = chain_value(key, &self.chain, &bytes);
+        bytes.pop();
+        bytes.extend_from_slice(format!(",\"chain\":\"{}\"}}\n", HEXLOWER.encode(&chain)).as_bytes());
+        let written = self.file.write_all(&bytes).and_then(|()| match durable {
+            Durable::Now => self.file.sync_data(),
+            Durable::Soon => Ok(()),
+        });
+        if let Err(cause) = written {
+            // Part of the record may be there. Where it cannot be taken away again, the next would follow a
+            // torn line, so none is taken.
+            self.broken = self.file.set_len(self.length).is_err();
+            return Err(failed(&self.path, cause));
+        }
+        self.unsynced = durable == Durable::Soon;
+        self.length += bytes.len() as u64;
+        self.sequence += 1;
+        self.chain = chain;
+        if key.is_none() {
+            self.unkeyed_from = self.unkeyed_from.or(Some(self.sequence));
+        }
+        self.written.send_replace(self.length);
+        Ok(())
+    }
+
+    /// A descriptor to sync elsewhere, where something waits for it.
+    pub(crate) fn unsynced(&mut self) -> Option<File> {
+        std::mem::take(&mut self.unsynced).then(|| self.file.try_clone().ok()).flatten()
+    }
+
+    /// Another descriptor of the log and the news of its length.
+    pub(crate) fn reader(&self) -> Result<(Reader, watch::Receiver<u64>), LogError> {
+        let failed = |cause| LogError::Write { path: self.path.clone(), cause };
+        let file = self.file.try_clone().map_err(failed)?;
+        Ok((Reader { file, at: 0, path: self.path.clone() }, self.written.subscribe()))
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+}
+
+/// Reads whole lines up to a length, from the beginning, a bounded piece at a time.
+pub(crate) struct Reader {
+    file: File,
+    at: u64,
+    path: PathBuf,
+}
+
+impl Reader {
+    const PIECE: usize = 256 * 1024;
+
+    /// The next lines before `end`; empty when there are none.
+    pub(crate) fn lines(&mut self, end: u64) -> Result<Vec<u8>, LogError> {
+        use std::os::unix::fs::FileExt;
+        let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
+        let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let mut piece = vec![0; left.min(Self::PIECE)];
+        loop {
+            let read = self.file.read_at(&mut piece, self.at).map_err(|error| failed(&self.path, error))?;
+            piece.truncate(read);
+            if let Some(last) = piece.iter().rposition(|byte| *byte == b'\n') {
+                piece.truncate(last + 1);
+                self.at += piece.len() as u64;
+                return Ok(piece);
+            }
+            if read == 0 || piece.len() >= left {
+                return Ok(Vec::new());
+            }
+            if piece.len() > RECORD {
+                return Err(LogError::Foreign(self.path.clone()));
+            }
+            let longer = (piece.len() * 2).min(left);
+            piece.resize(longer, 0);
+        }
+    }
+}
+
+/// The value a record's chain field must hold.
+pub(crate) fn chain_value(key: Option<&[u8]>, previous: &Digest, body: &[u8]) -> Digest {
+    match key {
+        Some(key) => mac(key, &[b"keyloan audit v1", previous, body]),
+        None => Sha256::new()
+            .chain_update(b"keyloan audit unkeyed v1")
+            .chain_update(previous)
+            .chain_update(body)
+            .finalize()
+            .into(),
+    }
+}
+
+/// Where the last whole record ends, and that record.
+fn last_record(file: &mut File, whole: u64) -> io::Result<(u64, Option<Vec<u8>>)> {
+    let window = whole.min(2 * RECORD as u64);
+    file.seek(SeekFrom::Start(whole - window))?;
+    let mut bytes = Vec::new();
+    file.take(window).read_to_end(&mut bytes)?;
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else { return Ok((whole - window, None)) };
+    let start = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    Ok((whole - window + end as u64 + 1, Some(bytes[start..end].to_vec())))
+}

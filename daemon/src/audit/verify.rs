@@ -1,0 +1,191 @@
+//! Reads the log again and checks that each record follows the one before. What it cannot show: records
+//! that were never written, and a log and a vault put back together.
+
+use super::sink::{Head, LogError, Reader, chain_value};
+use crate::vault::local::index::Anchor;
+use crate::vault::local::keys::Digest;
+use data_encoding::HEXLOWER;
+use keyloan_protocol::control::response::Verified;
+use subtle::ConstantTimeEq;
+
+/// Findings shown; a log that is wrong throughout says so soon enough.
+const MOST: usize = 20;
+
+/// Checks the records up to `end`. Without the key only the order of records is checked, not their author.
+pub(crate) fn verify(
+    mut reader: Reader,
+    end: u64,
+    key: Option<&[u8]>,
+    anchor: Option<&Anchor>,
+) -> Result<Verified, LogError> {
+    let mut check = Check { previous: [0; 32], records: 0, anchored: anchor.is_none(), findings: Vec::new() };
+    loop {
+        let lines = reader.lines(end)?;
+        if lines.is_empty() {
+            break;
+        }
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            check.record(line, key, anchor);
+            if check.findings.len() >= MOST {
+                break;
+            }
+        }
+    }
+    if let (false, Some(anchor)) = (check.anchored, anchor) {
+        let cut = format!(
+            "the vault remembers record {} as it was; it is not in the log: the log was cut or put back",
+            anchor.sequence
+        );
+        check.findings.push(cut);
+    }
+    Ok(Verified { records: check.records, keyed: key.is_some(), findings: check.findings })
+}
+
+struct Check {
+    previous: Digest,
+    records: u64,
+    anchored: bool,
+    findings: Vec<String>,
+}
+
+impl Check {
+    fn record(&mut self, line: &[u8], key: Option<&[u8]>, anchor: Option<&Anchor>) {
+        self.records += 1;
+        let number = self.records;
+        let Some((head, body, chain)) = split(line) else {
+            self.findings.push(format!("line {number} is no record of keyloan's"));
+            return;
+        };
+        if head.seq != number {
+            self.findings.push(format!("line {number} holds record {}: records are missing", head.seq));
+            self.records = head.seq;
+        }
+        let expected = match (head.keyed, key) {
+            (true, Some(key)) => Some(chain_value(Some(key), &self.previous, &body)),
+            (true, None) => None,
+            (false, _) => Some(chain_value(None, &self.previous, &body)),
+        };
+        if expected.is_some_and(|expected| !bool::from(expected.ct_eq(&chain))) {
+            self.findings.push(format!("record {} was changed, or the record before it", head.seq));
+        }
+        if anchor.is_some_and(|anchor| anchor.sequence == head.seq && anchor.chain == head.chain) {
+            self.anchored = true;
+        }
+        self.previous = chain;
+    }
+}
+
+/// The head of a record, the body its chain value covers, and that value.
+fn split(line: &[u8]) -> Option<(Head, Vec<u8>, Digest)> {
+    const MARK: &[u8] = b",\"chain\":\"";
+    let head: Head = serde_json::from_slice(line).ok()?;
+    let chain: Digest = HEXLOWER.decode(head.chain.as_bytes()).ok()?.try_into().ok()?;
+    let mark = line.len().checked_sub(MARK.len() + 64 + 2)?;
+    line[mark..].strip_prefix(MARK)?;
+    let mut body = line[..mark].to_vec();
+    body.push(b'}');
+    Some((head, body, chain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Event;
+    use super::super::sink::{Durable, Sink};
+    use super::*;
+    use keyloan_platform::private_file::Directory;
+    use std::fs::{self, OpenOptions};
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    const KEY: &[u8] = &[9; 32];
+
+    fn scratch(name: &str) -> (PathBuf, Directory) {
+        let path = std::env::temp_dir().join(format!("keyloan-log-{}-{name}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let directory = Directory::open_or_create(&path).unwrap();
+        (path, directory)
+    }
+
+    fn written(directory: &Directory) -> Sink {
+        let mut sink = Sink::open(directory).unwrap();
+        sink.append(&Event::VaultCreated, Durable::Now, None).unwrap();
+        sink.set_counter(3);
+        sink.adopt(KEY).unwrap();
+        for loan in 1..=5 {
+            sink.append(&Event::LoanEnded { loan, why: "the process ended" }, Durable::Soon, Some(KEY))
+                .unwrap();
+        }
+        sink
+    }
+
+    fn findings(directory: &Directory, anchor: Option<&Anchor>) -> Vec<String> {
+        let sink = Sink::open(directory).unwrap();
+        verify(sink.reader().unwrap().0, sink.length(), Some(KEY), anchor).unwrap().findings
+    }
+
+    fn rewrite(path: &PathBuf, change: impl Fn(&mut Vec<String>)) {
+        let file = path.join("audit.jsonl");
+        let mut lines: Vec<String> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
+        change(&mut lines);
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(&file)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+    }
+
+    #[test]
+    fn an_untouched_log_verifies_and_goes_on_after_a_restart() {
+        let (path, directory) = scratch("fine");
+        let sink = written(&directory);
+        let anchor = Anchor { sequence: sink.sequence(), chain: sink.chain() };
+        drop(sink);
+        let mut sink = Sink::open(&directory).unwrap();
+        assert_eq!((sink.sequence(), sink.remembered()), (7, 3));
+        sink.append(&Event::DaemonStopped, Durable::Now, None).unwrap();
+        assert_eq!(findings(&directory, Some(&anchor)), [""; 0]);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn an_edited_a_removed_and_a_forged_record_are_found() {
+        let (path, directory) = scratch("edited");
+        drop(written(&directory));
+        rewrite(&path, |lines| lines[3] = lines[3].replace("\"loan\":2", "\"loan\":9"));
+        assert!(findings(&directory, None)[0].starts_with("record 4 was changed"));
+        fs::remove_dir_all(&path).unwrap();
+
+        let (path, directory) = scratch("removed");
+        drop(written(&directory));
+        rewrite(&path, |lines| drop(lines.remove(3)));
+        assert!(findings(&directory, None)[0].contains("records are missing"));
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_cut_log_is_found_by_what_the_vault_remembers() {
+        let (path, directory) = scratch("cut");
+        let sink = written(&directory);
+        let anchor = Anchor { sequence: sink.sequence(), chain: sink.chain() };
+        drop(sink);
+        rewrite(&path, |lines| lines.truncate(4));
+        assert_eq!(findings(&directory, None), [""; 0], "a cut end alone leaves no trace");
+        assert!(findings(&directory, Some(&anchor))[0].contains("was cut"));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_record_cut_short_by_a_crash_is_removed_and_said() {
+        let (path, directory) = scratch("torn");
+        drop(written(&directory));
+        let mut file = OpenOptions::new().append(true).open(path.join("audit.jsonl")).unwrap();
+        file.write_all(b"{\"seq\":8,\"ti").unwrap();
+        assert_eq!(findings(&directory, None), [""; 0]);
+        let text = fs::read_to_string(path.join("audit.jsonl")).unwrap();
+        assert!(text.lines().last().unwrap().contains("\"event\":\"repaired\",\"bytes\":12"));
+        fs::remove_dir_all(path).unwrap();
+    }
+}

@@ -1,0 +1,233 @@
+//! The way of every request, in one place:
+//!
+//! requester → policy → approval (or rule) → audit record → vault → loan → reply
+//!
+//! The order is an invariant: nothing leaves a vault before its record is in the log, and nothing is
+//! recorded as lent that was not.
+
+mod items;
+mod keeper;
+mod lend;
+mod log;
+mod refusal;
+mod settings;
+mod status;
+
+pub(crate) use lend::Found;
+pub(crate) use refusal::Refusal;
+
+use crate::approval::question::{Certainty, Question};
+use crate::approval::queue::{Queue, Ways};
+use crate::approval::{No, Yes};
+use crate::audit::event::{Event, Who};
+use crate::audit::sink::{Durable, LogError, Sink};
+use crate::clock;
+use crate::config::Config;
+use crate::loan::table::Table;
+use crate::policy::decide::decide;
+use crate::policy::rule::{Kind, Policy, Verdict};
+use crate::requester::Requester;
+use crate::trust::TrustList;
+use crate::vault::local::{self, LocalVault};
+use keyloan_platform::paths::Paths;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::response::Reply;
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify, mpsc};
+
+/// One client and the way back to it.
+pub(crate) struct Client {
+    pub(crate) requester: Requester,
+    /// Replies before the last one.
+    pub(crate) replies: mpsc::Sender<Message<Reply>>,
+}
+
+/// What an open vault says besides its items.
+struct Unsealed {
+    policy: Policy,
+    trust: TrustList,
+}
+
+pub(crate) struct Broker {
+    paths: Paths,
+    config: Config,
+    vault: RefCell<LocalVault>,
+    unsealed: RefCell<Option<Unsealed>>,
+    log: RefCell<Sink>,
+    queue: Queue,
+    loans: RefCell<Table>,
+    requests: Cell<u64>,
+    last_used: Cell<Duration>,
+    anchored_at: Cell<Duration>,
+    /// The terminal of the last unlock; questions elsewhere are announced there.
+    surface: Cell<u64>,
+    /// One key derivation at a time: each takes 128 MiB.
+    derivation: Mutex<()>,
+    pub(crate) stop: Notify,
+}
+
+/// What is asked for, as policy, human and log see it.
+pub(crate) struct Act {
+    kind: Kind,
+    title: String,
+    /// Variables, items, files: what it is about.
+    names: Vec<String>,
+}
+
+/// Proof that a request went through policy, approval and record. Only [`Broker::authorise`] makes one, and
+/// what reads or changes a vault's items wants one.
+#[must_use]
+pub(crate) struct Approved {
+    request: u64,
+    durable: Durable,
+    names: Vec<String>,
+}
+
+impl Broker {
+    pub(crate) fn new(paths: Paths, config: Config, log: Sink) -> Self {
+        Self {
+            vault: RefCell::new(LocalVault::at(&paths.vault)),
+            unsealed: RefCell::new(None),
+            log: RefCell::new(log),
+            queue: Queue::new(),
+            loans: RefCell::default(),
+            requests: Cell::new(0),
+            last_used: Cell::new(clock::since_boot()),
+            anchored_at: Cell::new(Duration::ZERO),
+            surface: Cell::new(0),
+            derivation: Mutex::new(()),
+            stop: Notify::new(),
+            paths,
+            config,
+        }
+    }
+
+    /// Notes that the daemon runs. Without a log that can be written it does not start.
+    pub(crate) fn started(&self) -> Result<(), LogError> {
+        let event = Event::DaemonStarted { version: env!("CARGO_PKG_VERSION"), pid: std::process::id() };
+        self.record(&event, Durable::Soon)
+    }
+
+    /// The last thing done: nothing stays open and the log says so.
+    pub(crate) fn stopped(&self) {
+        self.lock("the daemon stops");
+        let _ = self.record(&Event::DaemonStopped, Durable::Now);
+    }
+
+    /// Requester, policy, approval, record: the first half of every request. `describe` fills in what a
+    /// human would need to know; it is not called where a rule decides.
+    async fn authorise(
+        &self,
+        client: &Client,
+        act: Act,
+        describe: impl FnOnce(&mut Question),
+    ) -> Result<Approved, Refusal> {
+        let requester = &client.requester;
+        let request = self.next_request();
+        let judgement = self.with_policy(|policy| decide(policy, act.kind))?;
+        let by = self.who(requester);
+        let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
+        let durable = if judgement.verdict == Verdict::Ask { Durable::Now } else { Durable::Soon };
+        self.record(&requested, Durable::Soon)?;
+
+        let decided =
+            |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
+        match judgement.verdict {
+            Verdict::Allow => self.record(&decided("allowed", None), Durable::Soon)?,
+            Verdict::Deny => {
+                self.record(&decided("denied", None), Durable::Soon)?;
+                return Err(Refusal::Denied { rule: judgement.rule.clone() });
+            }
+            Verdict::Ask => {
+                let mut question = Question::new(&act.title);
+                describe(&mut question);
+                question.asked_by(requester);
+                match self.ask(client, &question).await {
+                    Ok(yes) => self.record(&decided("approved", Some(yes.by)), Durable::Soon)?,
+                    Err(no) => {
+                        self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
+                        return Err(no.into());
+                    }
+                }
+            }
+        }
+        self.record(&Event::Approved { request, names: act.names.clone() }, durable)?;
+        Ok(Approved { request, durable, names: act.names })
+    }
+
+    /// Puts the question where policy says it belongs, and tells the other surface.
+    async fn ask(&self, client: &Client, question: &Question) -> Result<Yes, No> {
+        let requester = &client.requester;
+        let program = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
+        let on = match &program {
+            Some(program) => format!("the approver program {}", program.path.display()),
+            None => requester.terminal_name().unwrap_or_default(),
+        };
+        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
+        if program.is_some() {
+            // A client that is gone is noticed by its connection, which drops this whole request.
+            let _ = client.replies.send(Message::new(Reply::Waiting { on })).await;
+        } else {
+            self.announce(requester, &question.title);
+        }
+        let wrong_pin = |failures| {
+            let by = self.who(requester);
+            // The refusal that follows does not depend on this record.
+            let _ = self.record(&Event::PinFailed { by, failures }, Durable::Now);
+        };
+        self.queue.ask(question, requester, Ways { program, pin_verifier }, &wrong_pin).await
+    }
+
+    /// Writes one line to the terminal of the last unlock when another terminal is asked.
+    fn announce(&self, requester: &Requester, title: &str) {
+        let surface = self.surface.get();
+        if surface == 0 || surface == requester.terminal || requester.terminal == 0 {
+            return;
+        }
+        let Ok(terminal) =
+            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
+        else {
+            return;
+        };
+        let line =
+            format!("\r\nkeyloan: asking on {}: {title}\r\n", requester.terminal_name().unwrap_or_default());
+        // Non-blocking: a stopped terminal misses the line and nothing waits for it.
+        let _ = nix::unistd::write(&terminal, line.as_bytes());
+    }
+
+    /// Writes a record, keyed while the vault is open.
+    fn record(&self, event: &Event, durable: Durable) -> Result<(), LogError> {
+        let vault = self.vault.borrow();
+        let mut log = self.log.borrow_mut();
+        log.saw_counter(vault.counter());
+        log.append(event, durable, vault.audit_key())
+    }
+
+    fn who(&self, requester: &Requester) -> Who {
+        Who::from(requester, self.vault.borrow().audit_key())
+    }
+
+    /// Notes that what was approved did not come about, and passes the reason on.
+    fn failed(&self, approved: &Approved, refusal: Refusal) -> Refusal {
+        let event = Event::Failed { request: approved.request, cause: refusal.to_string() };
+        match self.record(&event, Durable::Soon) {
+            Ok(()) => refusal,
+            Err(error) => error.into(),
+        }
+    }
+
+    fn next_request(&self) -> u64 {
+        self.requests.set(self.requests.get() + 1);
+        self.requests.get()
+    }
+
+    fn with_policy<T>(&self, read: impl FnOnce(&Policy) -> T) -> Result<T, Refusal> {
+        Ok(read(&self.unsealed.borrow().as_ref().ok_or(Refusal::Locked)?.policy))
+    }
+
+    /// A line for a question: what it is about, as the vault's own index has it.
+    fn about(question: &mut Question, label: &'static str, text: &str) {
+        question.line(label, text, Certainty::Verified);
+    }
+}

@@ -1,0 +1,236 @@
+//! The items of the local vault: what `keyloan item` asks for.
+
+use super::{Act, Broker, Client, Refusal};
+use crate::audit::event::Event;
+use crate::clock;
+use crate::policy::rule::Kind;
+use crate::vault::local::index::{self, Entry};
+use crate::vault::local::item_file::Field;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
+use keyloan_protocol::limits;
+use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::secret::SecretBytes;
+
+type Done = Result<Reply, Refusal>;
+
+fn done(note: String) -> Done {
+    Ok(Reply::Done { notes: vec![note] })
+}
+
+fn no_item(item: &ItemName) -> Refusal {
+    Refusal::NotFound { what: "item", name: item.to_string() }
+}
+
+fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
+    Refusal::NotFound { what: "field", name: format!("{field} in item {item}") }
+}
+
+impl Broker {
+    pub(crate) async fn item_set(
+        &self,
+        client: &Client,
+        item: ItemName,
+        field: FieldName,
+        public: bool,
+        value: Option<SecretBytes>,
+    ) -> Done {
+        self.open_vault_for(client, &format!("store a value in item '{item}'")).await?;
+        let value = match value {
+            Some(value) => value,
+            None => self.typed_value(client, &format!("value of {field} in {item}")).await?,
+        };
+        if value.is_empty() {
+            return Err(Refusal::Input("a value has at least 1 byte"));
+        }
+        if value.len() > limits::FIELD_VALUE {
+            return Err(Refusal::Input("a value has at most 1 MiB"));
+        }
+        let replaces = self
+            .vault
+            .borrow()
+            .index()?
+            .find(index::Kind::Item, item.as_str())
+            .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
+        let action = if replaces { "replaced" } else { "stored" };
+        let act = Act {
+            kind: Kind::ItemWrite,
+            title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
+            names: vec![format!("{item}/{field}")],
+        };
+        let about = format!("{field} of item {item}, {} bytes", value.len());
+        let approved = self
+            .authorise(client, act, |question| {
+                Self::about(question, if replaces { "replaces" } else { "stores" }, &about);
+            })
+            .await?;
+        let written = self.write_field(&item, Field { name: field.clone(), public, value });
+        written.map_err(|refusal| self.failed(&approved, refusal))?;
+        let changed = Event::ItemChanged {
+            request: approved.request,
+            item: item.to_string(),
+            field: Some(field.to_string()),
+            action,
+        };
+        self.record(&changed, approved.durable)?;
+        let reference = Reference { vault: "local".to_owned(), item, field };
+        done(format!("{action}: {reference}"))
+    }
+
+    fn write_field(&self, item: &ItemName, field: Field) -> Result<(), Refusal> {
+        let anchor = Some(self.log_head());
+        let mut vault = self.vault.borrow_mut();
+        let mut fields = vault.read(index::Kind::Item, item.as_str())?.unwrap_or_default();
+        match fields.iter_mut().find(|held| held.name == field.name) {
+            Some(held) => *held = field,
+            None => fields.push(field),
+        }
+        Ok(vault.write(index::Kind::Item, item.as_str(), &fields, &clock::now(), anchor)?)
+    }
+
+    pub(crate) async fn item_get(
+        &self,
+        client: &Client,
+        item: ItemName,
+        field: FieldName,
+    ) -> Result<Message<Reply>, Refusal> {
+        self.open_vault_for(client, &format!("read item '{item}'")).await?;
+        self.entry_field(&item, &field)?;
+        let act = Act {
+            kind: Kind::ItemRead,
+            title: "give out a value".to_owned(),
+            names: vec![format!("{item}/{field}")],
+        };
+        let about = format!("{field} of item {item}");
+        let approved = self.authorise(client, act, |question| Self::about(question, "gives", &about)).await?;
+        let read = || {
+            let fields = self.vault.borrow().read(index::Kind::Item, item.as_str())?;
+            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == field));
+            held.map(|held| held.value).ok_or_else(|| no_field(&item, &field))
+        };
+        let value = read().map_err(|refusal| self.failed(&approved, refusal))?;
+        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        Ok(Message::new(Reply::Value).with("value", value))
+    }
+
+    fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
+        let vault = self.vault.borrow();
+        let (_, entry) =
+            vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(item))?;
+        let held = entry.fields.iter().any(|held| held.name == *field);
+        if held { Ok(()) } else { Err(no_field(item, field)) }
+    }
+
+    /// Names and public fields; no approval, as they are no secret to the user's own programs.
+    pub(crate) async fn item_list(&self, client: &Client) -> Done {
+        self.open_vault_for(client, "list its items").await?;
+        let vault = self.vault.borrow();
+        let entries = vault.index()?.entries(index::Kind::Item);
+        Ok(Reply::Items { items: entries.into_iter().filter_map(summary).collect() })
+    }
+
+    pub(crate) async fn item_show(&self, client: &Client, item: ItemName) -> Done {
+        self.open_vault_for(client, "show an item's names").await?;
+        let vault = self.vault.borrow();
+        let (_, entry) =
+            vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(&item))?;
+        Ok(Reply::Items { items: summary(entry).into_iter().collect() })
+    }
+
+    pub(crate) async fn item_remove(
+        &self,
+        client: &Client,
+        item: ItemName,
+        field: Option<FieldName>,
+    ) -> Done {
+        self.open_vault_for(client, &format!("remove item '{item}'")).await?;
+        match &field {
+            Some(field) => self.entry_field(&item, field)?,
+            None if self.vault.borrow().index()?.find(index::Kind::Item, item.as_str()).is_none() => {
+                return Err(no_item(&item));
+            }
+            None => {}
+        }
+        let name = field.as_ref().map_or_else(|| item.to_string(), |field| format!("{item}/{field}"));
+        let act = Act {
+            kind: Kind::ItemWrite,
+            title: "remove from the vault".to_owned(),
+            names: vec![name.clone()],
+        };
+        let approved =
+            self.authorise(client, act, |question| Self::about(question, "removes", &name)).await?;
+        let removed = self.remove_field(&item, field.as_ref());
+        removed.map_err(|refusal| self.failed(&approved, refusal))?;
+        let changed = Event::ItemChanged {
+            request: approved.request,
+            item: item.to_string(),
+            field: field.map(String::from),
+            action: "removed",
+        };
+        self.record(&changed, approved.durable)?;
+        done(format!("removed: {name}"))
+    }
+
+    fn remove_field(&self, item: &ItemName, field: Option<&FieldName>) -> Result<(), Refusal> {
+        let anchor = Some(self.log_head());
+        let mut vault = self.vault.borrow_mut();
+        if let Some(field) = field {
+            let fields = vault.read(index::Kind::Item, item.as_str())?.ok_or_else(|| no_item(item))?;
+            let left: Vec<Field> = fields.into_iter().filter(|held| held.name != *field).collect();
+            if !left.is_empty() {
+                return Ok(vault.write(index::Kind::Item, item.as_str(), &left, &clock::now(), anchor)?);
+            }
+        }
+        if vault.remove(item.as_str(), anchor)? { Ok(()) } else { Err(no_item(item)) }
+    }
+
+    pub(crate) async fn item_move(&self, client: &Client, from: ItemName, to: ItemName) -> Done {
+        self.open_vault_for(client, &format!("rename item '{from}'")).await?;
+        let taken = |name: &ItemName| -> Result<bool, Refusal> {
+            Ok(self.vault.borrow().index()?.find(index::Kind::Item, name.as_str()).is_some())
+        };
+        if !taken(&from)? {
+            return Err(no_item(&from));
+        }
+        if taken(&to)? {
+            return Err(Refusal::Exists(to.to_string()));
+        }
+        let about = format!("{from} becomes {to}");
+        let act = Act {
+            kind: Kind::ItemWrite,
+            title: "rename an item".to_owned(),
+            names: vec![from.to_string(), to.to_string()],
+        };
+        let approved =
+            self.authorise(client, act, |question| Self::about(question, "renames", &about)).await?;
+        let anchor = Some(self.log_head());
+        let moved = self.vault.borrow_mut().rename(from.as_str(), to.as_str(), &clock::now(), anchor);
+        let moved = moved.map_err(Refusal::from);
+        if !moved.map_err(|refusal| self.failed(&approved, refusal))? {
+            return Err(self.failed(&approved, no_item(&from)));
+        }
+        let changed = Event::ItemChanged {
+            request: approved.request,
+            item: to.to_string(),
+            field: None,
+            action: "renamed",
+        };
+        self.record(&changed, approved.durable)?;
+        done(format!("renamed: {about}"))
+    }
+}
+
+fn summary(entry: &Entry) -> Option<ItemSummary> {
+    let item = ItemName::parse(&entry.title).ok()?;
+    let fields = entry.fields.iter().map(|field| FieldSummary {
+        reference: Reference { vault: "local".to_owned(), item: item.clone(), field: field.name.clone() }
+            .to_string(),
+        field: field.name.clone(),
+        length: field.length,
+        value: field.value.clone(),
+        public: field.public,
+        variables: field.variables.clone(),
+    });
+    Some(ItemSummary { fields: fields.collect(), changed: entry.changed.clone(), item: item.clone() })
+}

@@ -1,0 +1,437 @@
+//! Opening and closing: init, unlock, lock, and what proves the passphrase.
+
+use super::{Broker, Client, Refusal, Unsealed};
+use crate::approval::question::{Certainty, Question};
+use crate::approval::terminal::{Screen, Typed};
+use crate::approval::{DEADLINE, No, pin};
+use crate::audit::event::Event;
+use crate::audit::sink::{Durable, Sink};
+use crate::clock;
+use crate::policy::parse;
+use crate::policy::rule::{LOCK_IDLE, Policy};
+use crate::trust::TrustList;
+use crate::vault::local::identity::{self, IdentityError};
+use crate::vault::local::index::Anchor;
+use crate::vault::local::keys::Keys;
+use crate::vault::local::{self, Remembered};
+use keyloan_platform::private_file::Directory;
+use keyloan_protocol::control::response::{Recipient, Reply, VaultState};
+use keyloan_protocol::names::PlainName;
+use keyloan_protocol::secret::SecretBytes;
+use std::time::Duration;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// Wrong passphrases within one request on a terminal.
+const TRIES: u32 = 3;
+
+/// The log's head is written into the index at most this often.
+const ANCHOR_EVERY: Duration = Duration::from_secs(60);
+
+type Done = Result<Reply, Refusal>;
+
+fn done(note: &str) -> Done {
+    Ok(Reply::Done { notes: vec![note.to_owned()] })
+}
+
+impl Broker {
+    pub(crate) async fn init(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        new_pin: Option<SecretBytes>,
+    ) -> Done {
+        if self.vault.borrow_mut().state() != VaultState::Absent {
+            let path = self.vault.borrow().path().to_owned();
+            return Err(local::VaultError::Exists(path).into());
+        }
+        let passphrase = self.new_secret(client, passphrase, "passphrase for the vault", 1).await?;
+        let passphrase = identity::passphrase(&passphrase)?;
+        let pin = self.new_secret(client, new_pin, "PIN for approvals", pin::SHORTEST).await?;
+        let keys = Keys::generate().map_err(IdentityError::from)?;
+        let text = Zeroizing::new(keys.expose_identity().to_owned());
+        let (wrapped, verifier) = self
+            .derive(move || {
+                let wrapped = identity::wrap(&text, &passphrase)?;
+                Ok((wrapped, pin::verifier(&pin).ok_or(Refusal::Task)?))
+            })
+            .await?;
+        let policy = parse::print(&Policy::default()).join("\n");
+        let sealed = vec![
+            (local::POLICY, SecretBytes::new(policy.into_bytes())),
+            (local::PIN, verifier),
+            (local::TRUST, SecretBytes::new(TrustList::default().bytes())),
+        ];
+        let moved = self.begin_log_anew()?;
+        self.vault.borrow_mut().create(keys, &wrapped, sealed, &clock::now())?;
+        let counter = self.vault.borrow().counter();
+        self.log.borrow_mut().set_counter(counter);
+        self.opened(client)?;
+        self.record(&Event::VaultCreated, Durable::Now)?;
+        let path = self.vault.borrow().path().display().to_string();
+        let mut notes = vec![format!("the vault is at {path} and unlocked")];
+        notes.extend(moved);
+        Ok(Reply::Done { notes })
+    }
+
+    /// The log of a vault that is gone is put aside: its chain hangs on a key that is gone with it.
+    fn begin_log_anew(&self) -> Result<Option<String>, Refusal> {
+        if self.log.borrow().remembered() == 0 {
+            return Ok(None);
+        }
+        let directory = Directory::open(&self.paths.state).map_err(local::VaultError::from)?;
+        let aside = Sink::put_aside(&directory, &clock::now())?;
+        *self.log.borrow_mut() = Sink::open(&directory)?;
+        Ok(Some(format!("the log of an earlier vault was put aside as {aside}")))
+    }
+
+    pub(crate) async fn unlock(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        here: bool,
+        accept_older: bool,
+    ) -> Done {
+        let was_open = self.is_open();
+        let question = Question::new("unlock the vault");
+        self.unlock_with(client, passphrase, &question, accept_older).await?;
+        if here || !was_open {
+            self.surface.set(client.requester.terminal);
+        }
+        done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" })
+    }
+
+    /// Opens the vault for a request that needs it, asking for the passphrase on the requester's terminal.
+    pub(super) async fn open_vault_for(&self, client: &Client, what: &str) -> Result<(), Refusal> {
+        if self.is_open() {
+            self.last_used.set(clock::since_boot());
+            return Ok(());
+        }
+        if self.vault.borrow_mut().state() == VaultState::Absent {
+            return Err(Refusal::Absent);
+        }
+        if client.requester.terminal == 0 {
+            return Err(Refusal::Locked);
+        }
+        let question = Question::new(&format!("the vault is locked; unlock it to {what}?"));
+        self.unlock_with(client, None, &question, false).await?;
+        self.surface.set(client.requester.terminal);
+        Ok(())
+    }
+
+    /// Unlocks with a passphrase that was handed over, or with one typed on the requester's terminal.
+    async fn unlock_with(
+        &self,
+        client: &Client,
+        given: Option<SecretBytes>,
+        question: &Question,
+        accept_older: bool,
+    ) -> Result<(), Refusal> {
+        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
+        let text = match given {
+            Some(passphrase) => self.unwrap_identity(client, wrapped, &passphrase).await?,
+            None => self.unwrap_typed(client, wrapped, question).await?,
+        };
+        let keys = Keys::from_text(&text).map_err(IdentityError::from)?;
+        drop(text);
+        if self.is_open() {
+            return Ok(());
+        }
+        let remembered = Remembered { counter: self.log.borrow().remembered(), accept_older };
+        self.vault.borrow_mut().unlock(keys, remembered)?;
+        if accept_older {
+            let counter = self.vault.borrow().counter();
+            self.log.borrow_mut().set_counter(counter);
+        }
+        self.opened(client)
+    }
+
+    /// What follows from an open vault: policy, trust, the log's key. Where any of it fails it closes again.
+    fn opened(&self, client: &Client) -> Result<(), Refusal> {
+        let opened = self.load_sealed().and_then(|()| {
+            let vault = self.vault.borrow();
+            if let Some(key) = vault.audit_key() {
+                self.log.borrow_mut().adopt(key)?;
+            }
+            drop(vault);
+            self.compare_log()?;
+            Ok(self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?)
+        });
+        if opened.is_err() {
+            self.vault.borrow_mut().lock();
+            *self.unsealed.borrow_mut() = None;
+        }
+        self.last_used.set(clock::since_boot());
+        opened
+    }
+
+    fn load_sealed(&self) -> Result<(), Refusal> {
+        let vault = self.vault.borrow();
+        let policy = vault.sealed(local::POLICY)?.ok_or(Refusal::Sealed("policy"))?;
+        let policy = str::from_utf8(policy.expose()).map_err(|_| Refusal::Sealed("policy"))?;
+        let policy = parse::read(policy).map_err(|_| Refusal::Sealed("policy"))?;
+        let trust = vault.sealed(local::TRUST)?.ok_or(Refusal::Sealed("trust list"))?;
+        let trust = TrustList::read(trust.expose()).ok_or(Refusal::Sealed("trust list"))?;
+        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust });
+        Ok(())
+    }
+
+    /// A log shorter than the vault remembers was cut: that is written down and shown by `status`.
+    fn compare_log(&self) -> Result<(), Refusal> {
+        let expected = self.vault.borrow().index()?.anchor().map_or(0, |anchor| anchor.sequence);
+        let found = self.log.borrow().sequence();
+        if found < expected {
+            self.record(&Event::Mismatched { expected, found }, Durable::Now)?;
+        }
+        Ok(())
+    }
+
+    /// Closes everything. What fails on the way does not keep it open.
+    pub(crate) fn lock(&self, why: &'static str) {
+        if !self.is_open() {
+            return;
+        }
+        self.anchor_log();
+        let _ = self.record(&Event::Locked { why }, Durable::Now);
+        self.vault.borrow_mut().lock();
+        *self.unsealed.borrow_mut() = None;
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.vault.borrow().is_open()
+    }
+
+    /// Writes the log's head into the index, so that a log cut later is noticed.
+    fn anchor_log(&self) {
+        let anchor = self.log_head();
+        let mut vault = self.vault.borrow_mut();
+        let known = vault.index().ok().and_then(|index| index.anchor().cloned());
+        if known.as_ref() != Some(&anchor) && vault.anchor(anchor).is_ok() {
+            self.log.borrow_mut().saw_counter(vault.counter());
+        }
+        self.anchored_at.set(clock::since_boot());
+    }
+
+    pub(super) fn log_head(&self) -> Anchor {
+        let log = self.log.borrow();
+        Anchor { sequence: log.sequence(), chain: log.chain() }
+    }
+
+    /// Called every few seconds: locks after the idle time, anchors the log.
+    pub(crate) fn tick(&self) {
+        if !self.is_open() {
+            return;
+        }
+        if self.idle_left() == Some(Duration::ZERO) {
+            self.lock("idle");
+        } else if clock::since_boot().saturating_sub(self.anchored_at.get()) > ANCHOR_EVERY {
+            self.anchor_log();
+        }
+    }
+
+    /// Time until the vault locks itself; the configuration file can only shorten it.
+    pub(super) fn idle_left(&self) -> Option<Duration> {
+        let idle = self.with_policy(|policy| policy.lock_idle).ok()?;
+        let idle = idle.min(self.config.lock_idle.unwrap_or(LOCK_IDLE.max(idle)));
+        let used = clock::since_boot().saturating_sub(self.last_used.get());
+        Some(idle.saturating_sub(used))
+    }
+
+    pub(crate) async fn passwd(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        new: Option<SecretBytes>,
+    ) -> Done {
+        self.open_vault_for(client, "change its passphrase").await?;
+        self.prove_passphrase(client, passphrase, "change the passphrase").await?;
+        let new = self.new_secret(client, new, "new passphrase for the vault", 1).await?;
+        let new = identity::passphrase(&new)?;
+        let text = Zeroizing::new(self.vault.borrow().keys()?.expose_identity().to_owned());
+        let wrapped = self.derive(move || Ok(identity::wrap(&text, &new)?)).await?;
+        self.record(&Event::PassphraseChanged { by: self.who(&client.requester) }, Durable::Now)?;
+        self.vault.borrow_mut().replace_wrapped_identity(&wrapped)?;
+        done("the passphrase is changed; backups made before still open with the old one")
+    }
+
+    pub(crate) async fn pin(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        new: Option<SecretBytes>,
+    ) -> Done {
+        self.open_vault_for(client, "change the PIN").await?;
+        self.prove_passphrase(client, passphrase, "change the PIN for approvals").await?;
+        let new = self.new_secret(client, new, "new PIN for approvals", pin::SHORTEST).await?;
+        let verifier = self.derive(move || pin::verifier(&new).ok_or(Refusal::Task)).await?;
+        self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
+        self.vault.borrow_mut().seal(local::PIN, verifier, &clock::now())?;
+        done("the PIN is changed")
+    }
+
+    pub(crate) async fn recipient_add(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        name: PlainName,
+        recipient: String,
+    ) -> Done {
+        self.open_vault_for(client, "add a recipient").await?;
+        let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
+        self.prove_passphrase(client, passphrase, &format!("add the recipient '{name}'")).await?;
+        let by = self.who(&client.requester);
+        let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
+        self.record(&event, Durable::Now)?;
+        self.vault.borrow_mut().add_recipient(&name, recipient.trim(), &wrapped)?;
+        done(&format!("whoever holds the private half of '{name}' can now open the vault's files"))
+    }
+
+    pub(crate) async fn recipient_remove(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        name: PlainName,
+    ) -> Done {
+        self.open_vault_for(client, "remove a recipient").await?;
+        self.prove_passphrase(client, passphrase, &format!("remove the recipient '{name}'")).await?;
+        let by = self.who(&client.requester);
+        let event = Event::RecipientChanged { name: name.to_string(), action: "removed", by };
+        self.record(&event, Durable::Now)?;
+        if !self.vault.borrow_mut().remove_recipient(&name)? {
+            return Err(Refusal::NotFound { what: "recipient", name: name.to_string() });
+        }
+        done(&format!("copies of the vault made before can still be opened by '{name}'"))
+    }
+
+    pub(crate) async fn recipients(&self, client: &Client) -> Done {
+        self.open_vault_for(client, "list its recipients").await?;
+        let vault = self.vault.borrow();
+        let recipients = vault.index()?.recipients().iter();
+        let recipients = recipients
+            .map(|(name, recipient)| Recipient { name: name.clone(), recipient: recipient.clone() });
+        Ok(Reply::Recipients { recipients: recipients.collect() })
+    }
+
+    /// The passphrase of an open vault, for what loosens or hands over.
+    pub(super) async fn prove_passphrase(
+        &self,
+        client: &Client,
+        given: Option<SecretBytes>,
+        what: &str,
+    ) -> Result<(), Refusal> {
+        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
+        let text = match given {
+            Some(passphrase) => self.unwrap_identity(client, wrapped, &passphrase).await?,
+            None => self.unwrap_typed(client, wrapped, &Question::new(what)).await?,
+        };
+        if self.vault.borrow().keys()?.is_identity(&text) { Ok(()) } else { Err(Refusal::WrongPassphrase) }
+    }
+
+    async fn unwrap_identity(
+        &self,
+        client: &Client,
+        wrapped: Vec<u8>,
+        passphrase: &SecretBytes,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        let passphrase = identity::passphrase(passphrase)?;
+        let unwrapped = self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await;
+        if matches!(unwrapped, Err(Refusal::WrongPassphrase)) {
+            self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
+        }
+        unwrapped
+    }
+
+    async fn unwrap_typed(
+        &self,
+        client: &Client,
+        wrapped: Vec<u8>,
+        question: &Question,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let mut whole = Question::new(&question.title);
+        if let Some(command) = client.requester.shown_command() {
+            whole.line("command", &command, Certainty::Claimed);
+        }
+        whole.asked_by(&client.requester);
+        let asked = async {
+            screen.write(&whole.text()).await.map_err(No::Terminal)?;
+            screen.settle().await.map_err(No::Terminal)?;
+            for _ in 0..TRIES {
+                let typed = read_line(&screen, "  Passphrase, Enter alone to decline: ").await?;
+                match self.unwrap_identity(client, wrapped.clone(), &typed).await {
+                    Err(Refusal::WrongPassphrase) => {}
+                    other => return other,
+                }
+                screen.write("  That is not the passphrase.\n").await.map_err(No::Terminal)?;
+            }
+            Err(Refusal::WrongPassphrase)
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+
+    /// A new passphrase or PIN: handed over, or typed twice on the requester's terminal.
+    async fn new_secret(
+        &self,
+        client: &Client,
+        given: Option<SecretBytes>,
+        what: &str,
+        shortest: usize,
+    ) -> Result<SecretBytes, Refusal> {
+        let too_short = Refusal::Input(if shortest > 1 {
+            "a PIN has at least 4 characters"
+        } else {
+            "a passphrase is empty"
+        });
+        if let Some(given) = given {
+            return if given.len() < shortest { Err(too_short) } else { Ok(given) };
+        }
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let asked = async {
+            screen.settle().await.map_err(No::Terminal)?;
+            for _ in 0..TRIES {
+                let first = read_line(&screen, &format!("keyloan: {what}: ")).await?;
+                if first.len() < shortest {
+                    screen.write("  That is too short.\n").await.map_err(No::Terminal)?;
+                    continue;
+                }
+                let second = read_line(&screen, "keyloan: the same again: ").await?;
+                if first.expose() == second.expose() {
+                    return Ok(first);
+                }
+                screen.write("  The two differ.\n").await.map_err(No::Terminal)?;
+            }
+            Err(No::Declined.into())
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+
+    /// A value for an item, typed unseen on the requester's terminal.
+    pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let asked = async {
+            screen.settle().await.map_err(No::Terminal)?;
+            read_line(&screen, &format!("keyloan: {what} (not shown): ")).await
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+
+    /// Runs a key derivation off the event loop, one at a time.
+    async fn derive<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let _one = self.derivation.lock().await;
+        tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Task)?
+    }
+}
+
+/// A line that is not empty; an empty one declines.
+async fn read_line(screen: &Screen, prompt: &str) -> Result<SecretBytes, Refusal> {
+    match screen.read_line(prompt).await.map_err(No::Terminal)? {
+        Typed::Line(line) if !line.is_empty() => Ok(line),
+        _ => Err(No::Declined.into()),
+    }
+}

@@ -1,0 +1,96 @@
+//! Showing and checking the log.
+
+use super::{Act, Broker, Client, Refusal};
+use crate::audit::event::decrypt_command;
+use crate::audit::verify::verify;
+use crate::policy::rule::Kind;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::secret::SecretBytes;
+use zeroize::Zeroizing;
+
+impl Broker {
+    /// Sends the log in pieces; with `follow` goes on as it grows, until the client goes.
+    pub(crate) async fn show_log(
+        &self,
+        client: &Client,
+        follow: bool,
+        commands: bool,
+    ) -> Result<Reply, Refusal> {
+        let mut approved = None;
+        if commands {
+            self.open_vault_for(client, "show the command lines in its log").await?;
+            let act = Act {
+                kind: Kind::ItemRead,
+                title: "show the command lines in the log".to_owned(),
+                names: Vec::new(),
+            };
+            approved = Some(self.authorise(client, act, |_| {}).await?);
+        }
+        let (mut reader, mut written) = self.log.borrow().reader()?;
+        loop {
+            let end = *written.borrow_and_update();
+            loop {
+                let lines = Zeroizing::new(reader.lines(end)?);
+                if lines.is_empty() {
+                    break;
+                }
+                let lines = if approved.is_some() { self.with_commands(&lines) } else { lines };
+                let message = Message::new(Reply::LogLines).with("lines", SecretBytes::copy_of(&lines));
+                if client.replies.send(message).await.is_err() {
+                    return Ok(Reply::Done { notes: Vec::new() });
+                }
+            }
+            if !follow || written.changed().await.is_err() {
+                return Ok(Reply::Done { notes: Vec::new() });
+            }
+        }
+    }
+
+    /// Puts the command lines in where their key is at hand.
+    fn with_commands(&self, lines: &[u8]) -> Zeroizing<Vec<u8>> {
+        let vault = self.vault.borrow();
+        let mut shown = Zeroizing::new(Vec::with_capacity(2 * lines.len()));
+        for line in lines.split_inclusive(|byte| *byte == b'\n') {
+            let opened = vault.audit_key().and_then(|key| {
+                let mut record: serde_json::Value = serde_json::from_slice(line).ok()?;
+                let sealed = record.pointer_mut("/by/command")?;
+                let command = decrypt_command(key, sealed.as_str()?)?;
+                let command = String::from_utf8_lossy(&command).trim_end_matches('\0').replace('\0', " ");
+                *sealed = command.into();
+                serde_json::to_vec(&record).ok().map(Zeroizing::new)
+            });
+            match opened {
+                Some(line) => {
+                    shown.extend_from_slice(&line);
+                    shown.push(b'\n');
+                }
+                None => shown.extend_from_slice(line),
+            }
+        }
+        shown
+    }
+
+    /// Checks the whole log, off the event loop: it may be long.
+    pub(crate) async fn verify_log(&self) -> Result<Reply, Refusal> {
+        let (reader, _) = self.log.borrow().reader()?;
+        let end = self.log.borrow().length();
+        let (key, anchor) = {
+            let vault = self.vault.borrow();
+            let key = vault.audit_key().map(|key| Zeroizing::new(key.to_vec()));
+            (key, vault.index().ok().and_then(|index| index.anchor().cloned()))
+        };
+        let checked = tokio::task::spawn_blocking(move || {
+            verify(reader, end, key.as_ref().map(|key| key.as_slice()), anchor.as_ref())
+        });
+        Ok(Reply::Verified(checked.await.map_err(|_| Refusal::Task)??))
+    }
+
+    /// Syncs what an allow rule let through without waiting, off the event loop.
+    pub(crate) async fn sync_log(&self) {
+        let file = self.log.borrow_mut().unsynced();
+        if let Some(file) = file {
+            let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Why a request was not served, for the person and for programs. Every path that is not a clear yes ends
+//! here.
+
+use crate::approval::No;
+use crate::audit::sink::LogError;
+use crate::env_set::plan::PlanError;
+use crate::policy::parse::PolicyError;
+use crate::vault::local::VaultError;
+use crate::vault::local::identity::IdentityError;
+use keyloan_protocol::control::error_kind::ErrorKind;
+use keyloan_protocol::control::response::ErrorReply;
+use keyloan_protocol::names::escaped;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("the vault is locked, and there was no terminal to ask for the passphrase on")]
+    Locked,
+    #[error("there is no vault yet")]
+    Absent,
+    #[error("the policy forbids it ({rule})")]
+    Denied { rule: String },
+    #[error(transparent)]
+    No(#[from] No),
+    #[error("the passphrase was not the right one")]
+    WrongPassphrase,
+    #[error("there is no {what} '{name}'")]
+    NotFound { what: &'static str, name: String },
+    #[error("there is an item '{0}' already")]
+    Exists(String),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Vault(VaultError),
+    #[error("the audit log cannot be written, and without a record nothing is done: {0}")]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Identity(IdentityError),
+    #[error("setting '{setting}': {cause}")]
+    Policy { setting: String, cause: PolicyError },
+    #[error("the approver program {path}: {cause}")]
+    Approver { path: String, cause: crate::approval::program::ProgramError },
+    #[error("the sealed {0} does not have the form of one")]
+    Sealed(&'static str),
+    #[error("{0}")]
+    Input(&'static str),
+    #[error("{path} cannot be used: {cause}")]
+    Manifest { path: String, cause: &'static str, faults: Vec<String> },
+    #[error("the request comes from another view of the file system, where a path may name another file")]
+    ForeignMounts,
+    #[error("a background task ended early")]
+    Task,
+}
+
+impl From<VaultError> for Refusal {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Locked => Self::Locked,
+            VaultError::Absent(_) => Self::Absent,
+            error => Self::Vault(error),
+        }
+    }
+}
+
+impl From<IdentityError> for Refusal {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Wrong => Self::WrongPassphrase,
+            error => Self::Identity(error),
+        }
+    }
+}
+
+impl Refusal {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Locked => ErrorKind::Locked,
+            Self::Denied { .. } => ErrorKind::Denied,
+            Self::No(_) => ErrorKind::Declined,
+            Self::WrongPassphrase => ErrorKind::WrongSecret,
+            Self::Absent | Self::NotFound { .. } | Self::Plan(PlanError::Nothing) => ErrorKind::NotFound,
+            Self::Plan(PlanError::Untrusted(_) | PlanError::Changed(_)) => ErrorKind::Denied,
+            Self::Plan(PlanError::Faults(_))
+            | Self::Exists(_)
+            | Self::Identity(_)
+            | Self::Policy { .. }
+            | Self::Approver { .. }
+            | Self::Input(_)
+            | Self::Manifest { .. }
+            | Self::ForeignMounts => ErrorKind::Usage,
+            Self::Vault(_) | Self::Sealed(_) => ErrorKind::Vault,
+            Self::Log(_) => ErrorKind::Log,
+            Self::Task => ErrorKind::Bug,
+        }
+    }
+
+    /// A command that can be run, or the way on.
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Locked => "keyloan unlock",
+            Self::Absent => "keyloan init",
+            Self::Denied { .. } => "keyloan policy show",
+            Self::No(No::NoWay | No::Background) => {
+                "run it in the foreground of a terminal, or set a program that answers: \
+                 keyloan policy set approver.command=/path/to/program"
+            }
+            Self::No(No::NoPin) => "keyloan pin",
+            Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
+            Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {
+                return Some(format!("look at it, then: keyloan trust {}", path.display()));
+            }
+            Self::Plan(PlanError::Nothing) => {
+                "write a .keyloan.toml here, or keep an item titled with this directory's path"
+            }
+            Self::NotFound { what: "item", .. } => "keyloan item list",
+            Self::Vault(VaultError::RolledBack { .. }) => {
+                "if you put an older vault back yourself: keyloan unlock --accept-rollback"
+            }
+            Self::Vault(VaultError::Exists(_)) => "keyloan status",
+            Self::Vault(_) => "docs/recovery.md shows how to read what is left without keyloan",
+            Self::Log(_) => "make room, or mend the log's directory: keyloan status names it",
+            Self::Exists(_) => "keyloan item rm, or another name",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    pub(crate) fn reply(&self) -> ErrorReply {
+        let details = match self {
+            Self::Plan(PlanError::Faults(faults)) | Self::Manifest { faults, .. } => faults.clone(),
+            _ => Vec::new(),
+        };
+        ErrorReply {
+            kind: self.kind(),
+            cause: escaped(&self.to_string(), 2000),
+            hint: self.hint(),
+            details: details.iter().map(|detail| escaped(detail, 2000)).collect(),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What is later believed: trusted files and the policy.
+
+use super::lend::{Opened, is_manifest};
+use super::{Act, Broker, Client, Refusal};
+use crate::approval::program;
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::clock;
+use crate::env_set::manifest;
+use crate::policy::parse::{self, Setting};
+use crate::policy::rule::Kind;
+use crate::trust::{Standing, sha256};
+use crate::vault::local;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::secret::SecretBytes;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+type Done = Result<Reply, Refusal>;
+
+fn done(note: String) -> Done {
+    Ok(Reply::Done { notes: vec![note] })
+}
+
+impl Broker {
+    pub(crate) async fn trust(&self, client: &Client, descriptor: OwnedFd) -> Done {
+        self.open_vault_for(client, "trust a file").await?;
+        if !client.requester.shares_our_mounts {
+            return Err(Refusal::ForeignMounts);
+        }
+        let Opened { path, content } = Opened::read(descriptor)?;
+        let unusable = |path: &Path, cause| Refusal::Manifest {
+            path: path.display().to_string(),
+            cause,
+            faults: Vec::new(),
+        };
+        if !is_manifest(&path) {
+            return Err(unusable(&path, "only a file named .keyloan.toml is ever used"));
+        }
+        let Some(path) = path.to_str().map(str::to_owned) else {
+            return Err(unusable(&path, "its path is not UTF-8 text"));
+        };
+        manifest::parse(&content).map_err(|faults| Refusal::Manifest {
+            path: path.clone(),
+            cause: "it is not a per-directory file",
+            faults: faults.iter().map(ToString::to_string).collect(),
+        })?;
+        let (standing, difference) = {
+            let unsealed = self.unsealed.borrow();
+            let trust = &unsealed.as_ref().ok_or(Refusal::Locked)?.trust;
+            (trust.standing(&path, &content), trust.difference(&path, &content))
+        };
+        let title = match standing {
+            Standing::Trusted => return done(format!("{path} is trusted already, as it is now")),
+            Standing::Changed => "trust the changes to a file",
+            Standing::Unknown => "trust a file",
+        };
+        let act = Act { kind: Kind::Trust, title: title.to_owned(), names: vec![path.clone()] };
+        let approved = self
+            .authorise(client, act, |question| {
+                Self::about(question, "file", &path);
+                for line in difference.iter().filter(|line| line.len() > 2) {
+                    Self::about(question, "content", line);
+                }
+            })
+            .await?;
+        let kept = self.change_trust(|trust| trust.add(&path, &content));
+        kept.map_err(|refusal| self.failed(&approved, refusal))?;
+        let changed = Event::TrustChanged {
+            request: approved.request,
+            path: path.clone(),
+            sha256: Some(sha256(&content)),
+            action: "trusted",
+        };
+        self.record(&changed, approved.durable)?;
+        done(format!("{path} is trusted as it is now; any change to it needs trust again"))
+    }
+
+    /// Less is trusted afterwards, so nobody is asked.
+    pub(crate) async fn untrust(&self, client: &Client, path: &str) -> Done {
+        self.open_vault_for(client, "forget a file").await?;
+        let request = self.next_request();
+        let mut known = false;
+        self.change_trust(|trust| known = trust.remove(path))?;
+        if !known {
+            return Err(Refusal::NotFound { what: "trusted file", name: path.to_owned() });
+        }
+        let changed =
+            Event::TrustChanged { request, path: path.to_owned(), sha256: None, action: "forgotten" };
+        self.record(&changed, Durable::Soon)?;
+        done(format!("{path} is no longer trusted"))
+    }
+
+    /// Changes the list on disk and then in memory.
+    fn change_trust(&self, change: impl FnOnce(&mut crate::trust::TrustList)) -> Result<(), Refusal> {
+        let mut unsealed = self.unsealed.borrow_mut();
+        let unsealed = unsealed.as_mut().ok_or(Refusal::Locked)?;
+        let before = unsealed.trust.bytes();
+        change(&mut unsealed.trust);
+        let bytes = unsealed.trust.bytes();
+        if bytes == before {
+            return Ok(());
+        }
+        let sealed = self.vault.borrow_mut().seal(local::TRUST, SecretBytes::new(bytes), &clock::now());
+        if sealed.is_err()
+            && let Some(old) = crate::trust::TrustList::read(&before)
+        {
+            unsealed.trust = old;
+        }
+        Ok(sealed?)
+    }
+
+    pub(crate) async fn policy_show(&self, client: &Client) -> Done {
+        self.open_vault_for(client, "show its policy").await?;
+        Ok(Reply::Policy { settings: self.with_policy(parse::print)? })
+    }
+
+    /// Changes the policy as a whole or not at all.
+    pub(crate) async fn policy_set(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        settings: Vec<String>,
+    ) -> Done {
+        self.open_vault_for(client, "change its policy").await?;
+        let mut policy = self.with_policy(Clone::clone)?;
+        for text in &settings {
+            let setting = parse::setting(text).map_err(|cause| {
+                // A key without a value may be a value typed in the wrong place.
+                let setting = text.split_once('=').map_or("?", |(key, _)| key).to_owned();
+                Refusal::Policy { setting, cause }
+            })?;
+            match setting {
+                Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
+                Setting::LockIdle(time) => policy.lock_idle = time,
+                Setting::Approver(None) => policy.approver = None,
+                Setting::Approver(Some(path)) => {
+                    let shown = path.display().to_string();
+                    let pinned =
+                        program::pin(&path).map_err(|cause| Refusal::Approver { path: shown, cause })?;
+                    policy.approver = Some(pinned);
+                }
+            }
+        }
+        self.prove_passphrase(client, passphrase, &format!("set {}", settings.join(" "))).await?;
+        let text = parse::print(&policy);
+        let by = self.who(&client.requester);
+        self.record(&Event::PolicyChanged { settings: settings.clone(), by }, Durable::Now)?;
+        let bytes = SecretBytes::new(text.join("\n").into_bytes());
+        self.vault.borrow_mut().seal(local::POLICY, bytes, &clock::now())?;
+        if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
+            unsealed.policy = policy;
+        }
+        done(format!("set: {}", settings.join(" ")))
+    }
+}

@@ -1,0 +1,245 @@
+//! Puts sets together: what would be lent, from where and why. Reads names only; every fault of all sets is
+//! told at once.
+
+use super::manifest::{Manifest, Source};
+use crate::vault::local::index::{Entry, Index, Kind};
+use keyloan_protocol::env_vars;
+use keyloan_protocol::limits;
+use keyloan_protocol::names::{ItemName, SetName, VarName, escaped};
+use keyloan_protocol::reference::Reference;
+use std::path::{Path, PathBuf};
+
+/// The field of an item that holds a whole set.
+pub(crate) const VARS: &str = "vars";
+
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) name: VarName,
+    pub(crate) from: From,
+    /// Which set asks for it, and where that is written.
+    pub(crate) set: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum From {
+    Literal(String),
+    Field(Reference),
+    /// A line of an item's `vars`.
+    Vars(ItemName),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) variables: Vec<Planned>,
+    /// Sentences for the person, about what is left out.
+    pub(crate) notes: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error("{} is not trusted", .0.display())]
+    Untrusted(PathBuf),
+    #[error("{} was changed after it was trusted", .0.display())]
+    Changed(PathBuf),
+    #[error("nothing is set for this directory")]
+    Nothing,
+    #[error("not everything that is asked for can be lent")]
+    Faults(Vec<String>),
+}
+
+/// The `.keyloan.toml` that the client passed.
+pub(crate) struct File {
+    pub(crate) path: PathBuf,
+    /// The directory of the search that it was found in, nearest 0.
+    pub(crate) at: usize,
+    /// Its content, or what is wrong with it.
+    pub(crate) manifest: Result<Manifest, Vec<String>>,
+    pub(crate) trust: Result<(), PlanError>,
+}
+
+pub(crate) struct Search<'a> {
+    pub(crate) index: &'a Index,
+    pub(crate) home: Option<PathBuf>,
+    /// Nearest first.
+    pub(crate) directories: Vec<PathBuf>,
+    pub(crate) file: Option<File>,
+}
+
+impl Search<'_> {
+    /// The plan for named sets, left to right, or for the directory's own set.
+    pub(crate) fn plan(self, sets: &[SetName], only: &[VarName]) -> Result<Plan, PlanError> {
+        let mut draft = Draft::default();
+        if sets.is_empty() {
+            self.default_set(&mut draft)?;
+        }
+        for name in sets {
+            self.named_set(name, &mut draft)?;
+        }
+        draft.keep_only(only);
+        for planned in &draft.plan.variables {
+            if let From::Field(reference) = &planned.from
+                && let Some(fault) = reference_fault(self.index, &planned.name, reference)
+            {
+                draft.faults.push(fault);
+            }
+        }
+        if draft.faults.is_empty() { Ok(draft.plan) } else { Err(PlanError::Faults(draft.faults)) }
+    }
+
+    /// Nearest directory first; in one directory the file before the item.
+    fn default_set(&self, draft: &mut Draft) -> Result<(), PlanError> {
+        for (at, directory) in self.directories.iter().enumerate() {
+            if let Some(file) = self.file.as_ref().filter(|file| file.at == at) {
+                let manifest = file.usable()?;
+                if let Some(set) = &manifest.env {
+                    draft.add_set(set, &format!("[env] of {}", file.path.display()));
+                    return Ok(());
+                }
+            }
+            if let Some(entry) = self.titled(directory) {
+                draft.add_item(entry);
+                return Ok(());
+            }
+        }
+        Err(PlanError::Nothing)
+    }
+
+    fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
+        let item = self.with_vars(name.as_str());
+        let in_file = self
+            .file
+            .as_ref()
+            .filter(|file| file.manifest.as_ref().is_ok_and(|manifest| manifest.sets.contains_key(name)));
+        match (in_file, item) {
+            (Some(file), Some(_)) => draft.faults.push(format!(
+                "'{name}' is a set of {} and the title of an item; rename one of them",
+                file.path.display()
+            )),
+            (Some(file), None) => {
+                let manifest = file.usable()?;
+                if let Some(set) = manifest.sets.get(name) {
+                    draft.add_set(set, &format!("[sets.{name}] of {}", file.path.display()));
+                }
+            }
+            (None, Some(entry)) => draft.add_item(entry),
+            (None, None) => {
+                // A broken file may be what hides the set.
+                if let Some(file) = &self.file {
+                    file.usable()?;
+                }
+                draft.faults.push(format!(
+                    "there is no set '{name}', neither in a file nor as an item with a '{VARS}' field"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The item titled with a directory's path, the home written as `~` or in full.
+    fn titled(&self, directory: &Path) -> Option<&Entry> {
+        let short = self
+            .home
+            .as_ref()
+            .and_then(|home| directory.strip_prefix(home).ok())
+            .filter(|rest| !rest.as_os_str().is_empty())
+            .and_then(Path::to_str)
+            .map(|rest| format!("~/{rest}"));
+        short.and_then(|short| self.with_vars(&short)).or_else(|| self.with_vars(directory.to_str()?))
+    }
+
+    fn with_vars(&self, title: &str) -> Option<&Entry> {
+        let (_, entry) = self.index.find(Kind::Item, title)?;
+        entry.fields.iter().any(|field| field.name.as_str() == VARS).then_some(entry)
+    }
+}
+
+impl File {
+    fn usable(&self) -> Result<&Manifest, PlanError> {
+        match &self.trust {
+            Ok(()) => {}
+            Err(PlanError::Changed(path)) => return Err(PlanError::Changed(path.clone())),
+            Err(_) => return Err(PlanError::Untrusted(self.path.clone())),
+        }
+        let named = |fault: &String| format!("{}: {fault}", self.path.display());
+        self.manifest.as_ref().map_err(|faults| PlanError::Faults(faults.iter().map(named).collect()))
+    }
+}
+
+#[derive(Default)]
+struct Draft {
+    plan: Plan,
+    faults: Vec<String>,
+}
+
+impl Draft {
+    /// Later sets win.
+    fn add(&mut self, planned: Planned) {
+        self.plan.variables.retain(|other| other.name != planned.name);
+        self.plan.variables.push(planned);
+    }
+
+    fn add_set(&mut self, set: &[(VarName, Source)], origin: &str) {
+        for (name, source) in set {
+            let from = match source {
+                Source::Literal(text) => From::Literal(text.clone()),
+                Source::Reference(reference) => From::Field(reference.clone()),
+            };
+            self.add(Planned { name: name.clone(), from, set: origin.to_owned() });
+        }
+    }
+
+    fn add_item(&mut self, entry: &Entry) {
+        let title = escaped(&entry.title, limits::NAME);
+        let Ok(item) = ItemName::parse(&entry.title) else { return };
+        for field in entry.fields.iter().filter(|field| field.name.as_str() == VARS) {
+            if let Some(fault) = &field.fault {
+                self.faults.push(format!("item '{title}', field '{VARS}': {fault}"));
+            }
+            for name in &field.variables {
+                if env_vars::steers(name.as_str()) {
+                    self.plan.notes.push(format!(
+                        "{name} of item '{title}' is not lent: it steers what runs or where it talks"
+                    ));
+                    continue;
+                }
+                let set = format!("item '{title}'");
+                self.add(Planned { name: name.clone(), from: From::Vars(item.clone()), set });
+            }
+        }
+    }
+
+    fn keep_only(&mut self, only: &[VarName]) {
+        if only.is_empty() {
+            return;
+        }
+        for name in only {
+            if !self.plan.variables.iter().any(|planned| planned.name == *name) {
+                self.faults.push(format!("no set that was asked for has {name}"));
+            }
+        }
+        self.plan.variables.retain(|planned| only.contains(&planned.name));
+    }
+}
+
+/// What is wrong with a reference, as far as the index can tell.
+fn reference_fault(index: &Index, name: &VarName, reference: &Reference) -> Option<String> {
+    let shown = escaped(&reference.to_string(), 2 * limits::NAME);
+    if reference.vault != "local" {
+        return Some(format!("{name}: {shown}: there is no vault '{}' (there is: local)", reference.vault));
+    }
+    let Some((_, entry)) = index.find(Kind::Item, reference.item.as_str()) else {
+        return Some(format!("{name}: {shown}: there is no item '{}'", reference.item));
+    };
+    let Some(field) = entry.fields.iter().find(|field| field.name == reference.field) else {
+        let fields: Vec<&str> = entry.fields.iter().map(|field| field.name.as_str()).collect();
+        return Some(format!("{name}: {shown}: the item has no such field (it has: {})", fields.join(", ")));
+    };
+    let whole = name.as_str().len() + 1 + field.length + 1;
+    (whole > limits::ENVIRONMENT_STRING).then(|| {
+        format!(
+            "{name}: {shown}: {} bytes; the system passes at most {} in one variable",
+            field.length,
+            limits::ENVIRONMENT_STRING - name.as_str().len() - 2
+        )
+    })
+}

@@ -1,0 +1,3 @@
+//! What is out, and with whom. Pure: time is passed in.
+
+pub(crate) mod table;

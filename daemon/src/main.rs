@@ -1,0 +1,115 @@
+//! keyloand: holds the keys to the vault and lends what is in it.
+//!
+//! Depends on no caller's environment but the XDG paths, no working directory and no umask. Undumpable
+//! before anything else is done.
+#![forbid(unsafe_code)]
+
+mod approval;
+mod audit;
+mod broker;
+mod clock;
+mod config;
+mod env_set;
+mod loan;
+mod policy;
+mod readiness;
+mod requester;
+mod server;
+mod trust;
+mod vault;
+
+use anyhow::Context as _;
+use audit::sink::Sink;
+use broker::Broker;
+use config::Config;
+use keyloan_platform::paths::Paths;
+use keyloan_platform::private_file::Directory;
+use keyloan_platform::process;
+use server::accept::{self, Listening};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+
+const TICK: Duration = Duration::from_secs(5);
+/// Under an allow rule a record is on disk within this time.
+const SYNC: Duration = Duration::from_millis(900);
+
+fn main() -> ExitCode {
+    let protected = process::make_undumpable();
+    match protected.context("cannot protect this process's memory").and_then(|()| run()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("keyloand: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let mut arguments = std::env::args_os().skip(1);
+    match (arguments.next().as_deref().and_then(|word| word.to_str()), arguments.next()) {
+        (Some("run"), None) => {}
+        (Some("--version"), None) => {
+            complain(concat!("keyloand ", env!("CARGO_PKG_VERSION")));
+            return Ok(());
+        }
+        _ => anyhow::bail!("usage: keyloand run (keyloan starts it by itself)"),
+    }
+    // Away from the terminal of whoever started it; under a shell's job control it stays there.
+    let _ = nix::unistd::setsid();
+    nix::unistd::chdir("/").context("cannot leave the working directory")?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    process::raise_descriptor_limit().context("cannot raise the limit on descriptors")?;
+    let paths = Paths::discover()?;
+    let config = Config::load(&paths)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let Some(listening) = accept::listen(&paths.runtime)? else {
+            // Another daemon won the race; whoever started this one talks to that.
+            return Ok(());
+        };
+        let state = Directory::open_or_create(&paths.state)?;
+        let broker = Rc::new(Broker::new(paths, config, Sink::open(&state)?));
+        broker.started()?;
+        serve(&listening, &broker).await
+    })
+}
+
+async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // The terminal it may have been started from can close.
+    let _hang_up = signal(SignalKind::hangup())?;
+    ready();
+    let mut tick = tokio::time::interval(TICK);
+    let mut sync = tokio::time::interval(SYNC);
+    let serving = listening.serve(broker);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            () = &mut serving => break,
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = broker.stop.notified() => break,
+            _ = tick.tick() => broker.tick(),
+            _ = sync.tick() => broker.sync_log().await,
+        }
+    }
+    listening.close();
+    broker.stopped();
+    Ok(())
+}
+
+/// Tells whoever started this daemon that it listens: its standard error, a pipe, closes empty.
+fn ready() {
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stderr(null);
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the one place where the daemon speaks to whoever started it")]
+fn complain(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,37 @@
+//! The judgement. It says which rule made it, in the words of `policy show`.
+
+use super::rule::{Kind, Policy, Verdict};
+
+#[must_use = "a judgement that nobody looks at is a release that nobody judged"]
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    pub(crate) verdict: Verdict,
+    pub(crate) rule: String,
+}
+
+pub(crate) fn decide(policy: &Policy, kind: Kind) -> Judgement {
+    match policy.verdicts.get(&kind) {
+        Some(&verdict) => Judgement { verdict, rule: format!("{}={}", kind.key(), verdict.word()) },
+        None => Judgement { verdict: Verdict::Ask, rule: format!("{}=ask (the default)", kind.key()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_rule_everything_is_asked() {
+        for kind in Kind::ALL {
+            assert_eq!(decide(&Policy::default(), kind).verdict, Verdict::Ask);
+        }
+    }
+
+    #[test]
+    fn a_rule_speaks_for_its_own_kind_only() {
+        let mut policy = Policy::default();
+        policy.verdicts.insert(Kind::Env, Verdict::Allow);
+        assert_eq!(decide(&policy, Kind::Env).verdict, Verdict::Allow);
+        assert_eq!(decide(&policy, Kind::ItemRead).verdict, Verdict::Ask);
+    }
+}

@@ -1,0 +1,147 @@
+//! The text of a policy: `KEY=VALUE` a line, as `policy show` prints and `policy set` takes.
+
+use super::rule::{ApproverProgram, Kind, LOCK_IDLE, Policy, Verdict};
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PolicyError {
+    #[error("KEY=VALUE is wanted")]
+    Shape,
+    #[error("no setting is called that{}", nearest(.0))]
+    Key(String),
+    #[error("{key} takes ask, allow or deny")]
+    Verdict { key: &'static str },
+    #[error("approver.command takes the absolute path of a program, or nothing to remove it")]
+    Path,
+    #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
+    Time,
+    #[error("the sealed policy does not have the form of one")]
+    Stored,
+}
+
+const KEYS: [&str; 6] = ["approver.command", "env", "item.read", "item.write", "trust", "lock.idle"];
+
+fn nearest(key: &str) -> String {
+    keyloan_protocol::names::nearest(key, &KEYS)
+        .map_or_else(|| format!(" (there are {})", KEYS.join(", ")), |near| format!("; {near}?"))
+}
+
+/// One change to a policy.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    Verdict(Kind, Verdict),
+    /// The program's hash is still to be taken; `None` removes it.
+    Approver(Option<PathBuf>),
+    LockIdle(Duration),
+}
+
+pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
+    let (key, value) = text.split_once('=').ok_or(PolicyError::Shape)?;
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.key() == key) {
+        let verdict = [Verdict::Allow, Verdict::Ask, Verdict::Deny]
+            .into_iter()
+            .find(|verdict| verdict.word() == value)
+            .ok_or(PolicyError::Verdict { key: kind.key() })?;
+        return Ok(Setting::Verdict(kind, verdict));
+    }
+    match key {
+        "approver.command" if value.is_empty() => Ok(Setting::Approver(None)),
+        "approver.command" if value.starts_with('/') => Ok(Setting::Approver(Some(value.into()))),
+        "approver.command" => Err(PolicyError::Path),
+        "lock.idle" => duration(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
+        _ => Err(PolicyError::Key(key.to_owned())),
+    }
+}
+
+/// A whole number with `m`, `h` or `d`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    let unit = match text.chars().next_back()? {
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return None,
+    };
+    let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
+    let seconds = number.checked_mul(unit)?;
+    (60..=7 * 86400).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+fn duration_text(duration: Duration) -> String {
+    let minutes = duration.as_secs() / 60;
+    if minutes % 60 == 0 { format!("{}h", minutes / 60) } else { format!("{minutes}m") }
+}
+
+/// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.
+pub(crate) fn print(policy: &Policy) -> Vec<String> {
+    let mut lines: Vec<String> = Kind::ALL
+        .into_iter()
+        .map(|kind| {
+            let verdict = policy.verdicts.get(&kind).copied().unwrap_or(Verdict::Ask);
+            format!("{}={}", kind.key(), verdict.word())
+        })
+        .collect();
+    lines.push(format!("lock.idle={}", duration_text(policy.lock_idle)));
+    if let Some(approver) = &policy.approver {
+        lines.push(format!("approver.command={}", approver.path.display()));
+        lines.push(format!("approver.sha256={}", approver.sha256));
+    }
+    lines
+}
+
+/// Reads back what [`print`] wrote.
+pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
+    let mut policy = Policy { lock_idle: LOCK_IDLE, ..Policy::default() };
+    let mut program = None;
+    for line in text.lines() {
+        if let Some(sha256) = line.strip_prefix("approver.sha256=") {
+            let path = program.take().ok_or(PolicyError::Stored)?;
+            policy.approver = Some(ApproverProgram { path, sha256: sha256.to_owned() });
+            continue;
+        }
+        match setting(line).map_err(|_| PolicyError::Stored)? {
+            Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
+            Setting::LockIdle(time) => policy.lock_idle = time,
+            Setting::Approver(path) => program = path,
+        }
+    }
+    // An approver without its hash would run whatever lies at its path.
+    if program.is_some() { Err(PolicyError::Stored) } else { Ok(policy) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_is_read_back() {
+        let mut policy = Policy::default();
+        policy.verdicts.insert(Kind::Env, Verdict::Allow);
+        policy.verdicts.insert(Kind::Trust, Verdict::Deny);
+        policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
+        policy.lock_idle = Duration::from_secs(5400);
+        let read = read(&print(&policy).join("\n")).unwrap();
+        assert_eq!(print(&read), print(&policy));
+        assert_eq!(read.verdicts.get(&Kind::Env), Some(&Verdict::Allow));
+    }
+
+    #[test]
+    fn an_approver_without_its_hash_is_no_policy() {
+        assert_eq!(read("approver.command=/bin/true"), Err(PolicyError::Stored));
+    }
+
+    #[test]
+    fn a_wrong_setting_says_what_would_be_right() {
+        for (text, said) in [
+            ("env", "KEY=VALUE is wanted"),
+            ("item.raed=ask", "item.read?"),
+            ("env=yes", "env takes ask, allow or deny"),
+            ("approver.command=bin/x", "absolute path"),
+            ("lock.idle=8", "30m or 8h"),
+            ("lock.idle=99999999999999999999d", "30m or 8h"),
+        ] {
+            let error = setting(text).unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

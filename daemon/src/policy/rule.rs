@@ -1,0 +1,74 @@
+//! What a policy can say.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What is asked for. A rule names one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Variables for a command.
+    Env,
+    /// `item get`.
+    ItemRead,
+    /// `item set`, `item rm`, `item mv`.
+    ItemWrite,
+    /// `trust`.
+    Trust,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 4] = [Self::Env, Self::ItemRead, Self::ItemWrite, Self::Trust];
+
+    pub(crate) fn key(self) -> &'static str {
+        match self {
+            Self::Env => "env",
+            Self::ItemRead => "item.read",
+            Self::ItemWrite => "item.write",
+            Self::Trust => "trust",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allow,
+    Ask,
+    Deny,
+}
+
+impl Verdict {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Ask => "ask",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// A program that answers questions in the human's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApproverProgram {
+    pub(crate) path: PathBuf,
+    /// SHA-256 of the program when it was set, hexadecimal; only that content runs.
+    pub(crate) sha256: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) verdicts: BTreeMap<Kind, Verdict>,
+    pub(crate) approver: Option<ApproverProgram>,
+    /// The vault locks itself after this long without a request.
+    pub(crate) lock_idle: Duration,
+}
+
+/// Eight hours: a working day.
+pub(crate) const LOCK_IDLE: Duration = Duration::from_secs(8 * 3600);
+
+impl Default for Policy {
+    /// Everything is asked.
+    fn default() -> Self {
+        Self { verdicts: BTreeMap::new(), approver: None, lock_idle: LOCK_IDLE }
+    }
+}

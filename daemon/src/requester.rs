@@ -1,0 +1,105 @@
+//! Who asks: what the kernel says of the process at the other end, and what it says of itself. The two are
+//! never mixed: facts are *verified* or *seen*, the rest is *claimed*.
+
+use keyloan_platform::peer::Peer;
+use keyloan_platform::process::{self, Stat};
+use keyloan_protocol::secret::SecretBytes;
+use sha2::{Digest, Sha256};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
+const CHAIN: usize = 6;
+
+pub(crate) struct Requester {
+    pub(crate) peer: Peer,
+    /// Program files from the requester upwards; `None` where the kernel did not say.
+    pub(crate) programs: Vec<Option<PathBuf>>,
+    pub(crate) cwd: Option<PathBuf>,
+    /// The controlling terminal's device number, 0 for none.
+    pub(crate) terminal: u64,
+    /// Paths mean the same to the requester and to us.
+    pub(crate) shares_our_mounts: bool,
+    pub(crate) claimed: Claimed,
+}
+
+/// What the client sent of itself.
+#[derive(Default)]
+pub(crate) struct Claimed {
+    pub(crate) program: Option<PathBuf>,
+    /// Each argument followed by a NUL. May hold a token, so it is kept as a secret.
+    pub(crate) argv: Option<SecretBytes>,
+    pub(crate) clean_env: bool,
+}
+
+impl Requester {
+    /// Reads `/proc` and then asks the pidfd: what was read is the connected process's only if that still
+    /// lives (threats: pid reuse).
+    pub(crate) fn observe(peer: Peer) -> Option<Self> {
+        let first = process::stat(peer.pid)?;
+        let requester = Self {
+            programs: chain(peer.pid, first),
+            cwd: process::cwd(peer.pid),
+            terminal: first.terminal,
+            shares_our_mounts: process::shares_our_mounts(peer.pid),
+            claimed: Claimed::default(),
+            peer,
+        };
+        requester.peer.is_alive().then_some(requester)
+    }
+
+    /// The directory as the requester's own file system shows it, where that is ours too.
+    pub(crate) fn seen_directory(&self) -> Option<&Path> {
+        self.cwd.as_deref().filter(|_| self.shares_our_mounts)
+    }
+
+    pub(crate) fn program(&self) -> String {
+        match self.programs.first() {
+            Some(Some(program)) => program.display().to_string(),
+            _ => "an unreadable program".to_owned(),
+        }
+    }
+
+    pub(crate) fn terminal_name(&self) -> Option<String> {
+        let path = keyloan_platform::terminal::path_of_device(self.terminal)?;
+        Some(path.display().to_string().trim_start_matches("/dev/").to_owned())
+    }
+
+    /// Names in the environment the requester's program started with.
+    pub(crate) fn environment_names(&self) -> Vec<OsString> {
+        process::environment_names(self.peer.pid).unwrap_or_default()
+    }
+
+    /// The claimed command line, for people: arguments with white space quoted, long ones by head and tail
+    /// with their length and hash.
+    pub(crate) fn shown_command(&self) -> Option<String> {
+        const WHOLE: usize = 600;
+        let argv = self.claimed.argv.as_ref()?.expose();
+        let arguments = argv.strip_suffix(b"\0").unwrap_or(argv).split(|byte| *byte == 0);
+        let mut shown = String::new();
+        for argument in arguments.take(4096) {
+            let text = String::from_utf8_lossy(argument);
+            let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '\'');
+            shown.push_str(&if plain { text.into_owned() } else { format!("'{text}'") });
+            shown.push(' ');
+        }
+        let shown = shown.trim_end();
+        if shown.chars().count() <= WHOLE {
+            return Some(shown.to_owned());
+        }
+        let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(argv)[..8]);
+        let short = keyloan_protocol::names::escaped(shown, WHOLE);
+        Some(format!("{short} ({} bytes, sha256 {hash}…)", argv.len()))
+    }
+}
+
+fn chain(pid: i32, first: Stat) -> Vec<Option<PathBuf>> {
+    let mut programs = vec![process::exe(pid)];
+    let mut parent = first.parent;
+    while parent > 1 && programs.len() < CHAIN {
+        programs.push(process::exe(parent));
+        let Some(stat) = process::stat(parent) else { break };
+        parent = stat.parent;
+    }
+    programs
+}

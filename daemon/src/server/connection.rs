@@ -1,0 +1,180 @@
+//! One connection: one request, its replies, and the end of both when the client goes.
+
+use super::dispatch;
+use crate::broker::{Broker, Client};
+use crate::requester::Requester;
+use keyloan_platform::descriptors;
+use keyloan_platform::peer::Peer;
+use keyloan_protocol::control::error_kind::ErrorKind;
+use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::response::{ErrorReply, Reply};
+use keyloan_protocol::control::{self, Message};
+use keyloan_protocol::frame::{self, FrameError};
+use keyloan_protocol::{limits, version};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// A request must have arrived whole within this time.
+const REQUEST: Duration = Duration::from_secs(10);
+/// A reply must have been taken within this time.
+const REPLY: Duration = Duration::from_secs(10);
+
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("the connection ended")]
+    Ended,
+    #[error("the message comes from another process than the connection")]
+    Sender,
+    #[error("more than {} descriptors came with a message", limits::DESCRIPTORS)]
+    Descriptors,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A request as it arrived.
+struct Arrived {
+    message: Message<Request>,
+    descriptors: Vec<OwnedFd>,
+}
+
+pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
+    let arrived = match timeout(REQUEST, receive(&socket, &peer)).await {
+        Ok(Ok(arrived)) => arrived,
+        Ok(Err(Broken::Ended)) | Err(_) => return,
+        Ok(Err(broken)) => {
+            let _ = timeout(REPLY, send(&socket, &Message::new(protocol_error(&broken)))).await;
+            return;
+        }
+    };
+    // A requester of whom nothing can be said is not served.
+    let Some(requester) = Requester::observe(peer) else { return };
+    let (replies, mut queued) = mpsc::channel(4);
+    let client = Client { requester, replies };
+    let handled = dispatch::handle(broker, client, arrived.message, arrived.descriptors);
+    tokio::pin!(handled);
+    let last = loop {
+        tokio::select! {
+            biased;
+            Some(reply) = queued.recv() => {
+                if !delivered(&socket, &reply).await {
+                    return;
+                }
+            }
+            last = &mut handled => break last,
+            // The requester went away, or says more than one request: its question closes with it.
+            () = anything_more(&socket) => return,
+        }
+    };
+    while let Ok(reply) = queued.try_recv() {
+        if !delivered(&socket, &reply).await {
+            break;
+        }
+    }
+    let loan = match &last.body {
+        Reply::Lent { loan, .. } => Some(*loan),
+        _ => None,
+    };
+    if !delivered(&socket, &last).await
+        && let Some(loan) = loan
+    {
+        broker.undelivered(loan);
+    }
+}
+
+async fn delivered(socket: &UnixStream, reply: &Message<Reply>) -> bool {
+    matches!(timeout(REPLY, send(socket, reply)).await, Ok(Ok(())))
+}
+
+/// Resolves when the client says something more or is gone.
+async fn anything_more(socket: &UnixStream) {
+    let mut byte = [0];
+    while socket.readable().await.is_ok() {
+        let more = socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), &mut byte));
+        if !more.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            return;
+        }
+    }
+}
+
+async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
+    let mut descriptors = Vec::new();
+    let mut prefix = [0; frame::PREFIX];
+    fill(socket, peer, &mut prefix, &mut descriptors).await?;
+    let lengths = frame::lengths(prefix)?;
+    let mut body = Zeroizing::new(vec![0; lengths.header + lengths.tail]);
+    fill(socket, peer, &mut body, &mut descriptors).await?;
+    let (header, tail) = body.split_at(lengths.header);
+    Ok(Arrived { message: control::decode(header, tail)?, descriptors })
+}
+
+/// Fills a buffer, each piece sent by the process that connected: a socket that was handed on to another
+/// program does not speak for it.
+async fn fill(
+    socket: &UnixStream,
+    peer: &Peer,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<(), Broken> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        socket.readable().await?;
+        let received =
+            socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), &mut buffer[filled..]));
+        match received {
+            Ok(received) if received.length == 0 => return Err(Broken::Ended),
+            Ok(received) => {
+                if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
+                    return Err(Broken::Sender);
+                }
+                descriptors.extend(received.descriptors);
+                if descriptors.len() > limits::DESCRIPTORS {
+                    return Err(Broken::Descriptors);
+                }
+                filled += received.length;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+async fn send(socket: &UnixStream, reply: &Message<Reply>) -> Result<(), Broken> {
+    let bytes = control::encode(reply)?;
+    let mut rest = bytes.as_slice();
+    while !rest.is_empty() {
+        socket.writable().await?;
+        match socket.try_io(Interest::WRITABLE, || descriptors::send(socket.as_fd(), rest, &[])) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn protocol_error(broken: &Broken) -> Reply {
+    let hint = match broken {
+        Broken::Frame(FrameError::Header(frame::HeaderFault::Version(_))) => Some(format!(
+            "this daemon speaks protocol version {}; stop it and let the newer keyloan start its own: \
+             keyloan daemon stop",
+            version::CONTROL
+        )),
+        _ => None,
+    };
+    Reply::Error(ErrorReply {
+        kind: ErrorKind::Protocol,
+        cause: broken.to_string(),
+        hint,
+        details: Vec::new(),
+    })
+}

@@ -1,0 +1,110 @@
+//! Which part of the broker serves which request.
+
+use crate::broker::{Broker, Client, Found, Refusal};
+use crate::requester::Claimed;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::limits;
+use keyloan_protocol::secret::SecretBytes;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+pub(super) async fn handle(
+    broker: &Rc<Broker>,
+    mut client: Client,
+    mut message: Message<Request>,
+    descriptors: Vec<OwnedFd>,
+) -> Message<Reply> {
+    client.requester.claimed = Claimed {
+        program: message.take("program").map(path),
+        argv: message.take("argv"),
+        clean_env: matches!(&message.body, Request::Lend(lend) if lend.clean_env),
+    };
+    let served = serve(broker, &client, message, descriptors).await;
+    served.unwrap_or_else(|refusal| Message::new(Reply::Error(refusal.reply())))
+}
+
+async fn serve(
+    broker: &Rc<Broker>,
+    client: &Client,
+    mut message: Message<Request>,
+    mut descriptors: Vec<OwnedFd>,
+) -> Result<Message<Reply>, Refusal> {
+    let passphrase = typed(&mut message, "passphrase")?;
+    let pin = typed(&mut message, "pin")?;
+    let new = typed(&mut message, "new")?;
+    let reply = match message.body {
+        Request::Lend(lend) => {
+            let mut directories = Vec::new();
+            while let Some(directory) = message.values.iter().position(|value| value.name == "directory") {
+                directories.push(path(message.values.remove(directory).bytes));
+            }
+            if directories.len() > limits::DIRECTORIES {
+                return Err(Refusal::Input("too many directories were searched"));
+            }
+            let found = Found { directories, manifest: descriptors.pop() };
+            return broker.lend(client, lend, found).await;
+        }
+        Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
+        Request::Status => broker.status(),
+        Request::Init => broker.init(client, passphrase, pin).await?,
+        Request::Unlock { here, accept_rollback } => {
+            broker.unlock(client, passphrase, here, accept_rollback).await?
+        }
+        Request::Lock => {
+            broker.lock("asked");
+            Reply::Done { notes: vec!["the vault is locked".to_owned()] }
+        }
+        Request::Passwd => broker.passwd(client, passphrase, new).await?,
+        Request::Pin => broker.pin(client, passphrase, pin).await?,
+        Request::RecipientAdd { name, recipient } => {
+            broker.recipient_add(client, passphrase, name, recipient).await?
+        }
+        Request::RecipientList => broker.recipients(client).await?,
+        Request::RecipientRemove { name } => broker.recipient_remove(client, passphrase, name).await?,
+        Request::ItemSet { item, field, public } => {
+            let value = message.values.pop().map(|value| value.bytes);
+            broker.item_set(client, item, field, public, value).await?
+        }
+        Request::ItemList => broker.item_list(client).await?,
+        Request::ItemShow { item } => broker.item_show(client, item).await?,
+        Request::ItemRemove { item, field } => broker.item_remove(client, item, field).await?,
+        Request::ItemMove { from, to } => broker.item_move(client, from, to).await?,
+        Request::Loans => broker.list_loans(),
+        Request::Trust => {
+            let descriptor = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
+            broker.trust(client, descriptor).await?
+        }
+        Request::Untrust => {
+            let path = message.take("path").map(path).ok_or(Refusal::Input("no path was passed"))?;
+            broker.untrust(client, &path.to_string_lossy()).await?
+        }
+        Request::PolicyShow => broker.policy_show(client).await?,
+        Request::PolicySet { settings } => broker.policy_set(client, passphrase, settings).await?,
+        Request::Log { verify: true, .. } => broker.verify_log().await?,
+        Request::Log { follow, commands, .. } => broker.show_log(client, follow, commands).await?,
+        Request::Stop => {
+            broker.stop.notify_one();
+            Reply::Done { notes: vec!["the daemon is stopping".to_owned()] }
+        }
+    };
+    Ok(Message::new(reply))
+}
+
+/// A passphrase or a PIN from the tail.
+fn typed(message: &mut Message<Request>, name: &str) -> Result<Option<SecretBytes>, Refusal> {
+    match message.take(name) {
+        Some(secret) if secret.len() > limits::PASSPHRASE => {
+            Err(Refusal::Input("a passphrase or PIN has at most 1024 bytes"))
+        }
+        secret => Ok(secret),
+    }
+}
+
+fn path(bytes: SecretBytes) -> PathBuf {
+    OsString::from_vec(bytes.expose().to_vec()).into()
+}

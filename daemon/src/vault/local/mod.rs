@@ -1,0 +1,529 @@
+//! The built-in vault: a directory of age files.
+//!
+//! Invariants: an item's file is never overwritten; a change is on disk, synced, before it is believed; a
+//! crash at any instant leaves the old state or the new one. One process holds the directory at a time.
+//!
+//! `identity/` the wrapped identity · `items/ID.REVISION.age` · `index.age` a snapshot · `journal/` the
+//! changes since.
+
+pub(crate) mod identity;
+pub(crate) mod index;
+pub(crate) mod item_file;
+pub(crate) mod keys;
+
+use data_encoding::HEXLOWER;
+use index::{Anchor, Change, Entry, EntryField, Index, IndexError, Kind};
+use item_file::{Field, ItemFileError};
+use keyloan_platform::memory::Slot;
+use keyloan_platform::private_file::{Directory, DirectoryLock, Fault, FileError};
+use keyloan_protocol::control::response::VaultState;
+use keyloan_protocol::env_vars;
+use keyloan_protocol::names::{FieldName, PlainName};
+use keyloan_protocol::secret::SecretBytes;
+use keys::{KeyError, Keys};
+use sha2::{Digest as _, Sha256};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VaultError {
+    #[error("the vault is locked")]
+    Locked,
+    #[error("there is no vault yet at {}", .0.display())]
+    Absent(PathBuf),
+    #[error("{} is there already; keyloan does not touch it", .0.display())]
+    Exists(PathBuf),
+    #[error("{0}")]
+    File(#[from] FileError),
+    #[error("{0}")]
+    Index(#[from] IndexError),
+    #[error("item '{title}': {cause}")]
+    ItemForm { title: String, cause: ItemFileError },
+    #[error("item '{title}': its file {name} is missing")]
+    ItemMissing { title: String, name: String },
+    #[error("item '{title}': its file {name} is not the one that was written (changed, swapped or put back)")]
+    ItemForged { title: String, name: String },
+    #[error("{name}: {cause}")]
+    Key { name: String, cause: KeyError },
+    #[error("{0} is missing")]
+    Missing(String),
+    #[error("the vault is older than its log: change {found} where the log has seen change {remembered}")]
+    RolledBack { found: u64, remembered: u64 },
+    #[error("{} was moved or replaced while it was in use", .0.display())]
+    Moved(PathBuf),
+    #[error("no random numbers from the system")]
+    Random,
+}
+
+struct Files {
+    root: Directory,
+    identity: Directory,
+    items: Directory,
+    journal: Directory,
+    _lock: DirectoryLock,
+}
+
+struct Open {
+    keys: Keys,
+    index: Index,
+    /// The key of the audit log's chain.
+    audit: Option<Slot>,
+}
+
+/// Titles of what keyloan seals for itself.
+pub(crate) const POLICY: &str = "policy";
+pub(crate) const PIN: &str = "pin";
+pub(crate) const TRUST: &str = "trust";
+const AUDIT_KEY: &str = "audit-key";
+
+pub(crate) struct LocalVault {
+    path: PathBuf,
+    files: Option<Files>,
+    open: Option<Open>,
+}
+
+/// What the log remembers of the vault, to notice one that was put back.
+#[derive(Clone, Copy)]
+pub(crate) struct Remembered {
+    pub(crate) counter: u64,
+    pub(crate) accept_older: bool,
+}
+
+impl LocalVault {
+    pub(crate) fn at(path: &Path) -> Self {
+        Self { path: path.to_owned(), files: None, open: None }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn state(&mut self) -> VaultState {
+        if matches!(self.attach(), Err(VaultError::Absent(_))) {
+            return VaultState::Absent;
+        }
+        if self.open.is_some() { VaultState::Unlocked } else { VaultState::Locked }
+    }
+
+    /// Takes the vault's directory for this process, where there is one.
+    fn attach(&mut self) -> Result<&Files, VaultError> {
+        if self.files.as_ref().is_some_and(|files| !files.root.is_in_place()) {
+            self.lock();
+            self.files = None;
+        }
+        if self.files.is_none() {
+            let root = Directory::open(&self.path).map_err(|error| match error.is_absent() {
+                true => VaultError::Absent(self.path.clone()),
+                false => error.into(),
+            })?;
+            self.files = Some(Files::within(root)?);
+        }
+        self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))
+    }
+
+    /// Makes a vault beside its place and moves it there when it is whole. A half-made one from an
+    /// interrupted `init` is cleared away first: nothing was ever kept in it.
+    pub(crate) fn create(
+        &mut self,
+        keys: Keys,
+        wrapped: &[u8],
+        sealed: Vec<(&str, SecretBytes)>,
+        now: &str,
+    ) -> Result<(), VaultError> {
+        if std::fs::symlink_metadata(&self.path).is_ok() {
+            return Err(VaultError::Exists(self.path.clone()));
+        }
+        let making = self.path.with_extension("making");
+        clear_half_made(&making)?;
+        let root = Directory::open_or_create(&making)?;
+        let files = Files::made_within(root)?;
+        files.identity.create("passphrase.age", wrapped)?;
+        files.identity.sync()?;
+        let index = Index::empty();
+        files.root.create("index.age", &index.snapshot(&keys)?)?;
+        let mut vault =
+            Self { path: making.clone(), files: Some(files), open: Some(Open { keys, index, audit: None }) };
+        for (title, value) in sealed {
+            vault.seal(title, value, now)?;
+        }
+        let mut audit_key = vec![0; 32];
+        getrandom::fill(&mut audit_key).map_err(|_| VaultError::Random)?;
+        vault.seal(AUDIT_KEY, SecretBytes::new(audit_key), now)?;
+        vault.load_audit_key()?;
+        vault.fold()?;
+        vault.parts()?.0.root.sync()?;
+        let Self { files, open, .. } = vault;
+        // The lock is on the directory as opened by its old path; it is taken anew by the new one.
+        drop(files);
+        move_into_place(&making, &self.path)?;
+        self.files = Some(Files::within(Directory::open(&self.path)?)?);
+        self.open = open;
+        Ok(())
+    }
+
+    /// The identity wrapped by the passphrase, to be unwrapped off the event loop.
+    pub(crate) fn wrapped_identity(&mut self) -> Result<Vec<u8>, VaultError> {
+        let bytes = self.attach()?.identity.read("passphrase.age", identity::MOST)?;
+        bytes.ok_or_else(|| VaultError::Missing("identity/passphrase.age".to_owned()))
+    }
+
+    /// Opens the vault: the snapshot, then every change since, each checked.
+    pub(crate) fn unlock(&mut self, keys: Keys, remembered: Remembered) -> Result<(), VaultError> {
+        let files = self.attach()?;
+        let snapshot = files
+            .root
+            .read("index.age", index::MOST)?
+            .ok_or_else(|| VaultError::Missing("index.age".to_owned()))?;
+        let mut index = Index::open(&keys, &snapshot)?;
+        let folded = index.counter();
+        for name in files.journal.names()? {
+            if is_temporary(&name) || name <= index::journal_name(folded) {
+                // Left by a crash: not yet a record, or one that the snapshot already holds.
+                files.journal.remove(&name)?;
+                continue;
+            }
+            let bytes = files.journal.read(&name, item_file::MOST)?.unwrap_or_default();
+            index.follow(&keys, &name, &bytes)?;
+        }
+        let found = index.counter();
+        if found < remembered.counter && !remembered.accept_older {
+            return Err(VaultError::RolledBack { found, remembered: remembered.counter });
+        }
+        // What no index stands for is the rest of an interrupted change. Where the log cannot vouch that
+        // this index is the latest, nothing is removed: it may be a newer one's.
+        if remembered.counter > 0 && found >= remembered.counter {
+            let known: std::collections::HashSet<String> = index.files().collect();
+            for name in files.items.names()? {
+                if !known.contains(&name) {
+                    files.items.remove(&name)?;
+                }
+            }
+        }
+        self.open = Some(Open { keys, index, audit: None });
+        if let Err(error) = self.load_audit_key() {
+            self.lock();
+            return Err(error);
+        }
+        // A full disk must not keep people from their credentials; the journal stays as it is then.
+        let _ = self.fold();
+        Ok(())
+    }
+
+    fn load_audit_key(&mut self) -> Result<(), VaultError> {
+        let missing = || VaultError::Missing(format!("the sealed {AUDIT_KEY}"));
+        let key = self.sealed(AUDIT_KEY)?.ok_or_else(missing)?;
+        let open = self.open.as_mut().ok_or(VaultError::Locked)?;
+        let pages = |cause| VaultError::Key { name: AUDIT_KEY.to_owned(), cause: KeyError::Pages(cause) };
+        open.audit = Some(open.keys.store(key.expose()).map_err(pages)?);
+        Ok(())
+    }
+
+    /// The key of the audit log's chain, while the vault is open.
+    pub(crate) fn audit_key(&self) -> Option<&[u8]> {
+        let open = self.open.as_ref()?;
+        Some(open.keys.expose(open.audit?))
+    }
+
+    /// Forgets the keys; dropping them wipes their pages.
+    pub(crate) fn lock(&mut self) {
+        self.open = None;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub(crate) fn keys(&self) -> Result<&Keys, VaultError> {
+        Ok(&self.open.as_ref().ok_or(VaultError::Locked)?.keys)
+    }
+
+    pub(crate) fn index(&self) -> Result<&Index, VaultError> {
+        Ok(&self.open.as_ref().ok_or(VaultError::Locked)?.index)
+    }
+
+    /// The counter of changes, 0 while it is not known.
+    pub(crate) fn counter(&self) -> u64 {
+        self.open.as_ref().map_or(0, |open| open.index.counter())
+    }
+
+    fn parts(&mut self) -> Result<(&Files, &mut Open), VaultError> {
+        let open = self.open.as_mut().ok_or(VaultError::Locked)?;
+        let files = self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))?;
+        if files.root.is_in_place() { Ok((files, open)) } else { Err(VaultError::Moved(self.path.clone())) }
+    }
+
+    /// Reads an item's fields; `None` when there is no such item.
+    pub(crate) fn read(&self, kind: Kind, title: &str) -> Result<Option<Vec<Field>>, VaultError> {
+        let open = self.open.as_ref().ok_or(VaultError::Locked)?;
+        let files = self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))?;
+        let Some((id, entry)) = open.index.find(kind, title) else { return Ok(None) };
+        let name = index::file_name(id, entry.revision);
+        let title = || title.to_owned();
+        let bytes = files
+            .items
+            .read(&name, item_file::MOST)?
+            .ok_or_else(|| VaultError::ItemMissing { title: title(), name: name.clone() })?;
+        if HEXLOWER.encode(&Sha256::digest(&bytes)) != entry.sha256 {
+            return Err(VaultError::ItemForged { title: title(), name });
+        }
+        let text = open.keys.decrypt(&bytes).map_err(|cause| VaultError::Key { name, cause })?;
+        let (_, fields) =
+            item_file::decode(&text).map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
+        Ok(Some(fields))
+    }
+
+    /// Writes an item whole: a new revision, then the record that makes it the item, then the old
+    /// revision goes.
+    pub(crate) fn write(
+        &mut self,
+        kind: Kind,
+        title: &str,
+        fields: &[Field],
+        now: &str,
+        anchor: Option<Anchor>,
+    ) -> Result<(), VaultError> {
+        let old = self.index()?.find(kind, title).map(|(id, entry)| (id.to_owned(), entry.revision));
+        self.put(old, kind, title, fields, now, anchor)
+    }
+
+    fn put(
+        &mut self,
+        old: Option<(String, u64)>,
+        kind: Kind,
+        title: &str,
+        fields: &[Field],
+        now: &str,
+        anchor: Option<Anchor>,
+    ) -> Result<(), VaultError> {
+        let (files, open) = self.parts()?;
+        let text = item_file::encode(title, fields)
+            .map_err(|cause| VaultError::ItemForm { title: title.to_owned(), cause })?;
+        let bytes =
+            open.keys.encrypt(&text).map_err(|cause| VaultError::Key { name: title.to_owned(), cause })?;
+        let (id, mut revision) = match &old {
+            Some((id, revision)) => (id.clone(), revision + 1),
+            None => (fresh_id()?, 1),
+        };
+        // A file of an interrupted change may hold the name; no revision is ever overwritten.
+        while files.items.holds(&index::file_name(&id, revision)) {
+            revision += 1;
+        }
+        let name = index::file_name(&id, revision);
+        files.items.create(&name, &bytes)?;
+        files.items.sync()?;
+        let entry = Entry {
+            kind,
+            title: title.to_owned(),
+            revision,
+            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
+            fields: fields.iter().map(describe).collect(),
+            changed: now.to_owned(),
+        };
+        self.record(Change::Put { id, entry }, anchor, Some(&name))?;
+        if let Some((id, revision)) = old {
+            self.forget_file(&index::file_name(&id, revision));
+        }
+        Ok(())
+    }
+
+    /// Removes a file that no record stands for any more. The change stands already: where this fails, the
+    /// next unlock clears the file away.
+    fn forget_file(&self, name: &str) {
+        if let Some(files) = &self.files {
+            let _ = files.items.remove(name);
+        }
+    }
+
+    /// Removes an item; false when there was none.
+    pub(crate) fn remove(&mut self, title: &str, anchor: Option<Anchor>) -> Result<bool, VaultError> {
+        let Some((id, name)) = self
+            .index()?
+            .find(Kind::Item, title)
+            .map(|(id, entry)| (id.to_owned(), index::file_name(id, entry.revision)))
+        else {
+            return Ok(false);
+        };
+        self.record(Change::Remove { id }, anchor, None)?;
+        self.forget_file(&name);
+        Ok(true)
+    }
+
+    /// Gives an item another title. Its file is written anew, since the title stands in it too.
+    pub(crate) fn rename(
+        &mut self,
+        from: &str,
+        to: &str,
+        now: &str,
+        anchor: Option<Anchor>,
+    ) -> Result<bool, VaultError> {
+        let Some(fields) = self.read(Kind::Item, from)? else { return Ok(false) };
+        let old = self.index()?.find(Kind::Item, from).map(|(id, entry)| (id.to_owned(), entry.revision));
+        self.put(old, Kind::Item, to, &fields, now, anchor)?;
+        Ok(true)
+    }
+
+    /// A document that keyloan seals for itself: policy, PIN verifier, trust list, audit key.
+    pub(crate) fn sealed(&self, title: &str) -> Result<Option<SecretBytes>, VaultError> {
+        let fields = self.read(Kind::Sealed, title)?;
+        Ok(fields.and_then(|fields| fields.into_iter().next()).map(|field| field.value))
+    }
+
+    pub(crate) fn seal(&mut self, title: &str, value: SecretBytes, now: &str) -> Result<(), VaultError> {
+        // "content" is a name like any other.
+        let Ok(name) = FieldName::parse("content") else { return Err(VaultError::Random) };
+        self.write(Kind::Sealed, title, &[Field { name, public: false, value }], now, None)
+    }
+
+    /// Writes down where the audit log ends.
+    pub(crate) fn anchor(&mut self, anchor: Anchor) -> Result<(), VaultError> {
+        self.record(Change::Anchor(anchor), None, None)
+    }
+
+    pub(crate) fn replace_wrapped_identity(&mut self, wrapped: &[u8]) -> Result<(), VaultError> {
+        Ok(self.parts()?.0.identity.replace("passphrase.age", wrapped)?)
+    }
+
+    pub(crate) fn add_recipient(
+        &mut self,
+        name: &PlainName,
+        recipient: &str,
+        wrapped: &[u8],
+    ) -> Result<(), VaultError> {
+        let file = format!("{name}.age");
+        let (files, _) = self.parts()?;
+        if files.identity.holds(&file) {
+            return Err(VaultError::Exists(files.identity.path().join(file)));
+        }
+        files.identity.replace(&file, wrapped)?;
+        let change = Change::AddRecipient { name: name.to_string(), recipient: recipient.to_owned() };
+        self.record(change, None, None)
+    }
+
+    /// Removes a recipient's file; false when there was none.
+    pub(crate) fn remove_recipient(&mut self, name: &PlainName) -> Result<bool, VaultError> {
+        let file = format!("{name}.age");
+        let (files, _) = self.parts()?;
+        if file == "passphrase.age" || !files.identity.holds(&file) {
+            return Ok(false);
+        }
+        files.identity.remove(&file)?;
+        files.identity.sync()?;
+        self.record(Change::RemoveRecipient { name: name.to_string() }, None, None)?;
+        Ok(true)
+    }
+
+    /// Commits a change. Where that fails, `fresh` (the item file it was for) goes again; where even that
+    /// is uncertain the vault locks, and the next unlock reads what the disk holds.
+    fn record(
+        &mut self,
+        change: Change,
+        anchor: Option<Anchor>,
+        fresh: Option<&str>,
+    ) -> Result<(), VaultError> {
+        let (files, open) = self.parts()?;
+        let prepared = open.index.prepare(&open.keys, change, anchor)?;
+        if let Err(error) = files.journal.replace(&prepared.name, &prepared.bytes) {
+            let undone = files.journal.remove(&prepared.name).and_then(|()| files.journal.sync());
+            match (undone, fresh) {
+                (Ok(()), Some(fresh)) => files.items.remove(fresh)?,
+                (Ok(()), None) => {}
+                (Err(_), _) => self.lock(),
+            }
+            return Err(error.into());
+        }
+        open.index.commit(prepared);
+        if open.index.pending >= index::JOURNAL {
+            // The change stands already; a fold that fails now is tried again at the next.
+            let _ = self.fold();
+        }
+        Ok(())
+    }
+
+    fn fold(&mut self) -> Result<(), VaultError> {
+        let (files, open) = self.parts()?;
+        if open.index.pending == 0 {
+            return Ok(());
+        }
+        let (before, pending) = (open.index.counter(), open.index.pending);
+        files.root.replace("index.age", &open.index.snapshot(&open.keys)?)?;
+        open.index.pending = 0;
+        for counter in (before + 1).saturating_sub(pending as u64)..=before {
+            files.journal.remove(&index::journal_name(counter))?;
+        }
+        Ok(())
+    }
+}
+
+impl Files {
+    fn within(root: Directory) -> Result<Self, VaultError> {
+        let lock = root.lock()?;
+        Ok(Self {
+            identity: root.child("identity")?,
+            items: root.child("items")?,
+            journal: root.child("journal")?,
+            root,
+            _lock: lock,
+        })
+    }
+
+    fn made_within(root: Directory) -> Result<Self, VaultError> {
+        for name in ["identity", "items", "journal"] {
+            root.child_or_create(name)?;
+        }
+        Self::within(root)
+    }
+}
+
+/// What the index says of a field.
+fn describe(field: &Field) -> EntryField {
+    let is_vars = field.name.as_str() == "vars";
+    let parsed = is_vars.then(|| env_vars::parse_vars(field.value.expose()));
+    let (variables, fault) = match parsed {
+        Some(Ok(variables)) => (variables.into_iter().map(|(name, _)| name).collect(), None),
+        Some(Err(error)) => (Vec::new(), Some(error.to_string())),
+        None => (Vec::new(), None),
+    };
+    let text = str::from_utf8(field.value.expose()).ok();
+    EntryField {
+        name: field.name.clone(),
+        length: field.value.len(),
+        public: field.public,
+        value: text.filter(|text| field.public && text.len() <= 4096).map(str::to_owned),
+        variables,
+        fault,
+    }
+}
+
+fn is_temporary(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "new")
+}
+
+fn fresh_id() -> Result<String, VaultError> {
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(|_| VaultError::Random)?;
+    Ok(HEXLOWER.encode(&id))
+}
+
+/// Removes what an interrupted `init` left, and only that: our own directories' files, then they.
+fn clear_half_made(making: &Path) -> Result<(), VaultError> {
+    let root = match Directory::open(making) {
+        Ok(root) => root,
+        Err(error) if error.is_absent() => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let _lock = root.lock()?;
+    std::fs::remove_dir_all(making).map_err(at(making))?;
+    Ok(())
+}
+
+fn move_into_place(from: &Path, to: &Path) -> Result<(), VaultError> {
+    // Fails where a vault has come there meanwhile: a directory that is not empty is never replaced.
+    std::fs::rename(from, to).map_err(at(to))?;
+    if let Some(parent) = to.parent() {
+        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(at(parent))?;
+    }
+    Ok(())
+}
+
+fn at(path: &Path) -> impl Fn(std::io::Error) -> FileError + '_ {
+    |cause| FileError { path: path.to_owned(), fault: Fault::Io(cause) }
+}
