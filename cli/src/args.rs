@@ -199,6 +199,7 @@ pub(crate) enum Item {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "--dry-run is what every tool calls it")]
 pub(crate) struct Run {
     /// A set of .keyloan.toml, or an item with a 'vars' field; several are merged, later ones win
     #[arg(short, long = "set", value_name = "SET", value_parser = SetName::parse)]

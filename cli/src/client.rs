@@ -2,6 +2,7 @@
 //! is this user's.
 
 use crate::exit::Failure;
+use crate::output;
 use keyloan_platform::descriptors;
 use keyloan_platform::paths::Paths;
 use keyloan_platform::private_file::Directory;
@@ -48,7 +49,9 @@ pub(crate) fn tell(act: &str, message: &Message<Request>) -> Result<(), Failure>
 
 pub(crate) fn notes(act: &str, reply: Message<Reply>) -> Result<(), Failure> {
     let Reply::Done { notes } = reply.body else { return Err(unexpected(act)) };
-    notes.iter().for_each(|note| crate::output::note(note));
+    for note in &notes {
+        output::note(note);
+    }
     Ok(())
 }
 
@@ -120,7 +123,7 @@ impl Connection {
             let reply = self.receive()?;
             match reply.body {
                 Reply::Waiting { on } => {
-                    crate::output::note(&format!("waiting for a yes from {on}"));
+                    output::progress(&format!("waiting for a yes from {on}"));
                 }
                 Reply::Error(error) => return Err(Failure::refused(&self.act, error)),
                 _ => return Ok(reply),

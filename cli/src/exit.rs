@@ -2,6 +2,7 @@
 
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
+use std::fmt::{Display, Write as _};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -16,7 +17,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    pub(crate) fn new(kind: ErrorKind, act: &str, cause: impl ToString) -> Self {
+    pub(crate) fn new(kind: ErrorKind, act: &str, cause: impl Display) -> Self {
         Self {
             act: act.to_owned(),
             cause: cause.to_string(),
@@ -26,7 +27,7 @@ impl Failure {
         }
     }
 
-    pub(crate) fn usage(act: &str, cause: impl ToString) -> Self {
+    pub(crate) fn usage(act: &str, cause: impl Display) -> Self {
         Self::new(ErrorKind::Usage, act, cause)
     }
 
@@ -35,7 +36,7 @@ impl Failure {
         Self { details: findings, status: 8, ..Self::new(ErrorKind::Vault, act, cause) }
     }
 
-    pub(crate) fn unreachable(cause: impl ToString) -> Self {
+    pub(crate) fn unreachable(cause: impl Display) -> Self {
         Self::new(ErrorKind::Protocol, "reach the daemon", cause)
     }
 
@@ -65,10 +66,10 @@ impl Failure {
     pub(crate) fn report(&self) -> ExitCode {
         let mut text = format!("keyloan: cannot {}: {}\n", self.act, self.cause);
         for detail in &self.details {
-            text.push_str(&format!("  {detail}\n"));
+            let _ = writeln!(text, "  {detail}");
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("hint: {hint}\n"));
+            let _ = writeln!(text, "hint: {hint}");
         }
         // Whoever closed standard error does not want to know.
         let _ = std::io::stderr().write_all(text.as_bytes());

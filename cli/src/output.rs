@@ -30,6 +30,13 @@ pub(crate) fn is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// What is going on, for a person who watches: said on a terminal only.
+pub(crate) fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        note(text);
+    }
+}
+
 /// A remark for the person, on standard error: standard output belongs to results.
 pub(crate) fn note(text: &str) {
     let _ = io::stderr().write_all(format!("keyloan: {text}\n").as_bytes());

@@ -80,8 +80,8 @@ impl Requester {
         for argument in arguments.take(4096) {
             let text = String::from_utf8_lossy(argument);
             let plain = !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == '\'');
-            shown.push_str(&if plain { text.into_owned() } else { format!("'{text}'") });
-            shown.push(' ');
+            let quote = if plain { "" } else { "'" };
+            shown.extend([quote, &text, quote, " "]);
         }
         let shown = shown.trim_end();
         if shown.chars().count() <= WHOLE {

@@ -16,7 +16,7 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: borrowed for this one call, which fails where the number names nothing.
     let named = unsafe { BorrowedFd::borrow_raw(number) };
-    Ok(named.try_clone_to_owned()?)
+    named.try_clone_to_owned()
 }
 
 /// What one `recvmsg`(2) brought.

@@ -1,7 +1,7 @@
 //! Pages for keys: unreadable through `/proc`, never swapped, never dumped, where the kernel can.
 #![expect(unsafe_code, reason = "a mapping is reached through its address")]
 
-use crate::sys::{self, LockedKind};
+use crate::sys;
 use std::io;
 use std::ptr::NonNull;
 use zeroize::Zeroize;
@@ -13,19 +13,19 @@ const SLOTS: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// `memfd_secret`(2): outside the kernel's own map, unreadable through ptrace and `/proc`.
-    SecretMemory,
+    Secret,
     /// `mlock`(2): not swapped, not dumped.
-    LockedMemory,
+    Locked,
     /// Neither was to be had; the owner says so in `status`.
-    PlainMemory,
+    Plain,
 }
 
 impl Protection {
     pub fn describe(self) -> &'static str {
         match self {
-            Self::SecretMemory => "memfd_secret",
-            Self::LockedMemory => "locked memory",
-            Self::PlainMemory => "ordinary memory (could be swapped out)",
+            Self::Secret => "memfd_secret",
+            Self::Locked => "locked memory",
+            Self::Plain => "ordinary memory (could be swapped out)",
         }
     }
 }
@@ -43,12 +43,7 @@ pub struct Slot(usize);
 
 impl KeyPages {
     pub fn new() -> io::Result<Self> {
-        let (mapping, kind) = sys::map_locked(SLOT * SLOTS)?;
-        let protection = match kind {
-            LockedKind::SecretMemory => Protection::SecretMemory,
-            LockedKind::LockedMemory => Protection::LockedMemory,
-            LockedKind::PlainMemory => Protection::PlainMemory,
-        };
+        let (mapping, protection) = sys::map_locked(SLOT * SLOTS)?;
         Ok(Self { mapping, used: Vec::with_capacity(SLOTS), protection })
     }
 

@@ -1,5 +1,6 @@
 //! Where keyloan keeps its files, by the XDG Base Directory Specification. The only reader of those
 //! variables.
+#![expect(clippy::disallowed_methods, reason = "this is the one loader of those variables")]
 
 use std::path::PathBuf;
 

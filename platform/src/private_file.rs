@@ -265,6 +265,7 @@ fn check(found: &FileStat, kind: SFlag, name: &'static str, path: &Path) -> Resu
     if found.st_uid != wanted {
         return wrong(Fault::Owner { found: found.st_uid, wanted });
     }
+    #[cfg_attr(target_os = "linux", expect(clippy::useless_conversion, reason = "16 bits wide on macOS"))]
     let mode = u32::from(found.st_mode) & 0o7777;
     if mode & 0o077 != 0 {
         return wrong(Fault::Mode { found: mode, path: path.to_owned() });

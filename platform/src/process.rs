@@ -35,7 +35,7 @@ pub fn path_of(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<PathBuf> {
     sys::path_of(descriptor)
 }
 
-/// The parts of `/proc/PID/stat` that keyloan uses, proc_pid_stat(5).
+/// The parts of `/proc/PID/stat` that keyloan uses, `proc_pid_stat`(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     pub parent: i32,

@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn device_numbers_become_the_paths_the_kernel_gave_them() {
         assert_eq!(path_of_device((136 << 8) | 3), Some("/dev/pts/3".into()));
-        assert_eq!(path_of_device((136 << 8) | 44 | (1 << 20)), Some("/dev/pts/300".into()));
+        assert_eq!(path_of_device((136 << 8) | 0x2c | (1 << 20)), Some("/dev/pts/300".into()));
         assert_eq!(path_of_device((4 << 8) | 1), Some("/dev/tty1".into()));
         assert_eq!(path_of_device(0), None);
     }

@@ -43,9 +43,9 @@ pub struct Lengths {
 
 /// Reads the first eight bytes of a frame.
 pub fn lengths(prefix: [u8; PREFIX]) -> Result<Lengths, FrameError> {
-    let [a, b, c, d, e, f, g, h] = prefix;
-    let following = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    let header = usize::try_from(u32::from_be_bytes([e, f, g, h])).unwrap_or(usize::MAX);
+    let (following, header) = prefix.split_at(4);
+    let following = length(following);
+    let header = length(header);
     if following > limits::FRAME {
         return Err(FrameError::TooLong { announced: following });
     }
@@ -57,6 +57,11 @@ pub fn lengths(prefix: [u8; PREFIX]) -> Result<Lengths, FrameError> {
         .and_then(|rest| rest.checked_sub(header))
         .ok_or(FrameError::HeaderBeyondFrame)?;
     Ok(Lengths { header, tail })
+}
+
+fn length(bytes: &[u8]) -> usize {
+    let length = bytes.try_into().map_or(u32::MAX, u32::from_be_bytes);
+    usize::try_from(length).unwrap_or(usize::MAX)
 }
 
 /// Puts a frame together. The buffer is made once at its full size, so that no half-built copy of a

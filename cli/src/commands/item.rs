@@ -8,7 +8,7 @@ use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{FieldName, ItemName, escaped};
+use keyloan_protocol::names::{FieldName, ItemName, VarName, escaped};
 use keyloan_protocol::secret::SecretBytes;
 use std::io::{self, IsTerminal, Read};
 use zeroize::Zeroizing;
@@ -118,7 +118,7 @@ fn describe(field: &FieldSummary) -> String {
     match &field.value {
         Some(value) => format!("= {}", escaped(value, 200)),
         None if !field.variables.is_empty() => {
-            let names: Vec<&str> = field.variables.iter().map(|name| name.as_str()).collect();
+            let names: Vec<&str> = field.variables.iter().map(VarName::as_str).collect();
             format!("sets {}", names.join(" "))
         }
         None => format!("{} bytes{}", field.length, if field.public { "" } else { ", secret" }),

@@ -45,7 +45,9 @@ fn lend(run: &Run) -> Result<(), Failure> {
     let mut reply = request(run, Some(&program)).map_err(failed)?;
     let values = std::mem::take(&mut reply.values);
     let Reply::Lent { notes, .. } = reply.body else { return Err(failed(client::unexpected(ACT))) };
-    notes.iter().for_each(|note| output::note(note));
+    for note in &notes {
+        output::note(note);
+    }
     let arguments = run.command.iter().map(|argument| c_string(argument.as_bytes().to_vec()));
     let arguments = arguments.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let environment = merged(&values, run.clean_env).map_err(failed)?;

@@ -7,7 +7,8 @@ use crate::output;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::{LoanSummary, Reply, Status, Tier, VaultState};
-use keyloan_protocol::names::escaped;
+use keyloan_protocol::names::{VarName, escaped};
+use std::fmt::Write;
 
 pub(crate) fn status(format: &Json) -> Result<(), Failure> {
     let act = "show the status";
@@ -51,7 +52,7 @@ fn text(status: &Status) -> String {
         status.log_path,
     );
     for warning in &status.warnings {
-        text.push_str(&format!("warning    {warning}\n"));
+        let _ = writeln!(text, "warning    {warning}");
     }
     text
 }
@@ -78,7 +79,7 @@ pub(crate) fn loans(format: &Json) -> Result<(), Failure> {
 }
 
 fn describe(loan: &LoanSummary) -> String {
-    let names: Vec<&str> = loan.variables.iter().map(|name| name.as_str()).collect();
+    let names: Vec<&str> = loan.variables.iter().map(VarName::as_str).collect();
     format!(
         "{}  {}  to {} (pid {}) in {} since {}",
         loan.id,

@@ -20,7 +20,7 @@ pub(crate) enum No {
     #[error("nobody answered within {} seconds", DEADLINE.as_secs())]
     TimedOut,
     #[error("there is no way to ask: no approver program is set, and the request comes from no terminal")]
-    NoWay,
+    Unaskable,
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error("too many questions are waiting already")]
@@ -34,7 +34,7 @@ pub(crate) enum No {
     #[error("the terminal: {0}")]
     Terminal(std::io::Error),
     #[error("there is no PIN in the vault")]
-    NoPin,
+    WithoutPin,
 }
 
 /// Who said yes.

@@ -7,6 +7,7 @@ use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -56,23 +57,23 @@ impl Queue {
         on_wrong_pin: OnWrongPin<'_>,
     ) -> Result<Yes, No> {
         let _turn = self.turn().await?;
-        let answer = match ways.program {
-            Some(approver) => timeout(DEADLINE, ask_program(&approver, question)).await,
-            None => {
-                let verifier = ways.pin_verifier.ok_or(No::NoPin)?;
+        let answer = match (ways.program, ways.pin_verifier) {
+            (Some(approver), _) => timeout(DEADLINE, ask_program(&approver, question)).await,
+            (None, Some(verifier)) => {
                 let closed_for = self.gate.borrow().closed_for();
                 if closed_for > 0 {
                     return Err(No::Closed(closed_for));
                 }
                 let screen = Screen::of(requester)?;
-                let asked = self.ask_pin(&screen, question, verifier, on_wrong_pin);
-                let answer = timeout(DEADLINE, asked).await;
+                let answer = timeout(DEADLINE, self.ask_pin(&screen, question, verifier, on_wrong_pin)).await;
                 if answer.is_err() {
-                    let _ = timeout(std::time::Duration::from_secs(1), screen.write("\n")).await;
+                    // The terminal may be stopped; its last line is not worth a wait.
+                    let _ = timeout(Duration::from_secs(1), screen.write("\n")).await;
                 }
                 let terminal = requester.terminal_name().unwrap_or_default();
                 answer.map(|said| said.map(|()| Yes { by: format!("PIN on {terminal}") }))
             }
+            (None, None) => return Err(No::WithoutPin),
         };
         answer.unwrap_or(Err(No::TimedOut))
     }

@@ -35,12 +35,12 @@ impl Screen {
     /// The requester's own terminal, if it has one and is in its foreground.
     pub(crate) fn of(requester: &Requester) -> Result<Self, No> {
         if requester.terminal == 0 {
-            return Err(No::NoWay);
+            return Err(No::Unaskable);
         }
         // A program in the background would put its question into what is typed for another.
-        let stat = process::stat(requester.peer.pid).ok_or(No::NoWay)?;
+        let stat = process::stat(requester.peer.pid).ok_or(No::Unaskable)?;
         if stat.terminal != requester.terminal || !requester.peer.is_alive() {
-            return Err(No::NoWay);
+            return Err(No::Unaskable);
         }
         if stat.group != stat.foreground {
             return Err(No::Background);

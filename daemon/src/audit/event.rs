@@ -5,6 +5,7 @@ use crate::vault::local::keys::mac;
 use chacha20poly1305::aead::{Aead, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};
+use keyloan_protocol::secret::SecretBytes;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -131,7 +132,7 @@ pub(crate) struct Who {
 impl Who {
     /// The requester as the log tells it. The command line is kept only where the vault's key is at hand.
     pub(crate) fn from(requester: &Requester, key: Option<&[u8]>) -> Self {
-        let argv = requester.claimed.argv.as_ref().map(|argv| argv.expose());
+        let argv = requester.claimed.argv.as_ref().map(SecretBytes::expose);
         let hash =
             |argv| HEXLOWER.encode(&mac(key.unwrap_or_default(), &[b"keyloan command hash v1", argv])[..16]);
         let path = |path: &std::path::Path| path.display().to_string();

@@ -95,7 +95,7 @@ mod tests {
     use keyloan_platform::private_file::Directory;
     use std::fs::{self, OpenOptions};
     use std::io::Write;
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
     const KEY: &[u8] = &[9; 32];
 
@@ -123,11 +123,11 @@ mod tests {
         verify(sink.reader().unwrap().0, sink.length(), Some(KEY), anchor).unwrap().findings
     }
 
-    fn rewrite(path: &PathBuf, change: impl Fn(&mut Vec<String>)) {
+    fn rewrite(path: &Path, change: impl Fn(&mut Vec<String>)) {
         let file = path.join("audit.jsonl");
         let mut lines: Vec<String> = fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
         change(&mut lines);
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let text = lines.join("\n") + "\n";
         OpenOptions::new()
             .write(true)
             .truncate(true)

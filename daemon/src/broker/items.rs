@@ -15,10 +15,6 @@ use keyloan_protocol::secret::SecretBytes;
 
 type Done = Result<Reply, Refusal>;
 
-fn done(note: String) -> Done {
-    Ok(Reply::Done { notes: vec![note] })
-}
-
 fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
 }
@@ -75,7 +71,7 @@ impl Broker {
         };
         self.record(&changed, approved.durable)?;
         let reference = Reference { vault: "local".to_owned(), item, field };
-        done(format!("{action}: {reference}"))
+        Ok(Reply::done(format!("{action}: {reference}")))
     }
 
     fn write_field(&self, item: &ItemName, field: Field) -> Result<(), Refusal> {
@@ -169,7 +165,7 @@ impl Broker {
             action: "removed",
         };
         self.record(&changed, approved.durable)?;
-        done(format!("removed: {name}"))
+        Ok(Reply::done(format!("removed: {name}")))
     }
 
     fn remove_field(&self, item: &ItemName, field: Option<&FieldName>) -> Result<(), Refusal> {
@@ -217,7 +213,7 @@ impl Broker {
             action: "renamed",
         };
         self.record(&changed, approved.durable)?;
-        done(format!("renamed: {about}"))
+        Ok(Reply::done(format!("renamed: {about}")))
     }
 }
 

@@ -30,10 +30,6 @@ const ANCHOR_EVERY: Duration = Duration::from_secs(60);
 
 type Done = Result<Reply, Refusal>;
 
-fn done(note: &str) -> Done {
-    Ok(Reply::Done { notes: vec![note.to_owned()] })
-}
-
 impl Broker {
     pub(crate) async fn init(
         &self,
@@ -98,7 +94,7 @@ impl Broker {
         if here || !was_open {
             self.surface.set(client.requester.terminal);
         }
-        done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" })
+        Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
     }
 
     /// Opens the vault for a request that needs it, asking for the passphrase on the requester's terminal.
@@ -251,7 +247,7 @@ impl Broker {
         let wrapped = self.derive(move || Ok(identity::wrap(&text, &new)?)).await?;
         self.record(&Event::PassphraseChanged { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().replace_wrapped_identity(&wrapped)?;
-        done("the passphrase is changed; backups made before still open with the old one")
+        Ok(Reply::done("the passphrase is changed; backups made before still open with the old one"))
     }
 
     pub(crate) async fn pin(
@@ -266,7 +262,7 @@ impl Broker {
         let verifier = self.derive(move || pin::verifier(&new).ok_or(Refusal::Task)).await?;
         self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().seal(local::PIN, verifier, &clock::now())?;
-        done("the PIN is changed")
+        Ok(Reply::done("the PIN is changed"))
     }
 
     pub(crate) async fn recipient_add(
@@ -283,7 +279,7 @@ impl Broker {
         let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
         self.record(&event, Durable::Now)?;
         self.vault.borrow_mut().add_recipient(&name, recipient.trim(), &wrapped)?;
-        done(&format!("whoever holds the private half of '{name}' can now open the vault's files"))
+        Ok(Reply::done(format!("whoever holds the private half of '{name}' can now open the vault's files")))
     }
 
     pub(crate) async fn recipient_remove(
@@ -300,7 +296,7 @@ impl Broker {
         if !self.vault.borrow_mut().remove_recipient(&name)? {
             return Err(Refusal::NotFound { what: "recipient", name: name.to_string() });
         }
-        done(&format!("copies of the vault made before can still be opened by '{name}'"))
+        Ok(Reply::done(format!("copies of the vault made before can still be opened by '{name}'")))
     }
 
     pub(crate) async fn recipients(&self, client: &Client) -> Done {

@@ -74,11 +74,12 @@ impl Refusal {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Locked => ErrorKind::Locked,
-            Self::Denied { .. } => ErrorKind::Denied,
+            Self::Denied { .. } | Self::Plan(PlanError::Untrusted(_) | PlanError::Changed(_)) => {
+                ErrorKind::Denied
+            }
             Self::No(_) => ErrorKind::Declined,
             Self::WrongPassphrase => ErrorKind::WrongSecret,
             Self::Absent | Self::NotFound { .. } | Self::Plan(PlanError::Nothing) => ErrorKind::NotFound,
-            Self::Plan(PlanError::Untrusted(_) | PlanError::Changed(_)) => ErrorKind::Denied,
             Self::Plan(PlanError::Faults(_))
             | Self::Exists(_)
             | Self::Identity(_)
@@ -99,11 +100,11 @@ impl Refusal {
             Self::Locked => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
-            Self::No(No::NoWay | No::Background) => {
+            Self::No(No::Unaskable | No::Background) => {
                 "run it in the foreground of a terminal, or set a program that answers: \
                  keyloan policy set approver.command=/path/to/program"
             }
-            Self::No(No::NoPin) => "keyloan pin",
+            Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {
                 return Some(format!("look at it, then: keyloan trust {}", path.display()));

@@ -18,10 +18,6 @@ use std::path::Path;
 
 type Done = Result<Reply, Refusal>;
 
-fn done(note: String) -> Done {
-    Ok(Reply::Done { notes: vec![note] })
-}
-
 impl Broker {
     pub(crate) async fn trust(&self, client: &Client, descriptor: OwnedFd) -> Done {
         self.open_vault_for(client, "trust a file").await?;
@@ -51,7 +47,7 @@ impl Broker {
             (trust.standing(&path, &content), trust.difference(&path, &content))
         };
         let title = match standing {
-            Standing::Trusted => return done(format!("{path} is trusted already, as it is now")),
+            Standing::Trusted => return Ok(Reply::done(format!("{path} is trusted already, as it is now"))),
             Standing::Changed => "trust the changes to a file",
             Standing::Unknown => "trust a file",
         };
@@ -73,7 +69,7 @@ impl Broker {
             action: "trusted",
         };
         self.record(&changed, approved.durable)?;
-        done(format!("{path} is trusted as it is now; any change to it needs trust again"))
+        Ok(Reply::done(format!("{path} is trusted as it is now; any change to it needs trust again")))
     }
 
     /// Less is trusted afterwards, so nobody is asked.
@@ -88,7 +84,7 @@ impl Broker {
         let changed =
             Event::TrustChanged { request, path: path.to_owned(), sha256: None, action: "forgotten" };
         self.record(&changed, Durable::Soon)?;
-        done(format!("{path} is no longer trusted"))
+        Ok(Reply::done(format!("{path} is no longer trusted")))
     }
 
     /// Changes the list on disk and then in memory.
@@ -151,6 +147,6 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.policy = policy;
         }
-        done(format!("set: {}", settings.join(" ")))
+        Ok(Reply::done(format!("set: {}", settings.join(" "))))
     }
 }

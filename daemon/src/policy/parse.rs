@@ -69,7 +69,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 
 fn duration_text(duration: Duration) -> String {
     let minutes = duration.as_secs() / 60;
-    if minutes % 60 == 0 { format!("{}h", minutes / 60) } else { format!("{minutes}m") }
+    if minutes.is_multiple_of(60) { format!("{}h", minutes / 60) } else { format!("{minutes}m") }
 }
 
 /// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.

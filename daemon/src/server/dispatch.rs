@@ -20,7 +20,7 @@ pub(super) async fn handle(
     descriptors: Vec<OwnedFd>,
 ) -> Message<Reply> {
     client.requester.claimed = Claimed {
-        program: message.take("program").map(path),
+        program: message.take("program").as_ref().map(path),
         argv: message.take("argv"),
         clean_env: matches!(&message.body, Request::Lend(lend) if lend.clean_env),
     };
@@ -41,7 +41,7 @@ async fn serve(
         Request::Lend(lend) => {
             let mut directories = Vec::new();
             while let Some(directory) = message.values.iter().position(|value| value.name == "directory") {
-                directories.push(path(message.values.remove(directory).bytes));
+                directories.push(path(&message.values.remove(directory).bytes));
             }
             if directories.len() > limits::DIRECTORIES {
                 return Err(Refusal::Input("too many directories were searched"));
@@ -57,7 +57,7 @@ async fn serve(
         }
         Request::Lock => {
             broker.lock("asked");
-            Reply::Done { notes: vec!["the vault is locked".to_owned()] }
+            Reply::done("the vault is locked")
         }
         Request::Passwd => broker.passwd(client, passphrase, new).await?,
         Request::Pin => broker.pin(client, passphrase, pin).await?,
@@ -80,7 +80,7 @@ async fn serve(
             broker.trust(client, descriptor).await?
         }
         Request::Untrust => {
-            let path = message.take("path").map(path).ok_or(Refusal::Input("no path was passed"))?;
+            let path = message.take("path").as_ref().map(path).ok_or(Refusal::Input("no path was passed"))?;
             broker.untrust(client, &path.to_string_lossy()).await?
         }
         Request::PolicyShow => broker.policy_show(client).await?,
@@ -89,7 +89,7 @@ async fn serve(
         Request::Log { follow, commands, .. } => broker.show_log(client, follow, commands).await?,
         Request::Stop => {
             broker.stop.notify_one();
-            Reply::Done { notes: vec!["the daemon is stopping".to_owned()] }
+            Reply::done("the daemon is stopping")
         }
     };
     Ok(Message::new(reply))
@@ -105,6 +105,6 @@ fn typed(message: &mut Message<Request>, name: &str) -> Result<Option<SecretByte
     }
 }
 
-fn path(bytes: SecretBytes) -> PathBuf {
+fn path(bytes: &SecretBytes) -> PathBuf {
     OsString::from_vec(bytes.expose().to_vec()).into()
 }

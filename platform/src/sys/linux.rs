@@ -1,6 +1,7 @@
 //! Linux: what nix and libc do not offer safely, or not at all.
 #![expect(unsafe_code, reason = "system calls that have no safe wrapper; each use says why it is sound")]
 
+use crate::memory::Protection;
 use nix::libc;
 use std::fs;
 use std::io;
@@ -37,7 +38,7 @@ pub(crate) fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> 
     Ok(Some(unsafe { OwnedFd::from_raw_fd(descriptor) }))
 }
 
-/// A pidfd is readable once its process has ended, pidfd_open(2).
+/// A pidfd is readable once its process has ended, `pidfd_open`(2).
 pub(crate) fn is_alive(pidfd: BorrowedFd<'_>) -> bool {
     let mut wanted = [nix::poll::PollFd::new(pidfd, nix::poll::PollFlags::POLLIN)];
     matches!(nix::poll::poll(&mut wanted, nix::poll::PollTimeout::ZERO), Ok(0))
@@ -65,16 +66,10 @@ pub(crate) fn in_first_user_namespace() -> bool {
         .is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
-pub(crate) enum LockedKind {
-    SecretMemory,
-    LockedMemory,
-    PlainMemory,
-}
-
 /// A page-aligned mapping for keys: `memfd_secret`(2), else locked and excluded from dumps, else plain.
-pub(crate) fn map_locked(length: usize) -> io::Result<(NonNull<u8>, LockedKind)> {
+pub(crate) fn map_locked(length: usize) -> io::Result<(NonNull<u8>, Protection)> {
     if let Ok(mapping) = map_secret(length) {
-        return Ok((mapping, LockedKind::SecretMemory));
+        return Ok((mapping, Protection::Secret));
     }
     // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
     let mapping = checked_mapping(unsafe {
@@ -91,7 +86,7 @@ pub(crate) fn map_locked(length: usize) -> io::Result<(NonNull<u8>, LockedKind)>
     let locked = unsafe { libc::mlock(mapping.as_ptr().cast(), length) } == 0;
     // SAFETY: the range is the mapping made above.
     let hidden = unsafe { libc::madvise(mapping.as_ptr().cast(), length, libc::MADV_DONTDUMP) } == 0;
-    Ok((mapping, if locked && hidden { LockedKind::LockedMemory } else { LockedKind::PlainMemory }))
+    Ok((mapping, if locked && hidden { Protection::Locked } else { Protection::Plain }))
 }
 
 fn map_secret(length: usize) -> io::Result<NonNull<u8>> {

@@ -1,6 +1,7 @@
 //! macOS: what has a counterpart. There is no pidfd and no locked memory file; callers treat their
 //! absence as the lower protection that it is.
 
+use crate::memory::Protection;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -35,14 +36,7 @@ pub(crate) fn in_first_user_namespace() -> bool {
     true
 }
 
-#[expect(dead_code, reason = "the same names on every system")]
-pub(crate) enum LockedKind {
-    SecretMemory,
-    LockedMemory,
-    PlainMemory,
-}
-
-pub(crate) fn map_locked(_length: usize) -> io::Result<(NonNull<u8>, LockedKind)> {
+pub(crate) fn map_locked(_length: usize) -> io::Result<(NonNull<u8>, Protection)> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "no locked memory on this system yet"))
 }
 

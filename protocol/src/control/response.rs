@@ -45,6 +45,12 @@ pub enum Reply {
     Error(ErrorReply),
 }
 
+impl Reply {
+    pub fn done(note: impl Into<String>) -> Self {
+        Self::Done { notes: vec![note.into()] }
+    }
+}
+
 /// Why a request was not served. `cause` and `hint` are for the person, `kind` for programs.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ErrorReply {

@@ -111,9 +111,8 @@ impl LocalVault {
             self.files = None;
         }
         if self.files.is_none() {
-            let root = Directory::open(&self.path).map_err(|error| match error.is_absent() {
-                true => VaultError::Absent(self.path.clone()),
-                false => error.into(),
+            let root = Directory::open(&self.path).map_err(|error| {
+                if error.is_absent() { VaultError::Absent(self.path.clone()) } else { error.into() }
             })?;
             self.files = Some(Files::within(root)?);
         }
