@@ -198,7 +198,7 @@ pub(crate) enum Item {
     },
 }
 
-#[derive(Args)]
+#[derive(Args, Default)]
 #[expect(clippy::struct_field_names, reason = "--dry-run is what every tool calls it")]
 pub(crate) struct Run {
     /// A set of .keyloan.toml, or an item with a 'vars' field; several are merged, later ones win

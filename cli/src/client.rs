@@ -25,6 +25,8 @@ use zeroize::Zeroizing;
 pub(crate) struct Connection {
     socket: UnixStream,
     act: String,
+    /// Received and not yet understood.
+    held: Zeroizing<Vec<u8>>,
 }
 
 /// Asks and takes the one reply. `act` completes "cannot …".
@@ -78,7 +80,7 @@ impl Connection {
             Err(error) if error.is_absent() => return Ok(None),
             Err(error) => return Err(Failure::unreachable(error)),
         };
-        let socket = match UnixStream::connect(directory.path_within("control.sock")) {
+        let socket = match UnixStream::connect(directory.socket_path("control.sock")) {
             Ok(socket) => socket,
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
@@ -92,7 +94,7 @@ impl Connection {
             let cause = format!("user {listener} listens at keyloan's socket; nothing was sent");
             return Err(Failure::unreachable(cause));
         }
-        Ok(Some(Self { socket, act: act.to_owned() }))
+        Ok(Some(Self { socket, act: act.to_owned(), held: Zeroizing::default() }))
     }
 
     pub(crate) fn send(
@@ -132,25 +134,46 @@ impl Connection {
     }
 
     fn receive(&mut self) -> Result<Message<Reply>, Failure> {
-        let mut prefix = [0; frame::PREFIX];
-        self.fill(&mut prefix)?;
-        let lengths = frame::lengths(prefix).map_err(|error| self.misunderstood(error))?;
-        let mut body = Zeroizing::new(vec![0; lengths.header + lengths.tail]);
-        self.fill(&mut body)?;
-        let (header, tail) = body.split_at(lengths.header);
-        control::decode(header, tail).map_err(|error| self.misunderstood(error))
+        while self.held.len() < frame::PREFIX {
+            self.read_more()?;
+        }
+        let (prefix, _) = self.held.split_at(frame::PREFIX);
+        let lengths = frame::lengths(prefix.try_into().unwrap_or_default())
+            .map_err(|error| self.misunderstood(error))?;
+        let whole = frame::PREFIX + lengths.header + lengths.tail;
+        while self.held.len() < whole {
+            self.read_more()?;
+        }
+        let (header, tail) = self.held[frame::PREFIX..whole].split_at(lengths.header);
+        let message = control::decode(header, tail).map_err(|error| self.misunderstood(error))?;
+        // What follows is the next reply.
+        self.held = Zeroizing::new(self.held[whole..].to_vec());
+        Ok(message)
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
-        self.socket.read_exact(buffer).map_err(|error| {
-            // Should it have died while it asked on this terminal, echo would stay off.
-            terminal::make_usable();
-            let cause = match error.kind() {
-                io::ErrorKind::UnexpectedEof => "the daemon closed the connection".to_owned(),
-                _ => error.to_string(),
-            };
-            Failure::new(ErrorKind::Protocol, &self.act, cause).hint("keyloan status; keyloan log")
-        })
+    /// Reads a further piece into a new buffer; the old one is wiped.
+    fn read_more(&mut self) -> Result<(), Failure> {
+        let mut longer = Zeroizing::new(vec![0; (2 * self.held.len()).max(4096)]);
+        let held = self.held.len();
+        longer[..held].copy_from_slice(&self.held);
+        let read = loop {
+            match self.socket.read(&mut longer[held..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let cause = match read {
+            Ok(0) => "the daemon closed the connection".to_owned(),
+            Ok(more) => {
+                longer.truncate(held + more);
+                self.held = longer;
+                return Ok(());
+            }
+            Err(error) => error.to_string(),
+        };
+        // Should it have died while it asked on this terminal, echo would stay off.
+        terminal::make_usable();
+        Err(Failure::new(ErrorKind::Protocol, &self.act, cause).hint("keyloan status; keyloan log"))
     }
 
     fn misunderstood(&self, error: FrameError) -> Failure {

@@ -128,31 +128,35 @@ impl Broker {
         let judgement = self.with_policy(|policy| decide(policy, act.kind))?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
-        let durable = if judgement.verdict == Verdict::Ask { Durable::Now } else { Durable::Soon };
-        self.record(&requested, Durable::Soon)?;
-
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
-        match judgement.verdict {
-            Verdict::Allow => self.record(&decided("allowed", None), Durable::Soon)?,
+        let approved = Event::Approved { request, names: act.names.clone() };
+        let durable = match judgement.verdict {
+            Verdict::Allow => {
+                self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
+                Durable::Soon
+            }
             Verdict::Deny => {
-                self.record(&decided("denied", None), Durable::Soon)?;
-                return Err(Refusal::Denied { rule: judgement.rule.clone() });
+                self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                return Err(Refusal::Denied { rule: judgement.rule });
             }
             Verdict::Ask => {
+                self.record(&requested, Durable::Soon)?;
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
                 match self.ask(client, &question).await {
-                    Ok(yes) => self.record(&decided("approved", Some(yes.by)), Durable::Soon)?,
+                    Ok(yes) => {
+                        self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
+                    }
                     Err(no) => {
                         self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
                         return Err(no.into());
                     }
                 }
+                Durable::Now
             }
-        }
-        self.record(&Event::Approved { request, names: act.names.clone() }, durable)?;
+        };
         Ok(Approved { request, durable, names: act.names })
     }
 
@@ -198,10 +202,15 @@ impl Broker {
 
     /// Writes a record, keyed while the vault is open.
     fn record(&self, event: &Event, durable: Durable) -> Result<(), LogError> {
+        self.record_all(&[event], durable)
+    }
+
+    /// Writes records that belong together, all or none.
+    fn record_all(&self, events: &[&Event], durable: Durable) -> Result<(), LogError> {
         let vault = self.vault.borrow();
         let mut log = self.log.borrow_mut();
         log.saw_counter(vault.counter());
-        log.append(event, durable, vault.audit_key())
+        log.append_all(events, durable, vault.audit_key())
     }
 
     fn who(&self, requester: &Requester) -> Who {

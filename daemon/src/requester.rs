@@ -2,7 +2,7 @@
 //! never mixed: facts are *verified* or *seen*, the rest is *claimed*.
 
 use keyloan_platform::peer::Peer;
-use keyloan_platform::process::{self, Stat};
+use keyloan_platform::process;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
@@ -13,8 +13,9 @@ const CHAIN: usize = 6;
 
 pub(crate) struct Requester {
     pub(crate) peer: Peer,
-    /// Program files from the requester upwards; `None` where the kernel did not say.
-    pub(crate) programs: Vec<Option<PathBuf>>,
+    /// The requester's program file and its parent's; `None` where the kernel did not say.
+    pub(crate) programs: [Option<PathBuf>; 2],
+    parent: i32,
     pub(crate) cwd: Option<PathBuf>,
     /// The controlling terminal's device number, 0 for none.
     pub(crate) terminal: u64,
@@ -38,7 +39,8 @@ impl Requester {
     pub(crate) fn observe(peer: Peer) -> Option<Self> {
         let first = process::stat(peer.pid)?;
         let requester = Self {
-            programs: chain(peer.pid, first),
+            programs: [process::exe(peer.pid), process::exe(first.parent)],
+            parent: first.parent,
             cwd: process::cwd(peer.pid),
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
@@ -48,15 +50,31 @@ impl Requester {
         requester.peer.is_alive().then_some(requester)
     }
 
+    /// Program files from the requester upwards, further than the log needs. Empty once it has ended, since
+    /// the parents seen would be another's.
+    pub(crate) fn chain(&self) -> Vec<Option<PathBuf>> {
+        let mut programs = self.programs.to_vec();
+        let mut parent = self.parent;
+        while programs.len() < CHAIN {
+            let Some(stat) = process::stat(parent) else { break };
+            parent = stat.parent;
+            if parent <= 1 {
+                break;
+            }
+            programs.push(process::exe(parent));
+        }
+        if self.peer.is_alive() { programs } else { Vec::new() }
+    }
+
     /// The directory as the requester's own file system shows it, where that is ours too.
     pub(crate) fn seen_directory(&self) -> Option<&Path> {
         self.cwd.as_deref().filter(|_| self.shares_our_mounts)
     }
 
     pub(crate) fn program(&self) -> String {
-        match self.programs.first() {
-            Some(Some(program)) => program.display().to_string(),
-            _ => "an unreadable program".to_owned(),
+        match &self.programs[0] {
+            Some(program) => program.display().to_string(),
+            None => "an unreadable program".to_owned(),
         }
     }
 
@@ -91,15 +109,4 @@ impl Requester {
         let short = keyloan_protocol::names::escaped(shown, WHOLE);
         Some(format!("{short} ({} bytes, sha256 {hash}…)", argv.len()))
     }
-}
-
-fn chain(pid: i32, first: Stat) -> Vec<Option<PathBuf>> {
-    let mut programs = vec![process::exe(pid)];
-    let mut parent = first.parent;
-    while parent > 1 && programs.len() < CHAIN {
-        programs.push(process::exe(parent));
-        let Some(stat) = process::stat(parent) else { break };
-        parent = stat.parent;
-    }
-    programs
 }

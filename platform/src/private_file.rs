@@ -228,8 +228,15 @@ impl Directory {
         fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// A path to a name in this very directory, for calls that take no descriptor (bind, connect).
-    pub fn path_within(&self, name: &str) -> PathBuf {
+    /// A path to a name in this directory for bind and connect, which take no descriptor and no more than
+    /// some hundred bytes (`sun_path`, unix(7)). The directory is the user's alone, so nobody else can put
+    /// another in its place; a path that is too long goes through the descriptor.
+    pub fn socket_path(&self, name: &str) -> PathBuf {
+        const SUN_PATH: usize = 100;
+        let path = self.path.join(name);
+        if path.as_os_str().len() < SUN_PATH {
+            return path;
+        }
         sys::path_within(self.descriptor.as_fd(), &self.path, name)
     }
 }

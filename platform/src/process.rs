@@ -3,10 +3,11 @@
 use crate::sys;
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// No core dump, no tracing and no reading of `/proc/PID` by the same user from here on.
 pub fn make_undumpable() -> io::Result<()> {
@@ -67,7 +68,10 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
 }
 
 pub fn stat(pid: i32) -> Option<Stat> {
-    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    // One read: the kernel gives the line whole, and it is always shorter than this.
+    let mut line = [0; 1024];
+    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
+    parse_stat(&line[..length])
 }
 
 /// The program file of a process; `None` where the kernel does not say (another user, a kernel thread).
@@ -81,9 +85,10 @@ pub fn cwd(pid: i32) -> Option<PathBuf> {
 
 /// Whether a process sees the same mounts as this one; a path means the same file only then.
 pub fn shares_our_mounts(pid: i32) -> bool {
+    static OURS: OnceLock<Option<(u64, u64)>> = OnceLock::new();
     let namespace =
         |who: &str| fs::metadata(format!("/proc/{who}/ns/mnt")).ok().map(|at| (at.dev(), at.ino()));
-    let ours = namespace("self");
+    let ours = *OURS.get_or_init(|| namespace("self"));
     ours.is_some() && ours == namespace(&pid.to_string())
 }
 

@@ -1,7 +1,7 @@
 //! `with-secrets` and `keyloan run`: asks, receives, and becomes the command.
 
 use crate::args::Run;
-use crate::client;
+use crate::client::{self, Connection};
 use crate::commands::trust::unreadable;
 use crate::environment;
 use crate::exit::Failure;
@@ -13,7 +13,7 @@ use keyloan_protocol::control::response::{Plan, Reply};
 use keyloan_protocol::control::{Message, Value};
 use keyloan_protocol::env_vars;
 use keyloan_protocol::secret::SecretBytes;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,11 @@ pub(crate) fn run(run: &Run) -> ExitCode {
     }
 }
 
-/// Returns only when the command did not run.
+/// Returns only when the command did not run. The daemon is called first and waited for last: between the two
+/// it wakes and works while this side looks for the command and puts its environment together.
 fn lend(run: &Run) -> Result<(), Failure> {
+    let failed = |failure: Failure| failure.with_status(FAILED);
+    let connection = Connection::existing(ACT).map_err(failed)?;
     let command = run.command.first().map(OsString::as_os_str).unwrap_or_default();
     let not_run = |error: &ExecError| {
         let act = format!("run {}", Path::new(command).display());
@@ -41,22 +44,27 @@ fn lend(run: &Run) -> Result<(), Failure> {
     };
     // A command that cannot run is not worth a question.
     let program = exec::find(command, &environment::path()).map_err(|error| not_run(&error))?;
-    let failed = |failure: Failure| failure.with_status(FAILED);
-    let mut reply = request(run, Some(&program)).map_err(failed)?;
+    let mut connection = match connection {
+        Some(connection) => connection,
+        None => Connection::open(ACT).map_err(failed)?,
+    };
+    request(run, Some(&program), &mut connection).map_err(failed)?;
+    let arguments = run.command.iter().map(|argument| c_string(argument.as_bytes().to_vec()));
+    let arguments = arguments.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let mut environment = kept(run.clean_env).map_err(failed)?;
+    let mut reply = connection.reply().map_err(failed)?;
     let values = std::mem::take(&mut reply.values);
     let Reply::Lent { notes, .. } = reply.body else { return Err(failed(client::unexpected(ACT))) };
     for note in &notes {
         output::note(note);
     }
-    let arguments = run.command.iter().map(|argument| c_string(argument.as_bytes().to_vec()));
-    let arguments = arguments.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let environment = merged(&values, run.clean_env).map_err(failed)?;
     // The values now stand in the environment to be; exec replaces all of this memory.
+    add(&mut environment, &values).map_err(failed)?;
     let error = exec::become_program(&program, &arguments, &environment);
     Err(not_run(&error))
 }
 
-fn request(run: &Run, program: Option<&Path>) -> Result<Message<Reply>, Failure> {
+fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Result<(), Failure> {
     let here = std::env::current_dir()
         .map_err(|error| Failure::usage(ACT, format!("the current directory: {error}")))?;
     let search = Search::upwards(&here).map_err(|error| unreadable(ACT, &here.join(FILE), &error))?;
@@ -82,8 +90,8 @@ fn request(run: &Run, program: Option<&Path>) -> Result<Message<Reply>, Failure>
     }
     message = message.with("argv", SecretBytes::new(argv));
     match &search.file {
-        Some(found) => client::ask_with(ACT, &message, &[found.descriptor.as_fd()]),
-        None => client::ask(ACT, &message),
+        Some(found) => connection.send(&message, &[found.descriptor.as_fd()]),
+        None => connection.send(&message, &[]),
     }
 }
 
@@ -92,22 +100,26 @@ fn absolute(here: &Path, program: &Path) -> PathBuf {
     here.join(program).components().collect()
 }
 
-/// The environment of the command: this one's, with what was lent in its place.
-fn merged(values: &[Value], clean: bool) -> Result<Vec<CString>, Failure> {
-    let lent = |name: &OsStr| values.iter().any(|value| value.name.as_bytes() == name.as_bytes());
-    let dropped = |name: &OsStr| {
-        clean && name.to_str().is_some_and(|name| env_vars::steers(name) && !env_vars::is_everyday(name))
-    };
-    let mut environment = Vec::new();
-    for (name, value) in environment::all() {
-        if !lent(&name) && !dropped(&name) {
-            environment.push(entry(name.as_bytes(), value.as_bytes())?);
-        }
-    }
+/// What the command keeps of this environment: all of it, but for what `--clean-env` drops.
+fn kept(clean: bool) -> Result<Vec<CString>, Failure> {
+    environment::all()
+        .filter(|(name, _)| {
+            let steers = |name: &str| env_vars::steers(name) && !env_vars::is_everyday(name);
+            !(clean && name.to_str().is_some_and(steers))
+        })
+        .map(|(name, value)| entry(name.as_bytes(), value.as_bytes()))
+        .collect()
+}
+
+/// Puts what was lent in the place of variables of the same name.
+fn add(environment: &mut Vec<CString>, values: &[Value]) -> Result<(), Failure> {
     for value in values {
-        environment.push(entry(value.name.as_bytes(), value.bytes.expose())?);
+        let name = value.name.as_bytes();
+        environment
+            .retain(|entry| entry.as_bytes().strip_prefix(name).is_none_or(|rest| !rest.starts_with(b"=")));
+        environment.push(entry(name, value.bytes.expose())?);
     }
-    Ok(environment)
+    Ok(())
 }
 
 fn entry(name: &[u8], value: &[u8]) -> Result<CString, Failure> {
@@ -130,9 +142,9 @@ fn dry_run(run: &Run) -> Result<(), Failure> {
         Some(command) => exec::find(command, &environment::path()).ok(),
         None => None,
     };
-    let Reply::Plan(plan) = request(run, program.as_deref())?.body else {
-        return Err(client::unexpected(ACT));
-    };
+    let mut connection = Connection::open(ACT)?;
+    request(run, program.as_deref(), &mut connection)?;
+    let Reply::Plan(plan) = connection.reply()?.body else { return Err(client::unexpected(ACT)) };
     let steering = steering();
     if run.json {
         #[derive(serde::Serialize)]

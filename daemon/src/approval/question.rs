@@ -60,7 +60,7 @@ impl Question {
     /// Who asks: program chain, directory, terminal.
     pub(crate) fn asked_by(&mut self, requester: &Requester) {
         let mut chain = String::new();
-        for program in &requester.programs {
+        for program in &requester.chain() {
             let shown = program
                 .as_ref()
                 .map_or_else(|| "AN UNREADABLE PROGRAM".to_owned(), |program| program.display().to_string());

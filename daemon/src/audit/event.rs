@@ -117,7 +117,7 @@ pub(crate) enum Event {
 pub(crate) struct Who {
     pub(crate) pid: i32,
     pub(crate) uid: u32,
-    /// Program files, the requester's first, then its parents'.
+    /// Program files, the requester's and its parent's.
     pub(crate) programs: Vec<String>,
     pub(crate) cwd: Option<String>,
     pub(crate) terminal: Option<String>,

@@ -59,7 +59,7 @@ pub(crate) struct Sink {
 #[derive(Serialize)]
 struct Line<'a> {
     seq: u64,
-    time: String,
+    time: &'a str,
     counter: u64,
     keyed: bool,
     #[serde(flatten)]
@@ -167,21 +167,31 @@ impl Sink {
         durable: Durable,
         key: Option<&[u8]>,
     ) -> Result<(), LogError> {
+        self.append_all(&[event], durable, key)
+    }
+
+    /// Appends records in one write: all of them or none.
+    pub(crate) fn append_all(
+        &mut self,
+        events: &[&Event],
+        durable: Durable,
+        key: Option<&[u8]>,
+    ) -> Result<(), LogError> {
         if self.broken {
             return Err(LogError::Broken(self.path.clone()));
         }
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
-        let line = Line {
-            seq: self.sequence + 1,
-            time: clock::now(),
-            counter: self.counter,
-            keyed: key.is_some(),
-            event,
-        };
-        let mut bytes = serde_json::to_vec(&line).map_err(|error| failed(&self.path, error.into()))?;
-        let chain = chain_value(key, &self.chain, &bytes);
-        bytes.pop();
-        bytes.extend_from_slice(format!(",\"chain\":\"{}\"}}\n", HEXLOWER.encode(&chain)).as_bytes());
+        let time = clock::now();
+        let (mut bytes, mut chain, mut sequence) = (Vec::with_capacity(1024), self.chain, self.sequence);
+        for event in events {
+            sequence += 1;
+            let line =
+                Line { seq: sequence, time: &time, counter: self.counter, keyed: key.is_some(), event };
+            let body = serde_json::to_vec(&line).map_err(|error| failed(&self.path, error.into()))?;
+            chain = chain_value(key, &chain, &body);
+            bytes.extend_from_slice(body.strip_suffix(b"}").unwrap_or(&body));
+            bytes.extend_from_slice(format!(",\"chain\":\"{}\"}}\n", HEXLOWER.encode(&chain)).as_bytes());
+        }
         let written = self.file.write_all(&bytes).and_then(|()| match durable {
             Durable::Now => self.file.sync_data(),
             Durable::Soon => Ok(()),
@@ -194,11 +204,11 @@ impl Sink {
         }
         self.unsynced = durable == Durable::Soon;
         self.length += bytes.len() as u64;
-        self.sequence += 1;
-        self.chain = chain;
         if key.is_none() {
-            self.unkeyed_from = self.unkeyed_from.or(Some(self.sequence));
+            self.unkeyed_from = self.unkeyed_from.or(Some(self.sequence + 1));
         }
+        self.sequence = sequence;
+        self.chain = chain;
         self.written.send_replace(self.length);
         Ok(())
     }

@@ -196,11 +196,12 @@ impl Broker {
     /// Ends the loan when its holder ends; the pidfd is the connected process's and survives its exec.
     fn watch_holder(self: &Rc<Self>, requester: &Requester, loan: u64) {
         let holder = requester.peer.pidfd().and_then(|holder| holder.try_clone_to_owned().ok());
-        let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) else { return };
         let broker = Rc::clone(self);
         tokio::task::spawn_local(async move {
-            let _ = holder.readable().await;
-            broker.end_loan(loan, "the process ended");
+            if let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) {
+                let _ = holder.readable().await;
+                broker.end_loan(loan, "the process ended");
+            }
         });
     }
 

@@ -48,7 +48,7 @@ pub(crate) fn listen(path: &std::path::Path) -> Result<Option<Listening>, Listen
     directory.remove(NAME)?;
     let failed = |cause| ListenError::Socket { path: path.join(NAME).display().to_string(), cause };
     let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = StdListener::bind(directory.path_within(NAME));
+    let bound = StdListener::bind(directory.socket_path(NAME));
     umask(before);
     let bound = bound.map_err(failed)?;
     bound.set_nonblocking(true).map_err(failed)?;

@@ -34,6 +34,8 @@ enum Broken {
     Sender,
     #[error("more than {} descriptors came with a message", limits::DESCRIPTORS)]
     Descriptors,
+    #[error("more follows a request than it announces; a connection is for one request")]
+    More,
     #[error(transparent)]
     Frame(#[from] FrameError),
     #[error("{0}")]
@@ -107,29 +109,36 @@ async fn anything_more(socket: &UnixStream) {
 
 async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
     let mut descriptors = Vec::new();
-    let mut prefix = [0; frame::PREFIX];
-    fill(socket, peer, &mut prefix, &mut descriptors).await?;
-    let lengths = frame::lengths(prefix)?;
+    // Most requests arrive whole in the first piece.
+    let mut first = Zeroizing::new([0; 4096]);
+    let mut begun = 0;
+    while begun < frame::PREFIX {
+        begun += piece(socket, peer, &mut first[begun..], &mut descriptors).await?;
+    }
+    let (prefix, rest) = first[..begun].split_at(frame::PREFIX);
+    let lengths = frame::lengths(prefix.try_into().unwrap_or_default())?;
     let mut body = Zeroizing::new(vec![0; lengths.header + lengths.tail]);
-    fill(socket, peer, &mut body, &mut descriptors).await?;
+    let (head, mut open) = body.split_at_mut_checked(rest.len()).ok_or(Broken::More)?;
+    head.copy_from_slice(rest);
+    while !open.is_empty() {
+        let more = piece(socket, peer, open, &mut descriptors).await?;
+        open = &mut open[more..];
+    }
     let (header, tail) = body.split_at(lengths.header);
     Ok(Arrived { message: control::decode(header, tail)?, descriptors })
 }
 
-/// Fills a buffer, each piece sent by the process that connected: a socket that was handed on to another
-/// program does not speak for it.
-async fn fill(
+/// Receives what is there, at least a byte, from the process that connected: a socket that was handed on to
+/// another program does not speak for it.
+async fn piece(
     socket: &UnixStream,
     peer: &Peer,
     buffer: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
-) -> Result<(), Broken> {
-    let mut filled = 0;
-    while filled < buffer.len() {
+) -> Result<usize, Broken> {
+    loop {
         socket.readable().await?;
-        let received =
-            socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), &mut buffer[filled..]));
-        match received {
+        match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
             Ok(received) if received.length == 0 => return Err(Broken::Ended),
             Ok(received) => {
                 if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
@@ -139,13 +148,12 @@ async fn fill(
                 if descriptors.len() > limits::DESCRIPTORS {
                     return Err(Broken::Descriptors);
                 }
-                filled += received.length;
+                return Ok(received.length);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(())
 }
 
 async fn send(socket: &UnixStream, reply: &Message<Reply>) -> Result<(), Broken> {
