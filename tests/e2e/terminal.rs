@@ -1,0 +1,146 @@
+//! The daemon's own question, on a real terminal.
+
+use keyloan_e2e::terminal::Terminal;
+use keyloan_e2e::{PASSPHRASE, PIN, Sandbox};
+
+/// A vault with a token and a trusted file, and no approver program.
+fn asked_on_terminals() -> Sandbox {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.policy("approver.command=");
+    sandbox
+}
+
+const PROMPT: &str = "PIN to allow, Enter alone to decline:";
+
+#[test]
+fn the_pin_on_the_requesters_terminal_allows() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- printenv TWINE_PASSWORD");
+    let shown = terminal.expect(PROMPT);
+    for part in [
+        "keyloan: lend 2 variables to a command",
+        "TWINE_PASSWORD  from local://pypi/token",
+        "(verified)",
+        "printenv TWINE_PASSWORD  (claimed)",
+        "(seen)",
+    ] {
+        assert!(shown.contains(part), "'{part}' is not in:\n{shown}");
+    }
+    terminal.type_text(PIN);
+    terminal.press("Enter");
+    let shown = terminal.expect("\ntok\n");
+    assert!(!shown.contains(PIN), "the PIN is not echoed:\n{shown}");
+    terminal.run("echo typing $((40+2)) is visible");
+    terminal.expect("typing 42 is visible");
+    assert!(sandbox.events("decided").last().unwrap()["approver"].as_str().unwrap().starts_with("PIN on pts/"));
+}
+
+#[test]
+fn enter_escape_and_control_c_decline() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    for key in ["Enter", "Escape", "C-c", "C-d"] {
+        terminal.run("with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
+        terminal.expect(PROMPT);
+        terminal.press(key);
+        let shown = terminal.expect("ended 125");
+        assert!(shown.contains("it was declined"), "{key}:\n{shown}");
+    }
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn wrong_pins_close_this_way_of_asking_for_a_time() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- true; echo ended $?");
+    terminal.expect(PROMPT);
+    for wrong in 1..=3 {
+        terminal.type_text("0000");
+        terminal.press("Enter");
+        keyloan_e2e::eventually("the wrong PIN is written down", || sandbox.events("pin_failed").len() == wrong);
+    }
+    terminal.expect("the PIN was wrong three times");
+    terminal.run("with-secrets -- true; echo ended $?");
+    terminal.expect("this way of asking is closed for another");
+}
+
+#[test]
+fn a_locked_vault_offers_to_unlock_there() {
+    let sandbox = asked_on_terminals();
+    sandbox.keyloan(&["lock"]).run().ok();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- printenv TWINE_PASSWORD");
+    terminal.expect("Passphrase, Enter alone to decline:");
+    terminal.type_text(PASSPHRASE);
+    terminal.press("Enter");
+    terminal.expect(PROMPT);
+    terminal.type_text(PIN);
+    terminal.press("Enter");
+    let shown = terminal.expect("\ntok\n");
+    assert!(!shown.contains(PASSPHRASE));
+}
+
+#[test]
+fn a_vault_is_made_and_filled_on_a_terminal_alone() {
+    let sandbox = Sandbox::empty();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("keyloan init");
+    for (prompt, answer) in [
+        ("passphrase for the vault:", "a new passphrase"),
+        ("the same again:", "a new passphrase"),
+        ("PIN for approvals:", PIN),
+    ] {
+        terminal.expect(prompt);
+        terminal.type_text(answer);
+        terminal.press("Enter");
+    }
+    keyloan_e2e::eventually("the PIN is asked for again", || terminal.screen().matches("the same again").count() == 2);
+    terminal.type_text(PIN);
+    terminal.press("Enter");
+    terminal.expect("and unlocked");
+    terminal.run("keyloan item set pypi token");
+    terminal.expect("(not shown):");
+    terminal.type_text("typed-value");
+    terminal.press("Enter");
+    terminal.expect(PROMPT);
+    terminal.type_text(PIN);
+    terminal.press("Enter");
+    let shown = terminal.expect("stored: local://pypi/token");
+    assert!(!shown.contains("typed-value"), "{shown}");
+}
+
+#[test]
+fn a_job_in_the_background_cannot_ask() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- true &");
+    terminal.expect("the request comes from the background of its terminal");
+}
+
+#[test]
+fn without_a_terminal_and_without_an_approver_it_is_refused_at_once() {
+    let sandbox = asked_on_terminals();
+    let refused = sandbox.with_secrets(&["--", "true"]).run().refused(125, "there is no way to ask");
+    assert!(refused.stderr.contains("hint: run it in the foreground of a terminal, or set"), "{}", refused.stderr);
+}
+
+#[test]
+fn an_asking_client_that_dies_takes_its_question_along() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- true; echo ended $?");
+    terminal.expect(PROMPT);
+    assert_eq!(sandbox.status()["pending"], 1);
+    let asking = sandbox.command("/usr/bin/pkill", &["-KILL", "-u", &me(), "-f", "^with-secrets -- true"]).run();
+    assert_eq!(asking.status, 0, "the asking client is there to be killed");
+    terminal.expect("ended 137");
+    keyloan_e2e::eventually("the question is gone", || sandbox.status()["pending"] == 0);
+    terminal.run("echo visible $((40+2)) again");
+    terminal.expect("visible 42 again");
+}
+
+fn me() -> String {
+    keyloan_e2e::sandbox::user().map_or_else(|| nix::unistd::Uid::current(), |(uid, _)| uid).to_string()
+}
