@@ -217,7 +217,7 @@ pub(crate) struct Run {
     #[arg(long, requires = "dry_run")]
     pub(crate) json: bool,
     /// The command and its arguments
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     #[arg(required_unless_present = "dry_run")]
     pub(crate) command: Vec<OsString>,
 }

@@ -62,6 +62,7 @@ fn run() -> anyhow::Result<()> {
     nix::unistd::chdir("/").context("cannot leave the working directory")?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     process::raise_descriptor_limit().context("cannot raise the limit on descriptors")?;
+    process::bear_file_size_limit().context("cannot ignore SIGXFSZ")?;
     let paths = Paths::discover()?;
     let config = Config::load(&paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -71,7 +72,7 @@ fn run() -> anyhow::Result<()> {
             return Ok(());
         };
         let state = Directory::open_or_create(&paths.state)?;
-        let broker = Rc::new(Broker::new(paths, config, Sink::open(&state)?));
+        let broker = Rc::new(Broker::new(paths, config, Sink::open(state)?));
         broker.started()?;
         serve(&listening, &broker).await
     })

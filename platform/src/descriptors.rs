@@ -38,7 +38,7 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
     Ok(sent)
 }
 
-/// Receives into `buffer`. Descriptors are close-on-exec; with more than [`MOST`] the message is an error.
+/// Receives into `buffer`. Descriptors are close-on-exec; with more than `MOST` the message is an error.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     #[cfg(target_os = "linux")]
     let mut control = cmsg_space!([RawFd; MOST], nix::libc::ucred);

@@ -223,6 +223,13 @@ impl Directory {
         Ok(File::from(descriptor))
     }
 
+    /// Whether an opened file is still the one of that name.
+    pub fn is_file_in_place(&self, name: &str, file: &File) -> bool {
+        let identity = |found: FileStat| (found.st_dev, found.st_ino);
+        let here = fstat(file).map(identity);
+        here.is_ok() && here == fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(identity)
+    }
+
     /// Whether something of that name is there, of whatever kind.
     pub fn holds(&self, name: &str) -> bool {
         fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()

@@ -27,6 +27,16 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a write beyond the limit on file sizes an error, as on a full disk, and no death by SIGXFSZ: any
+/// program of the user may set that limit (`prlimit`(2)).
+pub fn bear_file_size_limit() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    #[expect(unsafe_code, reason = "ignoring a signal runs no code of ours")]
+    // SAFETY: as the reason says.
+    unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) }?;
+    Ok(())
+}
+
 pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }

@@ -30,7 +30,9 @@ fn crates_use_what_the_table_allows_and_the_table_allows_what_they_use() {
         let manifest = fs::read_to_string(root().join(&name).join("Cargo.toml")).unwrap();
         let used: BTreeSet<String> = manifest
             .lines()
-            .filter_map(|line| line.strip_prefix("keyloan-")?.split(['.', ' ', '=']).next().map(str::to_owned))
+            .filter_map(|line| {
+                line.strip_prefix("keyloan-")?.split(['.', ' ', '=']).next().map(str::to_owned)
+            })
             .collect();
         assert_eq!(used, allowed, "{name}");
     }

@@ -48,7 +48,13 @@ fn the_daemon_depends_on_no_callers_environment_directory_or_umask() {
     sandbox.stop();
     let gone = sandbox.make_directory("work/gone");
     let line = "umask 0; rmdir ../gone; exec keyloan daemon start";
-    sandbox.command("/bin/sh", &["-c", line]).env("LD_PRELOAD", "").env("STRAY", "x").within(&gone).run().ok();
+    sandbox
+        .command("/bin/sh", &["-c", line])
+        .env("LD_PRELOAD", "")
+        .env("STRAY", "x")
+        .within(&gone)
+        .run()
+        .ok();
     let pid = sandbox.daemon().unwrap();
     let environment = std::fs::read(format!("/proc/{pid}/environ"));
     if let Ok(environment) = environment {
@@ -62,7 +68,9 @@ fn the_daemon_depends_on_no_callers_environment_directory_or_umask() {
     sandbox.unlock().ok();
     sandbox.set_approver(approver::ALLOW);
     sandbox.keyloan(&["item", "set", "a", "b"]).stdin("c").run().ok();
-    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions());
+    let mode = |path: &Path| {
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions())
+    };
     for file in std::fs::read_dir(sandbox.vault().join("items")).unwrap() {
         assert_eq!(mode(&file.unwrap().path()) & 0o777, 0o600);
     }

@@ -116,7 +116,8 @@ fn several_sets_are_merged_and_later_ones_win() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let vars = "# the staging set\nA=1\n\nB==two words\nLD_PRELOAD=/tmp/x.so\n";
     sandbox.keyloan(&["item", "set", "staging", "vars"]).stdin(vars).run().ok();
-    sandbox.write("work/.keyloan.toml", "[sets.deploy.env]\nB = { value = \"file\" }\nC = { value = \"c\" }\n");
+    sandbox
+        .write("work/.keyloan.toml", "[sets.deploy.env]\nB = { value = \"file\" }\nC = { value = \"c\" }\n");
     sandbox.keyloan(&["trust"]).run().ok();
     let show = ["--", "sh", "-c", "echo \"$A|$B|$C|$LD_PRELOAD\""];
     let run = |sets: &[&str]| {
@@ -198,7 +199,10 @@ fn the_question_says_what_to_whom_where_and_how_sure_that_is() {
     assert_eq!(line("lends").1, "verified");
     assert_eq!(line("to").1, "claimed");
     assert_eq!(line("command"), ("sh -c 'true #\\u{1b}[2J'".to_owned(), "claimed".to_owned()));
-    assert_eq!(line("warning"), ("the environment steers the command: HTTPS_PROXY".to_owned(), "seen".to_owned()));
+    assert_eq!(
+        line("warning"),
+        ("the environment steers the command: HTTPS_PROXY".to_owned(), "seen".to_owned())
+    );
     let directory = sandbox.path("work").display().to_string();
     assert_eq!(line("in"), (directory, "seen".to_owned()));
     let asked_by = line("asked by");

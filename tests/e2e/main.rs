@@ -1,6 +1,11 @@
 //! What keyloan is for, with real programs. One story a module.
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::panic, reason = "a test fails where it panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::panic,
+    reason = "a test fails where it panics"
+)]
 
 mod architecture;
 mod daemon;

@@ -67,7 +67,10 @@ impl Drop for Index {
 
 /// A package in `work`, built to a source distribution.
 fn package(sandbox: &Sandbox, tools: &Path) {
-    sandbox.write("work/setup.py", "from setuptools import setup\nsetup(name='lent', version='1.0', py_modules=['lent'])\n");
+    sandbox.write(
+        "work/setup.py",
+        "from setuptools import setup\nsetup(name='lent', version='1.0', py_modules=['lent'])\n",
+    );
     sandbox.write("work/lent.py", "answer = 42\n");
     sandbox.command(tools.join("bin/python"), &["setup.py", "-q", "sdist"]).run().ok();
 }
@@ -81,7 +84,16 @@ fn a_package_is_published_with_a_yes_and_only_with_one() {
     let index = Index::start(&sandbox, &tools);
     let url = format!("http://127.0.0.1:{}/", index.port);
     let twine = tools.join("bin/twine").display().to_string();
-    let upload = ["--", &twine, "upload", "--non-interactive", "--disable-progress-bar", "--repository-url", &url, "dist/lent-1.0.tar.gz"];
+    let upload = [
+        "--",
+        &twine,
+        "upload",
+        "--non-interactive",
+        "--disable-progress-bar",
+        "--repository-url",
+        &url,
+        "dist/lent-1.0.tar.gz",
+    ];
 
     let bare = sandbox.command(&twine, &upload[2..]).run();
     assert!(bare.status != 0 && index.published() == 0, "the index asks for a password: {}", bare.text());
@@ -116,7 +128,11 @@ fn found_nowhere(sandbox: &Sandbox) {
             if kind.is_dir() {
                 folders.push(entry.path());
             } else if kind.is_file() {
-                assert!(!holds(&std::fs::read(entry.path()).unwrap()), "it lies in {}", entry.path().display());
+                assert!(
+                    !holds(&std::fs::read(entry.path()).unwrap()),
+                    "it lies in {}",
+                    entry.path().display()
+                );
                 searched += 1;
             }
         }

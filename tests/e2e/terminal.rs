@@ -33,7 +33,9 @@ fn the_pin_on_the_requesters_terminal_allows() {
     assert!(!shown.contains(PIN), "the PIN is not echoed:\n{shown}");
     terminal.run("echo typing $((40+2)) is visible");
     terminal.expect("typing 42 is visible");
-    assert!(sandbox.events("decided").last().unwrap()["approver"].as_str().unwrap().starts_with("PIN on pts/"));
+    assert!(
+        sandbox.events("decided").last().unwrap()["approver"].as_str().unwrap().starts_with("PIN on pts/")
+    );
 }
 
 #[test]
@@ -59,7 +61,9 @@ fn wrong_pins_close_this_way_of_asking_for_a_time() {
     for wrong in 1..=3 {
         terminal.type_text("0000");
         terminal.press("Enter");
-        keyloan_e2e::eventually("the wrong PIN is written down", || sandbox.events("pin_failed").len() == wrong);
+        keyloan_e2e::eventually("the wrong PIN is written down", || {
+            sandbox.events("pin_failed").len() == wrong
+        });
     }
     terminal.expect("the PIN was wrong three times");
     terminal.run("with-secrets -- true; echo ended $?");
@@ -96,7 +100,9 @@ fn a_vault_is_made_and_filled_on_a_terminal_alone() {
         terminal.type_text(answer);
         terminal.press("Enter");
     }
-    keyloan_e2e::eventually("the PIN is asked for again", || terminal.screen().matches("the same again").count() == 2);
+    keyloan_e2e::eventually("the PIN is asked for again", || {
+        terminal.screen().matches("the same again").count() == 2
+    });
     terminal.type_text(PIN);
     terminal.press("Enter");
     terminal.expect("and unlocked");
@@ -123,7 +129,11 @@ fn a_job_in_the_background_cannot_ask() {
 fn without_a_terminal_and_without_an_approver_it_is_refused_at_once() {
     let sandbox = asked_on_terminals();
     let refused = sandbox.with_secrets(&["--", "true"]).run().refused(125, "there is no way to ask");
-    assert!(refused.stderr.contains("hint: run it in the foreground of a terminal, or set"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("hint: run it in the foreground of a terminal, or set"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
@@ -133,7 +143,8 @@ fn an_asking_client_that_dies_takes_its_question_along() {
     terminal.run("with-secrets -- true; echo ended $?");
     terminal.expect(PROMPT);
     assert_eq!(sandbox.status()["pending"], 1);
-    let asking = sandbox.command("/usr/bin/pkill", &["-KILL", "-u", &me(), "-f", "^with-secrets -- true"]).run();
+    let asking =
+        sandbox.command("/usr/bin/pkill", &["-KILL", "-u", &me(), "-f", "^with-secrets -- true"]).run();
     assert_eq!(asking.status, 0, "the asking client is there to be killed");
     terminal.expect("ended 137");
     keyloan_e2e::eventually("the question is gone", || sandbox.status()["pending"] == 0);

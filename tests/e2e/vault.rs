@@ -7,7 +7,8 @@ fn values_of_one_byte_to_a_megabyte_in_any_bytes_come_back() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut megabyte = Vec::new();
     while megabyte.len() < 1024 * 1024 {
-        megabyte.extend_from_slice(&(megabyte.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        megabyte
+            .extend_from_slice(&(megabyte.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
     }
     let values: [&[u8]; 5] = [b"x", b"\0", b"two\nlines\n", "gr\u{fc}n \u{1f511}".as_bytes(), &megabyte];
     for (number, value) in values.iter().enumerate() {
@@ -15,7 +16,8 @@ fn values_of_one_byte_to_a_megabyte_in_any_bytes_come_back() {
         sandbox.keyloan(&["item", "set", &item, "value"]).stdin(value).run().ok();
         assert!(sandbox.keyloan(&["item", "get", &item, "value"]).run().ok().stdout == *value, "{item}");
     }
-    let too_long = sandbox.keyloan(&["item", "set", "x", "value"]).stdin([&megabyte[..], b"x"].concat()).run();
+    let too_long =
+        sandbox.keyloan(&["item", "set", "x", "value"]).stdin([&megabyte[..], b"x"].concat()).run();
     too_long.refused(2, "at most 1 MiB");
     sandbox.keyloan(&["item", "set", "x", "value"]).run().refused(2, "standard input is empty");
 }
@@ -27,7 +29,10 @@ fn items_are_listed_shown_renamed_and_removed() {
     sandbox.keyloan(&["item", "set", "--public", "pypi", "user"]).stdin("__token__").run().ok();
     assert_eq!(sandbox.keyloan(&["item", "list"]).run().ok().text(), "pypi  (token, user)\n");
     let shown = sandbox.keyloan(&["item", "show", "pypi"]).run().ok().text();
-    assert!(shown.contains("local://pypi/token  3 bytes, secret") && shown.contains("local://pypi/user  = __token__"));
+    assert!(
+        shown.contains("local://pypi/token  3 bytes, secret")
+            && shown.contains("local://pypi/user  = __token__")
+    );
     sandbox.keyloan(&["item", "mv", "pypi", "pypi-coverage"]).run().ok();
     sandbox.keyloan(&["item", "get", "pypi", "token"]).run().refused(1, "there is no item 'pypi'");
     assert_eq!(sandbox.keyloan(&["item", "get", "pypi-coverage", "token"]).run().ok().text(), "tok");
@@ -35,8 +40,11 @@ fn items_are_listed_shown_renamed_and_removed() {
     sandbox.keyloan(&["item", "get", "pypi-coverage", "token"]).run().refused(1, "there is no field 'token");
     sandbox.keyloan(&["item", "rm", "pypi-coverage"]).run().ok();
     assert_eq!(sandbox.keyloan(&["item", "list"]).run().ok().text(), "");
-    let actions: Vec<String> =
-        sandbox.events("item_changed").iter().map(|event| event["action"].as_str().unwrap().to_owned()).collect();
+    let actions: Vec<String> = sandbox
+        .events("item_changed")
+        .iter()
+        .map(|event| event["action"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(actions, ["stored", "stored", "renamed", "removed", "removed"]);
 }
 
@@ -117,7 +125,10 @@ fn the_policy_is_changed_by_who_knows_the_passphrase_and_whole_or_not_at_all() {
 fn a_denied_kind_is_denied_whoever_asks() {
     let sandbox = Sandbox::with_token(b"tok");
     sandbox.policy("item.read=deny");
-    sandbox.keyloan(&["item", "get", "pypi", "token"]).run().refused(5, "the policy forbids it (item.read=deny)");
+    sandbox
+        .keyloan(&["item", "get", "pypi", "token"])
+        .run()
+        .refused(5, "the policy forbids it (item.read=deny)");
     assert_eq!(sandbox.events("decided").last().unwrap()["decision"], "denied");
 }
 

@@ -12,7 +12,7 @@ pub fn bin() -> &'static Path {
     BIN.get_or_init(|| {
         let built = std::env::var_os("KEYLOAN_BIN_DIR").map_or_else(build, PathBuf::from);
         let place = std::env::temp_dir().join(format!("keyloan-bin-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&place);
+        remove_left_behind();
         fs::create_dir(&place).unwrap();
         for name in ["keyloan", "keyloand"] {
             let from = built.join(name);
@@ -22,6 +22,17 @@ pub fn bin() -> &'static Path {
         fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
         place
     })
+}
+
+/// Removes the copies of test processes that have ended.
+fn remove_left_behind() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix("keyloan-bin-"));
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Without `cargo xtask test` the programs are built once, here.
@@ -36,7 +47,7 @@ fn build() -> PathBuf {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         Some(PathBuf::from(message.get("executable")?.as_str()?))
     });
-    programs.last().unwrap().parent().unwrap().to_owned()
+    programs.collect::<Vec<_>>().pop().unwrap().parent().unwrap().to_owned()
 }
 
 /// The path of a program that a test needs. One that is missing fails the test, it does not skip it.

@@ -42,6 +42,11 @@ impl Output {
 
     /// Fails the test unless the command succeeded.
     #[track_caller]
+    #[allow(
+        clippy::must_use_candidate,
+        clippy::return_self_not_must_use,
+        reason = "an assertion; its value is a bonus"
+    )]
     pub fn ok(self) -> Self {
         assert!(self.status == 0, "status {}: {}{}", self.status, self.text(), self.stderr);
         self
@@ -49,6 +54,11 @@ impl Output {
 
     /// Fails the test unless the command failed with this status and said this.
     #[track_caller]
+    #[allow(
+        clippy::must_use_candidate,
+        clippy::return_self_not_must_use,
+        reason = "an assertion; its value is a bonus"
+    )]
     pub fn refused(self, status: i32, said: &str) -> Self {
         assert_eq!(self.status, status, "{}{}", self.text(), self.stderr);
         assert!(self.stderr.contains(said), "'{said}' is not in: {}", self.stderr);
@@ -119,6 +129,15 @@ impl Sandbox {
         sandbox.keyloan(&["item", "set", "pypi", "token"]).stdin(value).run().ok();
         sandbox.write("work/.keyloan.toml", TOKEN_MANIFEST);
         sandbox.keyloan(&["trust"]).run().ok();
+        sandbox
+    }
+
+    /// Another sandbox with the same content; its daemon must not run.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let sandbox = Self::empty();
+        fs::remove_dir_all(&sandbox.root).unwrap();
+        copy_tree(&self.root, &sandbox.root);
         sandbox
     }
 
@@ -259,7 +278,8 @@ impl Drop for Sandbox {
         let _ = self.keyloan(&["daemon", "stop"]).run();
         for started in pids {
             let Some(pid) = started["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) else { continue };
-            let is_ours = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keyloand\n");
+            let is_ours =
+                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keyloand\n");
             let deadline = std::time::Instant::now() + Duration::from_secs(2);
             while is_ours && Path::new(&format!("/proc/{pid}")).exists() {
                 if std::time::Instant::now() > deadline {
@@ -303,6 +323,11 @@ impl Run {
     pub fn within(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
         self
+    }
+
+    /// For a test that sets the standard streams itself.
+    pub fn into_command(self) -> Command {
+        self.command
     }
 
     /// Starts it with pipes.

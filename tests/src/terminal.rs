@@ -14,7 +14,17 @@ impl<'a> Terminal<'a> {
         let socket = sandbox.path("run/tmux").display().to_string();
         let terminal = Self { sandbox, socket };
         terminal
-            .tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "50", "env PS1='ready> ' bash --norc -i"])
+            .tmux(&[
+                "-f",
+                "/dev/null",
+                "new-session",
+                "-d",
+                "-x",
+                "150",
+                "-y",
+                "50",
+                "env PS1='ready> ' bash --norc -i",
+            ])
             .ok();
         terminal.expect("ready>");
         terminal

@@ -29,6 +29,8 @@ pub(crate) enum LogError {
     Broken(PathBuf),
     #[error("{}: its last record is none of keyloan's", .0.display())]
     Foreign(PathBuf),
+    #[error("{}: it was removed or replaced while in use; begin anew with: keyloan daemon stop", .0.display())]
+    Replaced(PathBuf),
 }
 
 /// When a record must be on disk.
@@ -41,6 +43,7 @@ pub(crate) enum Durable {
 }
 
 pub(crate) struct Sink {
+    directory: Directory,
     file: File,
     path: PathBuf,
     sequence: u64,
@@ -77,13 +80,14 @@ pub(crate) struct Head {
 }
 
 impl Sink {
-    pub(crate) fn open(directory: &Directory) -> Result<Self, LogError> {
+    pub(crate) fn open(directory: Directory) -> Result<Self, LogError> {
         let path = directory.path().join(NAME);
         let mut file = directory.append(NAME)?;
         let failed = |cause| LogError::Write { path: path.clone(), cause };
         let whole = file.seek(SeekFrom::End(0)).map_err(failed)?;
         let (length, last) = last_record(&mut file, whole).map_err(failed)?;
         let mut sink = Self {
+            directory,
             file,
             sequence: 0,
             chain: [0; 32],
@@ -127,7 +131,7 @@ impl Sink {
     }
 
     pub(crate) fn works(&self) -> bool {
-        !self.broken
+        !self.broken && self.check_place().is_ok()
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -180,6 +184,7 @@ impl Sink {
         if self.broken {
             return Err(LogError::Broken(self.path.clone()));
         }
+        self.check_place()?;
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let time = clock::now();
         let (mut bytes, mut chain, mut sequence) = (Vec::with_capacity(1024), self.chain, self.sequence);
@@ -218,8 +223,18 @@ impl Sink {
         std::mem::take(&mut self.unsynced).then(|| self.file.try_clone().ok()).flatten()
     }
 
+    /// Whoever replaces the file takes the log away without touching a record of it.
+    fn check_place(&self) -> Result<(), LogError> {
+        if self.directory.is_file_in_place(NAME, &self.file) {
+            Ok(())
+        } else {
+            Err(LogError::Replaced(self.path.clone()))
+        }
+    }
+
     /// Another descriptor of the log and the news of its length.
     pub(crate) fn reader(&self) -> Result<(Reader, watch::Receiver<u64>), LogError> {
+        self.check_place()?;
         let failed = |cause| LogError::Write { path: self.path.clone(), cause };
         let file = self.file.try_clone().map_err(failed)?;
         Ok((Reader { file, at: 0, path: self.path.clone() }, self.written.subscribe()))

@@ -106,8 +106,12 @@ mod tests {
         (path, directory)
     }
 
+    fn again(directory: &Directory) -> Directory {
+        Directory::open(directory.path()).unwrap()
+    }
+
     fn written(directory: &Directory) -> Sink {
-        let mut sink = Sink::open(directory).unwrap();
+        let mut sink = Sink::open(again(directory)).unwrap();
         sink.append(&Event::VaultCreated, Durable::Now, None).unwrap();
         sink.set_counter(3);
         sink.adopt(KEY).unwrap();
@@ -119,7 +123,7 @@ mod tests {
     }
 
     fn findings(directory: &Directory, anchor: Option<&Anchor>) -> Vec<String> {
-        let sink = Sink::open(directory).unwrap();
+        let sink = Sink::open(again(directory)).unwrap();
         verify(sink.reader().unwrap().0, sink.length(), Some(KEY), anchor).unwrap().findings
     }
 
@@ -143,7 +147,7 @@ mod tests {
         let sink = written(&directory);
         let anchor = Anchor { sequence: sink.sequence(), chain: sink.chain() };
         drop(sink);
-        let mut sink = Sink::open(&directory).unwrap();
+        let mut sink = Sink::open(again(&directory)).unwrap();
         assert_eq!((sink.sequence(), sink.remembered()), (7, 3));
         sink.append(&Event::DaemonStopped, Durable::Now, None).unwrap();
         assert_eq!(findings(&directory, Some(&anchor)), [""; 0]);

@@ -20,7 +20,7 @@ fn no_item(item: &ItemName) -> Refusal {
 }
 
 fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
-    Refusal::NotFound { what: "field", name: format!("{field} in item {item}") }
+    Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
 
 impl Broker {

@@ -77,7 +77,7 @@ impl Broker {
         }
         let directory = Directory::open(&self.paths.state).map_err(local::VaultError::from)?;
         let aside = Sink::put_aside(&directory, &clock::now())?;
-        *self.log.borrow_mut() = Sink::open(&directory)?;
+        *self.log.borrow_mut() = Sink::open(directory)?;
         Ok(Some(format!("the log of an earlier vault was put aside as {aside}")))
     }
 

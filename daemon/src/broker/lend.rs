@@ -172,7 +172,7 @@ impl Broker {
                 }),
                 _ => value,
             };
-            let gone = || Refusal::NotFound { what: "field", name: field.to_owned() };
+            let gone = || Refusal::NoField { item: item.to_owned(), field: field.to_owned() };
             values.push(environment_value(planned.name.as_str(), value.ok_or_else(gone)?)?);
         }
         Ok(values)

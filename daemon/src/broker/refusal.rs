@@ -25,6 +25,8 @@ pub(crate) enum Refusal {
     WrongPassphrase,
     #[error("there is no {what} '{name}'")]
     NotFound { what: &'static str, name: String },
+    #[error("there is no field '{field}' in item '{item}'")]
+    NoField { item: String, field: String },
     #[error("there is an item '{0}' already")]
     Exists(String),
     #[error(transparent)]
@@ -79,7 +81,9 @@ impl Refusal {
             }
             Self::No(_) => ErrorKind::Declined,
             Self::WrongPassphrase => ErrorKind::WrongSecret,
-            Self::Absent | Self::NotFound { .. } | Self::Plan(PlanError::Nothing) => ErrorKind::NotFound,
+            Self::Absent | Self::NotFound { .. } | Self::NoField { .. } | Self::Plan(PlanError::Nothing) => {
+                ErrorKind::NotFound
+            }
             Self::Plan(PlanError::Faults(_))
             | Self::Exists(_)
             | Self::Identity(_)

@@ -89,7 +89,7 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
     lines
 }
 
-/// Reads back what [`print`] wrote.
+/// Reads back what [`print()`] wrote.
 pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
     let mut policy = Policy { lock_idle: LOCK_IDLE, ..Policy::default() };
     let mut program = None;

@@ -1,0 +1,104 @@
+//! `.keyloan.toml` and what it refers to.
+
+use keyloan_e2e::{Sandbox, approver};
+
+fn refused(sandbox: &Sandbox, text: &str) -> String {
+    sandbox.write("work/.keyloan.toml", text);
+    sandbox.keyloan(&["trust"]).run().refused(2, ".keyloan.toml cannot be used").stderr
+}
+
+#[test]
+fn faults_are_told_by_line_and_column_all_at_once_and_no_value_is_repeated() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    for (text, said) in [
+        ("[env\n", vec!["line 1, column 5: not TOML"]),
+        ("[env]\nA = \"x\"\nA = \"y\"\n", vec!["line 3, column 1: not TOML: duplicate key"]),
+        ("[evn]\n", vec!["line 1, column 2: unknown key 'evn'; 'env'?"]),
+        ("[sets.a.evn]\n", vec!["unknown key 'evn'; 'env'?"]),
+        ("env = 1\n", vec!["line 1, column 7: env must be a table"]),
+        (
+            "[env]\n\"A-B\" = \"local://a/b\"\n1C = \"local://a/b\"\n",
+            vec!["line 2, column 1", "line 3, column 1"],
+        ),
+        (
+            "[env]\nA = \"hunter2\"\nB = { vaule = \"hunter2\" }\n",
+            vec!["line 2, column 5", "'vaule'; 'value'?"],
+        ),
+        ("[env]\nA = { value = \"a\\u0000b\" }\n", vec!["no environment can carry a NUL"]),
+        ("[files]\nA = \"local://a/b\"\n", vec!["lends variables only"]),
+    ] {
+        let told = refused(&sandbox, text);
+        for part in said {
+            assert!(told.contains(part), "'{part}' is not in:\n{told}");
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+    }
+    sandbox.write("work/.keyloan.toml", vec![b'#'; 65 * 1024]);
+    sandbox.keyloan(&["trust"]).run().refused(2, "longer than 64 KiB");
+    sandbox.write("work/.keyloan.toml", b"# \xff\n");
+    sandbox.keyloan(&["trust"]).run().refused(2, "not UTF-8");
+    assert!(sandbox.events("trust_changed").is_empty());
+}
+
+#[test]
+fn references_that_lead_nowhere_are_all_told_at_once() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let text = "[env]\nA = \"bw://a/b\"\nB = \"local://nowhere/b\"\nC = \"local://pypi/tokne\"\nD = \"local://pypi/token\"\n";
+    sandbox.write("work/.keyloan.toml", text);
+    sandbox.keyloan(&["trust"]).run().ok();
+    let refused =
+        sandbox.with_secrets(&["--", "true"]).run().refused(125, "not everything that is asked for");
+    for part in [
+        "A: bw://a/b: there is no vault 'bw' (there is: local)",
+        "B: local://nowhere/b: there is no item 'nowhere'",
+        "C: local://pypi/tokne: the item has no such field (it has: token)",
+    ] {
+        assert!(refused.stderr.contains(part), "'{part}' is not in:\n{}", refused.stderr);
+    }
+    assert!(sandbox.events("requested").iter().all(|event| event["names"][0] != "A"), "nobody is asked");
+}
+
+#[test]
+fn a_vars_field_that_cannot_be_lent_says_which_line() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    for (vars, said) in [
+        ("A=1\nhunter2\n", "line 2: there is no '='"),
+        ("A=1\nA=2\n", "line 2: A is set twice"),
+        ("a-b=hunter2\n", "line 1: a variable's name must be"),
+        ("A=x\0y\n", "line 1: A holds a NUL"),
+    ] {
+        sandbox.keyloan(&["item", "set", "set", "vars"]).stdin(vars).run().ok();
+        let refused = sandbox.with_secrets(&["-s", "set", "--", "true"]).run().refused(125, said);
+        assert!(!refused.stderr.contains("hunter2"));
+    }
+}
+
+#[test]
+fn values_that_no_environment_can_carry_are_refused_by_name() {
+    let sandbox = Sandbox::with_token(b"a\0b");
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "not everything that is asked for can be lent");
+    let failed = sandbox.events("failed");
+    assert!(failed[0]["cause"].as_str().is_some());
+    let big = vec![b'x'; 128 * 1024];
+    sandbox.keyloan(&["item", "set", "pypi", "token"]).stdin(&big).run().ok();
+    sandbox
+        .with_secrets(&["--", "true"])
+        .run()
+        .refused(125, "the system passes at most 131056 in one variable");
+    let most = vec![b'x'; 131_056];
+    sandbox.keyloan(&["item", "set", "pypi", "token"]).stdin(&most).run().ok();
+    let lent = sandbox.with_secrets(&["--", "sh", "-c", "printf %s \"$TWINE_PASSWORD\" | wc -c"]).run().ok();
+    assert_eq!(lent.text(), "131056\n");
+}
+
+#[test]
+fn a_link_in_place_of_the_file_is_refused() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let real = sandbox.path("work/.keyloan.toml");
+    let aside = sandbox.path("work/aside.toml");
+    std::fs::rename(&real, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &real).unwrap();
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "it is a symbolic link");
+    sandbox.keyloan(&["trust"]).run().refused(2, "it is a symbolic link");
+    sandbox.keyloan(&["trust", aside.to_str().unwrap()]).run().refused(2, "only a file named .keyloan.toml");
+}

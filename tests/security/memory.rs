@@ -1,0 +1,116 @@
+//! Rows 1, 4 and 5: the daemon's memory.
+
+use crate::attack;
+use keyloan_e2e::Sandbox;
+use keyloan_e2e::programs::needed;
+use std::process::{Child, Command};
+
+/// Finds a marked secret in another process, by every way Linux offers. Prints the ways that worked.
+const READER: &str = r#"
+import ctypes, os, sys
+pid, secret = int(sys.argv[1]), sys.argv[2].encode()
+libc = ctypes.CDLL(None, use_errno=True)
+def scan():
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
+        for line in maps:
+            span, mode = line.split()[:2]
+            if not mode.startswith("rw"): continue
+            start, end = (int(x, 16) for x in span.split("-"))
+            try:
+                mem.seek(start)
+                if secret in mem.read(end - start): return True
+            except (OSError, ValueError, OverflowError): pass
+    return False
+def ptrace():
+    worked = libc.ptrace(16, pid, 0, 0) == 0
+    if worked: os.waitpid(pid, 0); libc.ptrace(17, pid, 0, 0)
+    return worked
+def pidfd():
+    fd = libc.syscall(434, pid, 0)
+    return libc.syscall(438, fd, 0, 0) >= 0
+ways = {"mem": scan, "environ": lambda: len(open(f"/proc/{pid}/environ").read()) >= 0,
+        "fd": lambda: len(os.listdir(f"/proc/{pid}/fd")) > 0, "ptrace": ptrace, "pidfd_getfd": pidfd}
+for name, way in ways.items():
+    try:
+        if way(): print(name)
+    except OSError: pass
+"#;
+
+const SECRET: &str = "a-passphrase-in-memory-5c81";
+
+fn ways(sandbox: &Sandbox, pid: u32) -> Vec<String> {
+    let read = attack(sandbox, READER, &[&pid.to_string(), SECRET]).ok();
+    read.text().lines().map(str::to_owned).collect()
+}
+
+/// A process of the same user that keeps a secret as most programs do.
+fn victim(sandbox: &Sandbox) -> Child {
+    let program =
+        "import sys\nsecret='a-passphrase-'+'in-memory-5c81'\nprint('ready', flush=True)\nsys.stdin.read()";
+    let mut child = sandbox.command(needed("python3"), &["-c", program]).start();
+    let mut line = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
+    child
+}
+
+#[test]
+fn another_program_of_the_user_reads_nothing_of_the_daemon() {
+    let sandbox = Sandbox::with_token(SECRET.as_bytes());
+    let mut undefended = victim(&sandbox);
+    assert_eq!(ways(&sandbox, undefended.id()), ["mem", "environ", "fd", "ptrace", "pidfd_getfd"]);
+    undefended.kill().unwrap();
+    undefended.wait().unwrap();
+    let daemon = u32::try_from(sandbox.daemon().unwrap()).unwrap();
+    assert_eq!(ways(&sandbox, daemon), [""; 0]);
+    // Not from a user namespace of the attacker's own either.
+    let arguments = ["-Ur", "python3", "-c", READER, &daemon.to_string(), SECRET];
+    let inside = sandbox.command(needed("unshare"), &arguments).run().ok();
+    assert_eq!(inside.text(), "");
+}
+
+#[test]
+fn the_daemon_leaves_no_core() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let flags = |pid: u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("CoreDumping:").map(str::trim).map(str::to_owned))
+            .unwrap()
+    };
+    let daemon = u32::try_from(sandbox.daemon().unwrap()).unwrap();
+    assert_eq!(flags(daemon), "0");
+    // The kernel gives /proc/PID of an undumpable process to root: that is what refuses a dump.
+    let owner = |pid: u32| {
+        std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("/proc/{pid}/mem")).unwrap())
+    };
+    let mut undefended = victim(&sandbox);
+    let user = keyloan_e2e::sandbox::user()
+        .map_or_else(|| nix::unistd::Uid::current().as_raw(), |(uid, _)| uid.as_raw());
+    assert_eq!((owner(undefended.id()), owner(daemon)), (user, 0));
+    undefended.kill().unwrap();
+    undefended.wait().unwrap();
+}
+
+#[test]
+fn keys_lie_in_pages_that_even_root_cannot_read_and_values_nowhere_after_use() {
+    let sandbox = Sandbox::with_token(SECRET.as_bytes());
+    sandbox.with_secrets(&["--", "true"]).run().ok();
+    assert_eq!(sandbox.status()["key_memory"], "memfd_secret", "this kernel has memfd_secret");
+    if keyloan_e2e::sandbox::user().is_none() {
+        // Only root can look into an undumpable process, and so only root can show that nothing is there.
+        return assert_eq!(ways(&sandbox, u32::try_from(sandbox.daemon().unwrap()).unwrap()), [""; 0]);
+    }
+    let look = |pid: u32| {
+        let out =
+            Command::new(needed("python3")).args(["-c", READER, &pid.to_string(), SECRET]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let mut undefended = victim(&sandbox);
+    assert!(look(undefended.id()).contains("mem\n"), "root finds the secret of an undefended process");
+    undefended.kill().unwrap();
+    undefended.wait().unwrap();
+    let found = look(u32::try_from(sandbox.daemon().unwrap()).unwrap());
+    assert!(found.contains("environ\n"), "root can look into the daemon");
+    assert!(!found.contains("mem\n"), "a lent value is still in the daemon's memory");
+}

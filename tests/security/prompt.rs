@@ -1,0 +1,201 @@
+//! Rows 11 to 16c: the prompt.
+
+use crate::attack;
+use keyloan_e2e::programs::needed;
+use keyloan_e2e::terminal::Terminal;
+use keyloan_e2e::{Sandbox, approver, wire};
+
+const PROMPT: &str = "PIN to allow, Enter alone to decline:";
+
+fn asked_on_terminals() -> Sandbox {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.policy("approver.command=");
+    sandbox
+}
+
+#[test]
+fn keys_pushed_into_the_terminal_do_not_approve() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    // The undefended victim: a prompt that takes y or Enter.
+    for key in ["y", ""] {
+        terminal.run("read -p 'allow? [Y/n] ' a; [ \"$a\" != n ] && echo approved-$((40+2))");
+        terminal.expect("allow? [Y/n]");
+        terminal.tmux(&["send-keys", key, "Enter"]).ok();
+        terminal.expect("approved-42");
+    }
+    for keys in [vec!["y", "Enter"], vec!["Enter"], vec!["Y", "E", "S", "Enter", "Enter"]] {
+        terminal.run("with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
+        terminal.expect(PROMPT);
+        let mut all = vec!["send-keys"];
+        all.extend(&keys);
+        terminal.tmux(&all).ok();
+        keyloan_e2e::eventually("it is declined", || {
+            // After a wrong PIN the question stands; Enter alone ends it.
+            terminal.press("Enter");
+            terminal.screen().contains("ended 125")
+        });
+    }
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn what_is_typed_before_the_question_is_no_answer_to_it() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    // The undefended victim: typed ahead, read as the answer.
+    terminal.run("sleep 0.5; read -p 'PIN: ' a; echo \"got <$a>\"");
+    terminal.type_text("4711");
+    terminal.press("Enter");
+    terminal.expect("got <4711>");
+    terminal.run("sleep 0.5; with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
+    terminal.type_text("4711");
+    terminal.press("Enter");
+    terminal.expect(PROMPT);
+    terminal.press("Enter");
+    terminal.expect("ended 125");
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn a_requester_cannot_approve_enrol_or_set_an_approver_over_the_socket() {
+    let sandbox = asked_on_terminals();
+    for body in
+        [r#""approve""#, r#"{"approve":{"request":1}}"#, r#"{"decide":{"request":1,"decision":"allow"}}"#]
+    {
+        let answer =
+            wire::exchange(&sandbox, &wire::frame(&format!(r#"{{"version":1,"body":{body}}}"#), b""));
+        assert!(String::from_utf8_lossy(&answer).contains("unknown request"), "{body}");
+    }
+    let evil = sandbox.write_program("work/evil", approver::ALLOW).display().to_string();
+    let setting = format!("approver.command={evil}");
+    sandbox
+        .keyed("guess", &["policy", "set", &setting, "--passphrase-fd", "3"])
+        .run()
+        .refused(6, "not the right one");
+    sandbox.keyloan(&["policy", "set", &setting]).run().refused(6, "there is no way to ask");
+    sandbox
+        .keyloan(&["item", "set", "pypi", "token"])
+        .stdin("evil")
+        .run()
+        .refused(6, "there is no way to ask");
+}
+
+#[test]
+fn a_requester_that_names_its_own_terminal_or_display_changes_nothing() {
+    let sandbox = asked_on_terminals();
+    let own = sandbox.write_program("work/askpass", "#!/bin/sh\nexit 0\n").display().to_string();
+    // The undefended victim: a program that believes SSH_ASKPASS of whoever asks.
+    let naive =
+        sandbox.command("/bin/sh", &["-c", "\"$SSH_ASKPASS\" && echo approved"]).env("SSH_ASKPASS", &own);
+    assert_eq!(naive.run().text(), "approved\n");
+    let run = sandbox.with_secrets(&["--", "true"]);
+    let run = run
+        .env("SSH_ASKPASS", &own)
+        .env("SSH_TTY", "/dev/pts/0")
+        .env("DISPLAY", ":9")
+        .env("GPG_TTY", "/dev/pts/0");
+    run.run().refused(125, "there is no way to ask");
+}
+
+#[test]
+fn an_approver_program_that_was_changed_is_not_run() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let path = sandbox.set_approver(approver::DENY);
+    std::fs::write(&path, approver::ALLOW).unwrap();
+    // By path, the changed program would run and say yes.
+    let by_path = sandbox.command(&path, &[""; 0]).run().ok();
+    assert!(by_path.text().contains("allow"));
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "it was changed after it was set");
+}
+
+#[test]
+fn an_approver_that_fails_hangs_or_babbles_is_no_yes() {
+    let sandbox = Sandbox::with_token(b"tok");
+    for (text, said) in [
+        (approver::CRASH, "it ended without success"),
+        (approver::GARBAGE, "its answer is not"),
+        ("#!/bin/sh\nyes '{\"decision\":\"allow\"}' | head -c 10000000\n", "the approver program"),
+        ("#!/bin/sh\necho '{\"decision\":\"allow\"} and more'\n", "its answer is not"),
+        ("#!/bin/sh\nexit 0\n", "its answer is not"),
+    ] {
+        sandbox.set_approver(text);
+        sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).run().refused(125, said);
+    }
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.set_approver(approver::HANG);
+    let started = std::time::Instant::now();
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "nobody answered within 60 seconds");
+    assert!(started.elapsed().as_secs() >= 59);
+    let left = sandbox.command(needed("pgrep"), &["-f", "^sleep 1000$"]).run();
+    assert_eq!(left.text(), "", "the approver's processes are gone");
+}
+
+#[test]
+fn an_approver_finds_an_empty_environment() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let seen = sandbox.path("work/seen").display().to_string();
+    sandbox.set_approver(&format!(
+        "#!/bin/sh\ncat /proc/$$/environ >{seen}\npwd >>{seen}\necho '{{\"decision\":\"allow\"}}'\n"
+    ));
+    sandbox.with_secrets(&["--", "true"]).env("LD_PRELOAD", "").env("EVIL", "x").run().ok();
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "/\n");
+}
+
+#[test]
+fn an_answer_cannot_be_written_into_the_approvers_output() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let writer = "import os,sys\n\
+        with open(f'/proc/{sys.argv[1]}/fd/1','w') as out: out.write('{\"decision\":\"allow\"}')\nprint('written')";
+    // The undefended victim answers over a pipe.
+    let victim = "sh -c 'echo $$ >victim; exec sleep 2' | cat >heard";
+    let piped = sandbox.command("/bin/sh", &["-c", victim]).start();
+    let victim = sandbox.path("work/victim");
+    keyloan_e2e::eventually("the victim runs", || {
+        std::fs::read_to_string(&victim).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    let written = attack(&sandbox, writer, &[std::fs::read_to_string(&victim).unwrap().trim()]);
+    assert_eq!(written.text(), "written\n", "{}", written.stderr);
+    keyloan_e2e::sandbox::finished(piped).ok();
+    let heard = std::fs::read_to_string(sandbox.path("work/heard")).unwrap();
+    assert_eq!(heard, "{\"decision\":\"allow\"}");
+    let pid_file = sandbox.path("work/pid");
+    sandbox.set_approver(&format!("#!/bin/sh\necho $$ >{}\nexec sleep 20\n", pid_file.display()));
+    let asking = sandbox.with_secrets(&["--", "true"]).start();
+    keyloan_e2e::eventually("the approver runs", || {
+        std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    let pid = std::fs::read_to_string(&pid_file).unwrap().trim().to_owned();
+    let written = attack(&sandbox, writer, &[&pid]);
+    assert!(written.stderr.contains("No such device or address"), "{}{}", written.text(), written.stderr);
+    sandbox.command("/bin/kill", &[&pid]).run().ok();
+    keyloan_e2e::sandbox::finished(asking).refused(125, "it ended without success");
+}
+
+#[test]
+fn a_flood_of_requests_leaves_one_question_and_a_bounded_queue() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let asked = sandbox.path("work/asked").display().to_string();
+    sandbox.set_approver(&format!("#!/bin/sh\necho x >>{asked}\nexec sleep 1000\n"));
+    let mut flood: Vec<_> = (0..40).map(|_| sandbox.with_secrets(&["--", "true"]).start()).collect();
+    let refused = || {
+        sandbox
+            .events("decided")
+            .iter()
+            .filter(|event| event["approver"] == "too many questions are waiting already")
+            .count()
+    };
+    keyloan_e2e::eventually("most are refused at once", || refused() == 23);
+    assert_eq!(sandbox.status()["pending"], 17);
+    assert_eq!(std::fs::read_to_string(&asked).unwrap(), "x\n", "one question at a time");
+    for client in &mut flood {
+        let _ = client.kill();
+        client.wait().unwrap();
+    }
+    keyloan_e2e::eventually("their questions go with them", || sandbox.status()["pending"] == 0);
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask install`: the release programs and links into `DIR/bin`.
+
+use crate::process::quoted;
+use crate::{Failure, release};
+use anyhow::Context;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
+    let prefix = match arguments {
+        [] => default_prefix()?,
+        ["--prefix", directory] if !directory.is_empty() => PathBuf::from(directory),
+        [one] if one.strip_prefix("--prefix=").is_some_and(|directory| !directory.is_empty()) => {
+            PathBuf::from(&one["--prefix=".len()..])
+        }
+        _ => return Err(Failure::Usage("`install` takes `--prefix DIR` and nothing else".to_owned())),
+    };
+    // A relative prefix means this directory, not one that a later shell happens to be in.
+    let directory = std::path::absolute(prefix.join("bin"))?;
+    let programs = release::build()?;
+    release::put(&programs.path("keyloan"), &programs.path("keyloand"), &directory)?;
+    for program in release::PROGRAMS {
+        println!("installed {}", directory.join(program).display());
+    }
+    for link in release::LINKS {
+        println!("installed {} -> keyloan", directory.join(link).display());
+    }
+    println!(
+        "a daemon that is running goes on as it was; `keyloan daemon stop` lets the next command start the new one"
+    );
+    if !on_path(&directory) {
+        println!("{} is not in PATH; the line for your shell's start-up file:", directory.display());
+        println!("    {}", start_up_line(&directory, std::env::var_os("SHELL").as_deref()));
+    }
+    Ok(())
+}
+
+fn default_prefix() -> anyhow::Result<PathBuf> {
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    Ok(home.context("there is no home directory: say where to with --prefix DIR")?.join(".local"))
+}
+
+fn on_path(directory: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|part| real(&part) == real(directory)))
+}
+
+fn start_up_line(directory: &Path, shell: Option<&OsStr>) -> String {
+    let directory = quoted(directory.as_os_str());
+    if shell.map(Path::new).and_then(Path::file_name) == Some(OsStr::new("fish")) {
+        format!("fish_add_path {directory}")
+    } else {
+        format!("export PATH={directory}:\"$PATH\"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_up_line_survives_a_hostile_directory_name() {
+        let odd = Path::new("/srv/it's $(here)/bin");
+        assert_eq!(
+            start_up_line(odd, Some(OsStr::new("/bin/bash"))),
+            r#"export PATH='/srv/it'\''s $(here)/bin':"$PATH""#
+        );
+        let plain = Path::new("/opt/keyloan/bin");
+        assert_eq!(start_up_line(plain, None), "export PATH=/opt/keyloan/bin:\"$PATH\"");
+        assert_eq!(start_up_line(plain, Some(OsStr::new("/usr/bin/fish"))), "fish_add_path /opt/keyloan/bin");
+    }
+}

@@ -1,0 +1,150 @@
+//! What the tests and the checks need beside Rust, a C compiler and the programs of a base system: the
+//! one list, with the reason of each. A missing program is a failure, never a skipped test.
+
+use crate::process::{cargo, find, succeed, works};
+use crate::{Failure, release};
+use anyhow::{Context, Result, anyhow, bail};
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Tests,
+    Checks,
+}
+
+struct Requirement {
+    /// The Debian package.
+    package: &'static str,
+    /// What proves that it is there: a program and arguments with which it ends with 0; without
+    /// arguments the program only has to be found.
+    proof: &'static [&'static str],
+    purpose: Purpose,
+    reason: &'static str,
+}
+
+const fn tests(package: &'static str, proof: &'static [&'static str], reason: &'static str) -> Requirement {
+    Requirement { package, proof, purpose: Purpose::Tests, reason }
+}
+
+const fn checks(package: &'static str, proof: &'static [&'static str], reason: &'static str) -> Requirement {
+    Requirement { package, proof, purpose: Purpose::Checks, reason }
+}
+
+const REQUIREMENTS: &[Requirement] = &[
+    tests("age", &["age"], "docs/recovery.md is followed with the stock program"),
+    tests("tmux", &["tmux"], "a real terminal that a test, or an attacker, types into"),
+    tests("strace", &["strace"], "stops and kills a program at each of its writes"),
+    // Debian's own interpreter: one in a home directory is out of reach for the unprivileged user of the tests.
+    tests(
+        "python3-venv",
+        &["/usr/bin/python3", "-c", "import ensurepip, venv"],
+        "twine and pypiserver live in an environment of their own",
+    ),
+    tests("util-linux", &["setpriv"], "runs attackers and victims as an unprivileged user"),
+    tests("util-linux", &["unshare"], "a mount namespace with a full or read-only file system"),
+    tests("mount", &["mount"], "the file systems in it"),
+    tests("passwd", &["useradd"], "makes that user"),
+    tests("procps", &["ps"], "what other users of the machine see of a process"),
+    checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
+    checks("shfmt", &["shfmt"], "one layout for the shell scripts"),
+];
+
+/// Where tests look: the unprivileged user they run as has no other programs.
+const SYSTEM: &[&str] = &["/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+
+/// The crates without C are also checked for this system.
+const OTHER_TARGET: &str = "aarch64-apple-darwin";
+
+const CARGO_DENY: &str = "0.20.2";
+
+pub(crate) fn install_for_tests() -> Result<()> {
+    install_packages(&[Purpose::Tests])
+}
+
+/// All that `.ci/run` uses.
+pub(crate) fn install_all() -> Result<(), Failure> {
+    install_packages(&[Purpose::Tests, Purpose::Checks])?;
+    let (workspace, target) = release::directories()?;
+    if !release::have_target(&workspace, OTHER_TARGET) {
+        return Err(
+            anyhow!("the target {OTHER_TARGET} could not be had: rustup target add {OTHER_TARGET}").into()
+        );
+    }
+    install_cargo_deny(&target)?;
+    Ok(())
+}
+
+fn is_there(requirement: &Requirement) -> bool {
+    match requirement.proof {
+        [] => false,
+        [program] if requirement.purpose == Purpose::Tests => {
+            SYSTEM.iter().any(|directory| Path::new(directory).join(program).exists())
+        }
+        [program] => find(program).is_some(),
+        [program, arguments @ ..] => works(Command::new(program).args(arguments)),
+    }
+}
+
+fn missing(purposes: &[Purpose]) -> Vec<&'static Requirement> {
+    let wanted = REQUIREMENTS.iter().filter(|requirement| purposes.contains(&requirement.purpose));
+    wanted.filter(|wanted| !is_there(wanted)).collect()
+}
+
+fn install_packages(purposes: &[Purpose]) -> Result<()> {
+    let found_missing = missing(purposes);
+    if found_missing.is_empty() {
+        return Ok(());
+    }
+    for one in &found_missing {
+        println!("missing: {} ({})", one.package, one.reason);
+    }
+    let mut packages: Vec<_> = found_missing.iter().map(|one| one.package).collect();
+    packages.dedup();
+    let names = packages.join(" ");
+    if find("apt-get").is_none() {
+        bail!("there is no apt-get here; install what these Debian packages hold: {names}");
+    }
+    if !nix::unistd::geteuid().is_root() {
+        bail!("only root can install them: apt-get install --yes --no-install-recommends {names}");
+    }
+    let mut install = apt_get();
+    install.args(["install", "--quiet", "--yes", "--no-install-recommends"]).args(&packages);
+    // A fresh machine has no package lists; one that has them is spared the wait.
+    if !install.status().context("cannot start apt-get")?.success() {
+        succeed(apt_get().arg("update"))?;
+        succeed(&mut install)?;
+    }
+    let still = missing(purposes);
+    if !still.is_empty() {
+        let still: Vec<_> = still.iter().map(|one| one.proof.join(" ")).collect();
+        bail!("installed, and yet these do not run: {}", still.join(", "));
+    }
+    Ok(())
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Into the target directory, which a machine that checks often keeps.
+fn install_cargo_deny(target: &Path) -> Result<()> {
+    let root = target.join("tools");
+    if find("cargo-deny").is_some() || works(Command::new(root.join("bin/cargo-deny")).arg("--version")) {
+        return Ok(());
+    }
+    println!("building cargo-deny {CARGO_DENY}");
+    let mut install = cargo();
+    install.args([
+        "install",
+        "--locked",
+        "cargo-deny",
+        "--version",
+        CARGO_DENY,
+        "--no-default-features",
+        "--root",
+    ]);
+    succeed(install.arg(&root))
+}
