@@ -1,4 +1,4 @@
-//! Golden transcripts: what every command says, to the letter, and its exit status. With KEYLOAN_BLESS=1
+//! Golden transcripts: what every command says, to the letter, and its exit status. With `KEYLOAN_BLESS=1`
 //! they are written anew; what varies (times, pids, paths, hashes) stands as a placeholder.
 #![forbid(unsafe_code)]
 #![allow(

@@ -153,5 +153,5 @@ fn an_asking_client_that_dies_takes_its_question_along() {
 }
 
 fn me() -> String {
-    keyloan_e2e::sandbox::user().map_or_else(|| nix::unistd::Uid::current(), |(uid, _)| uid).to_string()
+    keyloan_e2e::sandbox::user().map_or_else(nix::unistd::Uid::current, |(uid, _)| uid).to_string()
 }

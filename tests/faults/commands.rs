@@ -61,14 +61,12 @@ fn init_touches_no_vault_that_is_there() {
     let sandbox = Sandbox::with_token(b"tok");
     sandbox.init().refused(7, "is there already; keyloan does not touch it");
     sandbox.with_secrets(&["--", "true"]).run().ok();
-    for (passphrase, said) in [("", "a passphrase is empty")] {
-        let other = Sandbox::empty();
-        other.keyed(passphrase, &["init", "--passphrase-fd", "3", "--pin-fd", "4"]).run().refused(2, said);
-        other
-            .keyed("p", &["init", "--passphrase-fd", "3", "--pin-fd", "3"])
-            .run()
-            .refused(2, "a PIN has at least 4");
-    }
+    let other = Sandbox::empty();
+    let init = |passphrase: &str, pin: &str| {
+        other.keyed(passphrase, &["init", "--passphrase-fd", "3", "--pin-fd", pin]).run()
+    };
+    init("", "4").refused(2, "a passphrase is empty");
+    init("p", "3").refused(2, "a PIN has at least 4");
 }
 
 #[test]

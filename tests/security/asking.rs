@@ -55,9 +55,7 @@ fn a_connection_handed_to_another_process_is_refused() {
 
 #[test]
 fn another_user_is_refused_even_at_an_open_socket() {
-    if keyloan_e2e::sandbox::user().is_none() {
-        panic!("this test needs a second user: run the tests as root");
-    }
+    assert!(keyloan_e2e::sandbox::user().is_some(), "this test needs a second user: run the tests as root");
     let sandbox = Sandbox::with_vault();
     for directory in ["", "run", "run/keyloan"] {
         std::fs::set_permissions(sandbox.path(directory), std::fs::Permissions::from_mode(0o711)).unwrap();
@@ -90,9 +88,7 @@ fn another_user_is_refused_even_at_an_open_socket() {
 
 #[test]
 fn a_squatted_socket_gets_no_passphrase() {
-    if keyloan_e2e::sandbox::user().is_none() {
-        panic!("this test needs a second user: run the tests as root");
-    }
+    assert!(keyloan_e2e::sandbox::user().is_some(), "this test needs a second user: run the tests as root");
     let sandbox = Sandbox::with_vault();
     sandbox.stop();
     // Root, another user to the client, listens in the client's own directory and keeps what it hears.

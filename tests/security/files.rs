@@ -16,8 +16,7 @@ fn daemon_killed_at(sandbox: &Sandbox, call: &str, at: u32) -> std::process::Chi
         .arg(bin().join("keyloand"))
         .arg("run");
     let mut command = sandbox.prepared(command).into_command();
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    child
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 const CALLS: [&str; 4] =
@@ -51,9 +50,9 @@ fn a_daemon_killed_at_any_step_of_storing_leaves_the_old_value_or_the_new() {
             let value = sandbox.keyloan(&["item", "get", "pypi", "token"]).run().ok().text();
             assert!(value == "new" || (value == "old" && !stored), "{call} {at}: {value}");
             if value == "new" {
-                new += 1
+                new += 1;
             } else {
-                old += 1
+                old += 1;
             }
             sandbox.keyloan(&["log", "--verify"]).run().ok();
             if dead {
@@ -110,9 +109,7 @@ fn a_daemon_killed_at_any_step_of_init_leaves_no_vault_or_a_whole_one() {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    if keyloan_e2e::sandbox::user().is_none() {
-        panic!("this test mounts a small file system: run the tests as root");
-    }
+    assert!(keyloan_e2e::sandbox::user().is_some(), "this test mounts a file system: run the tests as root");
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     sandbox.policy("item.write=allow");
     sandbox.policy("item.read=allow");
@@ -123,7 +120,7 @@ fn a_full_disk_loses_nothing() {
     let (uid, gid) = keyloan_e2e::sandbox::user().unwrap();
     let options = format!("size=600k,mode=0700,uid={uid},gid={gid}");
     let mount = |arguments: &[&str]| {
-        assert!(Command::new(needed("mount")).args(arguments).status().unwrap().success())
+        assert!(Command::new(needed("mount")).args(arguments).status().unwrap().success());
     };
     mount(&["-t", "tmpfs", "-o", &options, "tmpfs", small.to_str().unwrap()]);
     let share = sandbox.path("home/.local/share");

@@ -31,6 +31,8 @@ pub(crate) enum LogError {
     Foreign(PathBuf),
     #[error("{}: it was removed or replaced while in use; begin anew with: keyloan daemon stop", .0.display())]
     Replaced(PathBuf),
+    #[error("{}: another program wrote to it; look at it with: keyloan log --verify", .0.display())]
+    Altered(PathBuf),
 }
 
 /// When a record must be on disk.
@@ -185,6 +187,9 @@ impl Sink {
             return Err(LogError::Broken(self.path.clone()));
         }
         self.check_place()?;
+        if self.file.metadata().map(|found| found.len()).ok() != Some(self.length) {
+            return Err(LogError::Altered(self.path.clone()));
+        }
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let time = clock::now();
         let (mut bytes, mut chain, mut sequence) = (Vec::with_capacity(1024), self.chain, self.sequence);
