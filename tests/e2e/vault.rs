@@ -154,3 +154,18 @@ fn the_plain_configuration_file_may_shorten_the_idle_time_and_nothing_else() {
     sandbox.write("home/.config/keyloan/config.toml", "[policy]\nenv = \"allow\"\n");
     sandbox.unlock().refused(3, "unknown key 'policy' (known: lock)");
 }
+
+#[test]
+fn a_vault_that_nobody_uses_locks_itself() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.policy("lock.idle=1m");
+    assert!(sandbox.status()["locks_in_seconds"].as_u64().unwrap() <= 60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(80);
+    // Looking at the status is no use of the vault.
+    while sandbox.status()["vault"] != "locked" {
+        assert!(std::time::Instant::now() < deadline, "it never locked itself");
+        std::thread::sleep(std::time::Duration::from_millis(500));
+    }
+    assert_eq!(sandbox.events("locked").last().unwrap()["why"], "idle");
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "the vault is locked");
+}

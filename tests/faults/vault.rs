@@ -43,8 +43,7 @@ fn a_changed_item_costs_itself_alone_and_is_never_believed() {
     }
     fs::remove_file(&a).unwrap();
     sandbox.keyloan(&["item", "get", "a", "v"]).run().refused(7, "is missing");
-    fs::write(&a, whole_a).unwrap();
-    chown_back(&a);
+    put(&a, &whole_a);
     fs::set_permissions(&a, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     sandbox.keyloan(&["item", "get", "a", "v"]).run().refused(7, "is open to others");
     fs::set_permissions(&a, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
@@ -80,32 +79,27 @@ fn a_damaged_index_or_journal_does_not_open_and_loses_no_item() {
     };
     let whole = fs::read(&index).unwrap();
     for (changed, said) in [(&whole[..whole.len() / 2], "it is damaged"), (b"", "it is damaged")] {
-        fs::write(&index, changed).unwrap();
+        put(&index, changed);
         sandbox.unlock().refused(7, said);
     }
-    fs::write(&index, &whole).unwrap();
     let other = Sandbox::empty();
     other.init().ok();
-    fs::copy(other.vault().join("index.age"), &index).unwrap();
+    put(&index, &fs::read(other.vault().join("index.age")).unwrap());
     sandbox.unlock().refused(7, "was not made for this vault");
-    fs::write(&index, &whole).unwrap();
+    put(&index, &whole);
     assert!(journal().len() > 2);
-    let middle = journal()[1].clone();
+    let (first, middle) = (journal()[0].clone(), journal()[1].clone());
     let bytes = fs::read(&middle).unwrap();
     fs::remove_file(&middle).unwrap();
     sandbox.unlock().refused(7, "one was removed, swapped or put back");
-    fs::copy(&journal()[0], &middle).unwrap();
+    put(&middle, &fs::read(&first).unwrap());
     sandbox.unlock().refused(7, "one was removed, swapped or put back");
-    fs::write(&middle, bytes).unwrap();
+    put(&middle, &bytes);
     let last = journal().pop().unwrap();
     let bytes = fs::read(&last).unwrap();
     fs::remove_file(&last).unwrap();
     sandbox.unlock().refused(7, "the vault is older than its log");
-    fs::write(&last, bytes).unwrap();
-    for path in [&index, &middle, &last] {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        chown_back(path);
-    }
+    put(&last, &bytes);
     assert_eq!(items(), before, "no failed attempt removed anything");
     sandbox.unlock().ok();
     assert_eq!(sandbox.keyloan(&["item", "get", "b", "v"]).run().ok().text(), "value-b");
@@ -140,7 +134,10 @@ fn the_log_of_a_vault_that_is_gone_is_put_aside() {
     sandbox.unlock().ok();
 }
 
-fn chown_back(path: &std::path::Path) {
+/// Writes a file as keyloan would have: the user's alone.
+fn put(path: &std::path::Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     if let Some((uid, gid)) = keyloan_e2e::sandbox::user() {
         nix::unistd::chown(path, Some(uid), Some(gid)).unwrap();
     }

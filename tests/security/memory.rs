@@ -114,3 +114,16 @@ fn keys_lie_in_pages_that_even_root_cannot_read_and_values_nowhere_after_use() {
     assert!(found.contains("environ\n"), "root can look into the daemon");
     assert!(!found.contains("mem\n"), "a lent value is still in the daemon's memory");
 }
+
+#[test]
+fn without_memory_to_lock_it_works_and_says_so() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.stop();
+    let mut limited = sandbox.command("/bin/sh", &["-c", "ulimit -l 0; exec keyloand run"]).start();
+    keyloan_e2e::eventually("the daemon listens", || sandbox.socket().exists());
+    sandbox.unlock().ok();
+    assert_eq!(sandbox.status()["key_memory"], "ordinary memory (could be swapped out)");
+    assert_eq!(sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).run().ok().text(), "tok\n");
+    sandbox.keyloan(&["daemon", "stop"]).run().ok();
+    limited.wait().unwrap();
+}
