@@ -102,3 +102,28 @@ fn a_link_in_place_of_the_file_is_refused() {
     sandbox.keyloan(&["trust"]).run().refused(2, "it is a symbolic link");
     sandbox.keyloan(&["trust", aside.to_str().unwrap()]).run().refused(2, "only a file named .keyloan.toml");
 }
+
+#[test]
+fn a_change_too_long_to_be_shown_is_not_put_to_anybody() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let hidden = "# harmless\n".repeat(60) + "[env]\nSTOLEN = \"local://pypi/token\"\n";
+    sandbox.write("work/.keyloan.toml", hidden);
+    sandbox.keyloan(&["trust"]).run().refused(2, "more new lines than one question can show");
+    assert!(sandbox.events("requested").is_empty());
+}
+
+#[test]
+fn a_long_list_of_variables_does_not_push_the_requester_out_of_the_question() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let vars: Vec<String> = (0..200).map(|number| format!("VARIABLE_{number}=x")).collect();
+    let vars = vars.join("\n");
+    sandbox.keyloan(&["item", "set", "many", "vars"]).stdin(vars).run().ok();
+    let kept = sandbox.path("work/question");
+    sandbox.set_approver(&approver::recording(&kept));
+    let shown = sandbox.with_secrets(&["-s", "many", "--", "printenv", "VARIABLE_199"]).run().ok();
+    assert_eq!(shown.text(), "x\n");
+    let question: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
+    let labels: Vec<&str> =
+        question["lines"].as_array().unwrap().iter().map(|line| line["label"].as_str().unwrap()).collect();
+    assert!(labels.len() < 60 && labels.contains(&"asked by") && labels.contains(&"and"), "{labels:?}");
+}

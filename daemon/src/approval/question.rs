@@ -46,7 +46,8 @@ pub(crate) struct Question {
 
 /// The longest line shown; a screen has some dozens of lines and a person less patience.
 const WIDTH: usize = 700;
-const LINES: usize = 60;
+/// Whoever describes an act keeps below this, so that who asks is never cut away.
+pub(crate) const LINES: usize = 60;
 
 impl Question {
     pub(crate) fn new(title: &str) -> Self {

@@ -286,10 +286,19 @@ fn environment_value(name: &str, value: &[u8]) -> Result<Value, Refusal> {
     Ok(Value::new(name, SecretBytes::copy_of(value)))
 }
 
+/// Variables that a question shows with their origin; further ones by name.
+const VARIABLES: usize = 24;
+
 fn describe(question: &mut Question, plan: &Plan, requester: &Requester) {
-    for planned in &plan.variables {
+    // Who asks comes last and must not be pushed out of sight by a long list.
+    let (shown, more) = plan.variables.split_at(plan.variables.len().min(VARIABLES));
+    for planned in shown {
         let text = format!("{}  from {}, {}", planned.name, from_text(&planned.from), planned.set);
         Broker::about(question, "lends", &text);
+    }
+    if !more.is_empty() {
+        let names: Vec<&str> = more.iter().map(|planned| planned.name.as_str()).collect();
+        Broker::about(question, "and", &format!("{} more: {}", more.len(), names.join(" ")));
     }
     for note in &plan.notes {
         Broker::about(question, "note", note);

@@ -2,7 +2,7 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::program;
+use crate::approval::{program, question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -46,6 +46,9 @@ impl Broker {
             let trust = &unsealed.as_ref().ok_or(Refusal::Locked)?.trust;
             (trust.standing(&path, &content), trust.difference(&path, &content))
         };
+        if difference.len() > question::LINES - 10 {
+            return Err(unusable(Path::new(&path), "it has more new lines than one question can show (50)"));
+        }
         let title = match standing {
             Standing::Trusted => return Ok(Reply::done(format!("{path} is trusted already, as it is now"))),
             Standing::Changed => "trust the changes to a file",
