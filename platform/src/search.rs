@@ -39,7 +39,8 @@ impl Search {
         let mut search = Self { directories: Vec::new(), file: None };
         let mut below: Option<Metadata> = None;
         for directory in from.ancestors().take(MOST) {
-            let here = symlink_metadata(directory)?;
+            // What cannot even be looked at ends the search as a change of owner does.
+            let Ok(here) = symlink_metadata(directory) else { break };
             let left = below.is_some_and(|below| below.dev() != here.dev() || below.uid() != here.uid());
             if left || home.as_deref() == Some(directory) {
                 break;

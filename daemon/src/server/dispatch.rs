@@ -37,6 +37,8 @@ async fn serve(
     let passphrase = typed(&mut message, "passphrase")?;
     let pin = typed(&mut message, "pin")?;
     let new = typed(&mut message, "new")?;
+    let value = message.take("value");
+    let untrusted = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
             let mut directories = Vec::new();
@@ -67,7 +69,6 @@ async fn serve(
         Request::RecipientList => broker.recipients(client).await?,
         Request::RecipientRemove { name } => broker.recipient_remove(client, passphrase, name).await?,
         Request::ItemSet { item, field, public } => {
-            let value = message.values.pop().map(|value| value.bytes);
             broker.item_set(client, item, field, public, value).await?
         }
         Request::ItemList => broker.item_list(client).await?,
@@ -80,7 +81,7 @@ async fn serve(
             broker.trust(client, descriptor).await?
         }
         Request::Untrust => {
-            let path = message.take("path").as_ref().map(path).ok_or(Refusal::Input("no path was passed"))?;
+            let path = untrusted.ok_or(Refusal::Input("no path was passed"))?;
             broker.untrust(client, &path.to_string_lossy()).await?
         }
         Request::PolicyShow => broker.policy_show(client).await?,
