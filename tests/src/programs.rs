@@ -24,12 +24,14 @@ pub fn bin() -> &'static Path {
     })
 }
 
-/// Removes the copies of test processes that have ended.
+/// Removes what test processes that have ended left: their copies of the programs and their first vaults.
 fn remove_left_behind() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix("keyloan-bin-"));
-        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+        let name = name.to_string_lossy();
+        let rest = name.strip_prefix("keyloan-bin-").or_else(|| name.strip_prefix("kl-"));
+        let Some(pid) = rest.and_then(|rest| rest.split(['-', '.']).next()) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
