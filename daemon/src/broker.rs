@@ -84,6 +84,30 @@ pub(crate) struct Approved {
     names: Vec<String>,
 }
 
+/// A question that stands. When its requester goes away the whole request is dropped, and with it this,
+/// which writes down how it ended.
+struct Unanswered<'a> {
+    broker: &'a Broker,
+    request: u64,
+    rule: &'a str,
+    asked: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if self.asked {
+            let event = Event::Decided {
+                request: self.request,
+                decision: "declined",
+                rule: self.rule.to_owned(),
+                approver: Some("the requester went away".to_owned()),
+            };
+            // Nothing was released, and nobody is left to be told.
+            let _ = self.broker.record(&event, Durable::Soon);
+        }
+    }
+}
+
 impl Broker {
     pub(crate) fn new(paths: Paths, config: Config, log: Sink) -> Self {
         Self {
@@ -145,7 +169,10 @@ impl Broker {
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
-                match self.ask(client, &question).await {
+                let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
+                let answer = self.ask(client, &question).await;
+                unanswered.asked = false;
+                match answer {
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
                     }

@@ -148,6 +148,7 @@ fn an_asking_client_that_dies_takes_its_question_along() {
     assert_eq!(asking.status, 0, "the asking client is there to be killed");
     terminal.expect("ended 137");
     keyloan_e2e::eventually("the question is gone", || sandbox.status()["pending"] == 0);
+    assert_eq!(sandbox.events("decided").last().unwrap()["approver"], "the requester went away");
     terminal.run("echo visible $((40+2)) again");
     terminal.expect("visible 42 again");
 }

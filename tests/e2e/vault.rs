@@ -169,3 +169,16 @@ fn a_vault_that_nobody_uses_locks_itself() {
     assert_eq!(sandbox.events("locked").last().unwrap()["why"], "idle");
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "the vault is locked");
 }
+
+#[test]
+fn a_vault_of_more_names_than_one_reply_holds_is_listed_whole() {
+    let sandbox = Sandbox::with_vault();
+    sandbox.policy("item.write=allow");
+    let long = "n".repeat(240);
+    for number in 0..1500 {
+        sandbox.keyloan(&["item", "set", &format!("{number:04} {long}"), &long]).stdin("v").run().ok();
+    }
+    let listed = sandbox.keyloan(&["item", "list"]).run().ok().text();
+    assert!(listed.len() > 700_000 && listed.lines().count() == 1500, "{} bytes", listed.len());
+    assert!(listed.lines().last().unwrap().starts_with("1499 nnn"));
+}

@@ -1,7 +1,7 @@
 //! `keyloan item …`: the local vault.
 
 use crate::args::Item;
-use crate::client;
+use crate::client::{self, Connection};
 use crate::exit::Failure;
 use crate::output;
 use keyloan_protocol::control::Message;
@@ -73,9 +73,19 @@ fn get(item: ItemName, field: FieldName) -> Result<(), Failure> {
 }
 
 fn items(act: &str, request: Request) -> Result<Vec<ItemSummary>, Failure> {
-    match client::ask(act, &Message::new(request))?.body {
-        Reply::Items { items } => Ok(items),
-        _ => Err(client::unexpected(act)),
+    let mut connection = Connection::open(act)?;
+    connection.send(&Message::new(request), &[])?;
+    let mut all = Vec::new();
+    loop {
+        match connection.reply()?.body {
+            Reply::Items { items, more } => {
+                all.extend(items);
+                if !more {
+                    return Ok(all);
+                }
+            }
+            _ => return Err(client::unexpected(act)),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,7 @@ use tokio::process::{Child, Command};
 
 /// The longest program; a static binary is some megabytes.
 const MOST: u64 = 64 * 1024 * 1024;
+const O_NONBLOCK: nix::fcntl::OFlag = nix::fcntl::OFlag::O_NONBLOCK;
 /// The longest answer.
 const ANSWER: u64 = 64 * 1024;
 
@@ -136,7 +137,9 @@ fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child,
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {
-    let file = std::fs::File::open(path).map_err(ProgramError::Read)?;
+    // A pipe in the program's place would keep the daemon waiting for its other end.
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK.bits()).open(path);
+    let file = file.map_err(ProgramError::Read)?;
     let found = file.metadata().map_err(ProgramError::Read)?;
     if !found.is_file() {
         return Err(ProgramError::Read(io::Error::other("not a regular file")));

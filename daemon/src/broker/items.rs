@@ -15,6 +15,9 @@ use keyloan_protocol::secret::SecretBytes;
 
 type Done = Result<Reply, Refusal>;
 
+/// JSON of items sent in one reply, far below what a header holds.
+const PIECE: usize = 128 * 1024;
+
 fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
 }
@@ -121,9 +124,23 @@ impl Broker {
     /// Names and public fields; no approval, as they are no secret to the user's own programs.
     pub(crate) async fn item_list(&self, client: &Client) -> Done {
         self.open_vault_for(client, "list its items").await?;
-        let vault = self.vault.borrow();
-        let entries = vault.index()?.entries(index::Kind::Item);
-        Ok(Reply::Items { items: entries.into_iter().filter_map(summary).collect() })
+        let items: Vec<ItemSummary> = {
+            let vault = self.vault.borrow();
+            vault.index()?.entries(index::Kind::Item).into_iter().filter_map(summary).collect()
+        };
+        // A header holds a thousand items or more, but not ten thousand.
+        let (mut piece, mut length) = (Vec::new(), 0);
+        for item in items {
+            length += serde_json::to_vec(&item).map_or(0, |json| json.len());
+            piece.push(item);
+            if length > PIECE {
+                let items = std::mem::take(&mut piece);
+                // A client that is gone is noticed by its connection.
+                let _ = client.replies.send(Message::new(Reply::Items { items, more: true })).await;
+                length = 0;
+            }
+        }
+        Ok(Reply::Items { items: piece, more: false })
     }
 
     pub(crate) async fn item_show(&self, client: &Client, item: ItemName) -> Done {
@@ -131,7 +148,7 @@ impl Broker {
         let vault = self.vault.borrow();
         let (_, entry) =
             vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(&item))?;
-        Ok(Reply::Items { items: summary(entry).into_iter().collect() })
+        Ok(Reply::Items { items: summary(entry).into_iter().collect(), more: false })
     }
 
     pub(crate) async fn item_remove(

@@ -409,6 +409,7 @@ impl Broker {
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
+            let what = keyloan_protocol::names::escaped(what, 300);
             read_line(&screen, &format!("keyloan: {what} (not shown): ")).await
         };
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))

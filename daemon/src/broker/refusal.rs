@@ -138,7 +138,18 @@ impl Refusal {
             kind: self.kind(),
             cause: escaped(&self.to_string(), 2000),
             hint: self.hint(),
-            details: details.iter().map(|detail| escaped(detail, 2000)).collect(),
+            details: shown(&details),
         }
     }
+}
+
+/// Faults told at once: enough to work with, and far below what a reply can hold.
+const DETAILS: usize = 50;
+
+fn shown(details: &[String]) -> Vec<String> {
+    let mut shown: Vec<String> = details.iter().take(DETAILS).map(|detail| escaped(detail, 2000)).collect();
+    if details.len() > DETAILS {
+        shown.push(format!("… and {} more", details.len() - DETAILS));
+    }
+    shown
 }

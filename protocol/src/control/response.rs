@@ -19,8 +19,11 @@ pub enum Reply {
     Status(Status),
     /// Tail: `value`.
     Value,
+    /// With `more`, further items follow in a reply of their own.
     Items {
         items: Vec<ItemSummary>,
+        #[serde(default)]
+        more: bool,
     },
     Recipients {
         recipients: Vec<Recipient>,
