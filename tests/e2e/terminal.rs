@@ -87,6 +87,21 @@ fn a_locked_vault_offers_to_unlock_there() {
 }
 
 #[test]
+fn one_unlock_serves_all_who_waited_for_it() {
+    let sandbox = asked_on_terminals();
+    sandbox.policy("env=allow");
+    sandbox.keyloan(&["lock"]).run().ok();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("with-secrets -- echo first | with-secrets -- sh -c 'cat; echo second'");
+    terminal.expect("Passphrase, Enter alone to decline:");
+    keyloan_e2e::eventually("both wait", || sandbox.status()["pending"] == 2);
+    terminal.type_text(PASSPHRASE);
+    terminal.press("Enter");
+    let shown = terminal.expect("\nsecond\n");
+    assert_eq!(shown.matches("Passphrase,").count(), 1, "{shown}");
+}
+
+#[test]
 fn a_vault_is_made_and_filled_on_a_terminal_alone() {
     let sandbox = Sandbox::empty();
     let terminal = Terminal::open(&sandbox);

@@ -2,6 +2,7 @@
 
 use super::{Broker, Client, Refusal, Unsealed};
 use crate::approval::question::{Certainty, Question};
+use crate::approval::queue::Turn;
 use crate::approval::terminal::{Screen, Typed};
 use crate::approval::{DEADLINE, No, pin};
 use crate::audit::event::Event;
@@ -90,7 +91,8 @@ impl Broker {
     ) -> Done {
         let was_open = self.is_open();
         let question = Question::new("unlock the vault");
-        self.unlock_with(client, passphrase, &question, accept_older).await?;
+        let text = self.proved_identity(client, passphrase, &question).await?;
+        self.open_with(client, &text, accept_older)?;
         if here || !was_open {
             self.surface.set(client.requester.terminal);
         }
@@ -110,26 +112,35 @@ impl Broker {
             return Err(Refusal::Locked);
         }
         let question = Question::new(&format!("the vault is locked; unlock it to {what}?"));
-        self.unlock_with(client, None, &question, false).await?;
+        let turn = self.queue.turn().await?;
+        // Whoever asked before may have unlocked it meanwhile.
+        if self.is_open() {
+            return Ok(());
+        }
+        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
+        let text = self.unwrap_typed(client, wrapped, &question, turn).await?;
+        self.open_with(client, &text, false)?;
         self.surface.set(client.requester.terminal);
         Ok(())
     }
 
-    /// Unlocks with a passphrase that was handed over, or with one typed on the requester's terminal.
-    async fn unlock_with(
+    /// The vault's identity, by a passphrase that was handed over or is typed on the requester's terminal.
+    async fn proved_identity(
         &self,
         client: &Client,
         given: Option<SecretBytes>,
         question: &Question,
-        accept_older: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Zeroizing<String>, Refusal> {
         let wrapped = self.vault.borrow_mut().wrapped_identity()?;
-        let text = match given {
-            Some(passphrase) => self.unwrap_identity(client, wrapped, &passphrase).await?,
-            None => self.unwrap_typed(client, wrapped, question).await?,
-        };
-        let keys = Keys::from_text(&text).map_err(IdentityError::from)?;
-        drop(text);
+        if let Some(passphrase) = given {
+            return self.unwrap_identity(client, wrapped, &passphrase).await;
+        }
+        let turn = self.queue.turn().await?;
+        self.unwrap_typed(client, wrapped, question, turn).await
+    }
+
+    fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
+        let keys = Keys::from_text(identity).map_err(IdentityError::from)?;
         if self.is_open() {
             return Ok(());
         }
@@ -315,11 +326,7 @@ impl Broker {
         given: Option<SecretBytes>,
         what: &str,
     ) -> Result<(), Refusal> {
-        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
-        let text = match given {
-            Some(passphrase) => self.unwrap_identity(client, wrapped, &passphrase).await?,
-            None => self.unwrap_typed(client, wrapped, &Question::new(what)).await?,
-        };
+        let text = self.proved_identity(client, given, &Question::new(what)).await?;
         if self.vault.borrow().keys()?.is_identity(&text) { Ok(()) } else { Err(Refusal::WrongPassphrase) }
     }
 
@@ -342,8 +349,8 @@ impl Broker {
         client: &Client,
         wrapped: Vec<u8>,
         question: &Question,
+        _turn: Turn<'_>,
     ) -> Result<Zeroizing<String>, Refusal> {
-        let _turn = self.queue.turn().await?;
         let screen = Screen::of(&client.requester)?;
         let mut whole = Question::new(&question.title);
         if let Some(command) = client.requester.shown_command() {
