@@ -93,6 +93,9 @@ fn an_approver_that_is_gone_or_unfit_is_told() {
     let path = sandbox.set_approver(approver::ALLOW);
     std::fs::remove_file(&path).unwrap();
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "No such file or directory");
+    // A pipe in its place, which nobody writes to, keeps nobody waiting.
+    sandbox.command(needed("mkfifo"), &[&path]).run().ok();
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "not a regular file");
     let set = |path: &str| {
         let setting = format!("approver.command={path}");
         sandbox.keyed(keyloan_e2e::PASSPHRASE, &["policy", "set", &setting, "--passphrase-fd", "3"]).run()
