@@ -26,7 +26,7 @@ impl Transcript {
         Self { sandbox, text: String::new() }
     }
 
-    /// Runs a line in `sh`, from the `work` directory.
+    /// Runs a line in `sh`, from the `project` directory.
     fn run(&mut self, line: &str) {
         let output = self.sandbox.command("/bin/sh", &["-c", line]).run();
         let _ = writeln!(self.text, "$ {line}");

@@ -46,7 +46,7 @@ fn a_dead_daemons_socket_is_no_obstacle() {
 fn the_daemon_depends_on_no_callers_environment_directory_or_umask() {
     let sandbox = Sandbox::with_vault();
     sandbox.stop();
-    let gone = sandbox.make_directory("work/gone");
+    let gone = sandbox.make_directory("project/gone");
     let line = "umask 0; rmdir ../gone; exec keyloan daemon start";
     sandbox
         .command("/bin/sh", &["-c", line])
@@ -96,7 +96,7 @@ fn it_works_without_home_and_without_xdg_directories() {
 #[test]
 fn the_log_is_followed_as_it_grows() {
     let sandbox = Sandbox::with_token(b"tok");
-    let out = sandbox.path("work/followed");
+    let out = sandbox.path("project/followed");
     let line = format!("exec keyloan log --follow >{}", out.display());
     let mut follower = sandbox.command("/bin/sh", &["-c", &line]).start();
     let followed = |text: &str| std::fs::read_to_string(&out).is_ok_and(|shown| shown.contains(text));

@@ -30,7 +30,7 @@ fn without_a_yes_nothing_is_lent() {
 #[test]
 fn a_file_that_is_not_trusted_is_not_used() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
-    sandbox.write("work/.keyloan.toml", "[env]\nA = \"local://pypi/token\"\n");
+    sandbox.write("project/.keyloan.toml", "[env]\nA = \"local://pypi/token\"\n");
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "is not trusted");
 }
 
@@ -116,8 +116,10 @@ fn several_sets_are_merged_and_later_ones_win() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let vars = "# the staging set\nA=1\n\nB==two words\nLD_PRELOAD=/tmp/x.so\n";
     sandbox.keyloan(&["item", "set", "staging", "vars"]).stdin(vars).run().ok();
-    sandbox
-        .write("work/.keyloan.toml", "[sets.deploy.env]\nB = { value = \"file\" }\nC = { value = \"c\" }\n");
+    sandbox.write(
+        "project/.keyloan.toml",
+        "[sets.deploy.env]\nB = { value = \"file\" }\nC = { value = \"c\" }\n",
+    );
     sandbox.keyloan(&["trust"]).run().ok();
     let show = ["--", "sh", "-c", "echo \"$A|$B|$C|$LD_PRELOAD\""];
     let run = |sets: &[&str]| {
@@ -184,7 +186,7 @@ fn clean_env_drops_what_steers_and_nothing_else() {
 #[test]
 fn the_question_says_what_to_whom_where_and_how_sure_that_is() {
     let sandbox = Sandbox::with_token(b"tok");
-    let kept = sandbox.path("work/question");
+    let kept = sandbox.path("project/question");
     sandbox.set_approver(&approver::recording(&kept));
     let run = sandbox.with_secrets(&["--", "sh", "-c", "true #\u{1b}[2J"]);
     run.env("HTTPS_PROXY", "http://x").run().ok();
@@ -203,7 +205,7 @@ fn the_question_says_what_to_whom_where_and_how_sure_that_is() {
         line("warning"),
         ("the environment steers the command: HTTPS_PROXY".to_owned(), "seen".to_owned())
     );
-    let directory = sandbox.path("work").display().to_string();
+    let directory = sandbox.path("project").display().to_string();
     assert_eq!(line("in"), (directory, "seen".to_owned()));
     let asked_by = line("asked by");
     assert!(asked_by.0.contains(bin().to_str().unwrap()) && asked_by.1 == "seen", "{asked_by:?}");
@@ -216,7 +218,8 @@ fn one_item_that_holds_several_values_lends_each() {
     for (field, value) in [("user", "u"), ("a/b", "slash")] {
         sandbox.keyloan(&["item", "set", "web/x", field]).stdin(value).run().ok();
     }
-    sandbox.write("work/.keyloan.toml", "[env]\nU = \"local://web/x/user\"\nS = \"local://web/x/a%2Fb\"\n");
+    sandbox
+        .write("project/.keyloan.toml", "[env]\nU = \"local://web/x/user\"\nS = \"local://web/x/a%2Fb\"\n");
     sandbox.keyloan(&["trust"]).run().ok();
     let lent = sandbox.with_secrets(&["--", "sh", "-c", "echo $U $S"]).run().ok();
     assert_eq!(lent.text(), "u slash\n");
@@ -227,7 +230,7 @@ fn one_item_that_holds_several_values_lends_each() {
 #[test]
 fn a_script_without_an_interpreter_line_runs_as_from_a_shell() {
     let sandbox = Sandbox::with_token(b"tok");
-    sandbox.write_program("work/plain", "echo $TWINE_PASSWORD $1\n");
+    sandbox.write_program("project/plain", "echo $TWINE_PASSWORD $1\n");
     let by_hand = sandbox.prepared(shell("./plain x")).run().ok();
     assert_eq!(by_hand.text(), "x\n");
     assert_eq!(sandbox.with_secrets(&["--", "./plain", "x"]).run().ok().text(), "tok x\n");

@@ -65,13 +65,13 @@ impl Drop for Index {
     }
 }
 
-/// A package in `work`, built to a source distribution.
+/// A package in `project`, built to a source distribution.
 fn package(sandbox: &Sandbox, tools: &Path) {
     sandbox.write(
-        "work/setup.py",
+        "project/setup.py",
         "from setuptools import setup\nsetup(name='lent', version='1.0', py_modules=['lent'])\n",
     );
-    sandbox.write("work/lent.py", "answer = 42\n");
+    sandbox.write("project/lent.py", "answer = 42\n");
     sandbox.command(tools.join("bin/python"), &["setup.py", "-q", "sdist"]).run().ok();
 }
 

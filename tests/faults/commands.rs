@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 #[test]
 fn a_command_that_cannot_run_is_told_before_anybody_is_asked() {
     let sandbox = Sandbox::with_token(b"tok");
-    sandbox.write("work/plain", "text");
-    sandbox.make_directory("work/folder");
+    sandbox.write("project/plain", "text");
+    sandbox.make_directory("project/folder");
     let asked = sandbox.events("requested").len();
     for (command, status, said) in [
         ("no-such-command", 127, "cannot run no-such-command: command not found"),
@@ -27,7 +27,7 @@ fn a_command_that_cannot_run_is_told_before_anybody_is_asked() {
 #[test]
 fn a_program_with_a_missing_interpreter_ends_with_127_after_the_loan() {
     let sandbox = Sandbox::with_token(b"tok");
-    sandbox.write_program("work/odd", "#!/no/such/interpreter\n");
+    sandbox.write_program("project/odd", "#!/no/such/interpreter\n");
     let by_hand = sandbox.command("/usr/bin/env", &["./odd"]).run().status;
     assert_eq!(sandbox.with_secrets(&["--", "./odd"]).run().status, by_hand);
     keyloan_e2e::eventually("the loan ends", || sandbox.events("loan_ended").len() == 1);
@@ -103,9 +103,9 @@ fn an_approver_that_is_gone_or_unfit_is_told() {
     set("relative").refused(2, "takes the absolute path");
     set("/no/such").refused(2, "No such file");
     set("/tmp").refused(2, "not a regular file");
-    sandbox.write_program("work/interpreter", "#!/bin/sh\n");
-    let own = sandbox.path("work/interpreter").display().to_string();
-    let script = sandbox.write_program("work/script", &format!("#!{own}\n")).display().to_string();
+    sandbox.write_program("project/interpreter", "#!/bin/sh\n");
+    let own = sandbox.path("project/interpreter").display().to_string();
+    let script = sandbox.write_program("project/script", &format!("#!{own}\n")).display().to_string();
     set(&script).refused(2, "is not root's alone to change");
 }
 

@@ -107,8 +107,8 @@ fn a_daemon_of_another_version_is_recognised() {
 #[test]
 fn a_client_that_vanishes_before_its_loan_arrives_leaves_no_loan() {
     let sandbox = Sandbox::with_token(b"tok");
-    let ready = sandbox.path("work/ready").display().to_string();
-    let go = sandbox.path("work/go").display().to_string();
+    let ready = sandbox.path("project/ready").display().to_string();
+    let go = sandbox.path("project/go").display().to_string();
     let waiting = format!(
         "#!/bin/sh\n: >{ready}\nwhile [ ! -e {go} ]; do sleep 0.05; done\necho '{{\"decision\":\"allow\"}}'\n"
     );

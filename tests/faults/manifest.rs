@@ -3,7 +3,7 @@
 use keyloan_e2e::{Sandbox, approver};
 
 fn refused(sandbox: &Sandbox, text: &str) -> String {
-    sandbox.write("work/.keyloan.toml", text);
+    sandbox.write("project/.keyloan.toml", text);
     sandbox.keyloan(&["trust"]).run().refused(2, ".keyloan.toml cannot be used").stderr
 }
 
@@ -33,9 +33,9 @@ fn faults_are_told_by_line_and_column_all_at_once_and_no_value_is_repeated() {
         }
         assert!(!told.contains("hunter2"), "{told}");
     }
-    sandbox.write("work/.keyloan.toml", vec![b'#'; 65 * 1024]);
+    sandbox.write("project/.keyloan.toml", vec![b'#'; 65 * 1024]);
     sandbox.keyloan(&["trust"]).run().refused(2, "longer than 64 KiB");
-    sandbox.write("work/.keyloan.toml", b"# \xff\n");
+    sandbox.write("project/.keyloan.toml", b"# \xff\n");
     sandbox.keyloan(&["trust"]).run().refused(2, "not UTF-8");
     assert!(sandbox.events("trust_changed").is_empty());
 }
@@ -44,7 +44,7 @@ fn faults_are_told_by_line_and_column_all_at_once_and_no_value_is_repeated() {
 fn references_that_lead_nowhere_are_all_told_at_once() {
     let sandbox = Sandbox::with_token(b"tok");
     let text = "[env]\nA = \"bw://a/b\"\nB = \"local://nowhere/b\"\nC = \"local://pypi/tokne\"\nD = \"local://pypi/token\"\n";
-    sandbox.write("work/.keyloan.toml", text);
+    sandbox.write("project/.keyloan.toml", text);
     sandbox.keyloan(&["trust"]).run().ok();
     let refused =
         sandbox.with_secrets(&["--", "true"]).run().refused(125, "not everything that is asked for");
@@ -94,8 +94,8 @@ fn values_that_no_environment_can_carry_are_refused_by_name() {
 #[test]
 fn a_link_in_place_of_the_file_is_refused() {
     let sandbox = Sandbox::with_token(b"tok");
-    let real = sandbox.path("work/.keyloan.toml");
-    let aside = sandbox.path("work/aside.toml");
+    let real = sandbox.path("project/.keyloan.toml");
+    let aside = sandbox.path("project/aside.toml");
     std::fs::rename(&real, &aside).unwrap();
     std::os::unix::fs::symlink(&aside, &real).unwrap();
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "it is a symbolic link");
@@ -107,7 +107,7 @@ fn a_link_in_place_of_the_file_is_refused() {
 fn a_change_too_long_to_be_shown_is_not_put_to_anybody() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let hidden = "# harmless\n".repeat(60) + "[env]\nSTOLEN = \"local://pypi/token\"\n";
-    sandbox.write("work/.keyloan.toml", hidden);
+    sandbox.write("project/.keyloan.toml", hidden);
     sandbox.keyloan(&["trust"]).run().refused(2, "more new lines than one question can show");
     assert!(sandbox.events("requested").is_empty());
 }
@@ -118,7 +118,7 @@ fn a_long_list_of_variables_does_not_push_the_requester_out_of_the_question() {
     let vars: Vec<String> = (0..200).map(|number| format!("VARIABLE_{number}=x")).collect();
     let vars = vars.join("\n");
     sandbox.keyloan(&["item", "set", "many", "vars"]).stdin(vars).run().ok();
-    let kept = sandbox.path("work/question");
+    let kept = sandbox.path("project/question");
     sandbox.set_approver(&approver::recording(&kept));
     let shown = sandbox.with_secrets(&["-s", "many", "--", "printenv", "VARIABLE_199"]).run().ok();
     assert_eq!(shown.text(), "x\n");

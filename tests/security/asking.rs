@@ -128,9 +128,9 @@ fn a_runtime_directory_that_is_a_link_or_open_to_others_is_not_used() {
 fn the_daemon_is_never_searched_for_in_the_path() {
     let sandbox = Sandbox::with_vault();
     sandbox.stop();
-    let evil = sandbox.make_directory("work/evil");
-    let mark = sandbox.path("work/mark").display().to_string();
-    sandbox.write_program("work/evil/keyloand", &format!("#!/bin/sh\necho ran >{mark}\n"));
+    let evil = sandbox.make_directory("project/evil");
+    let mark = sandbox.path("project/mark").display().to_string();
+    sandbox.write_program("project/evil/keyloand", &format!("#!/bin/sh\necho ran >{mark}\n"));
     let path = format!("{}:{}:/usr/bin:/bin", evil.display(), bin().display());
     // The shell, which does search, runs the attacker's.
     sandbox.command("/bin/sh", &["-c", "keyloand run"]).env("PATH", &path).run().ok();

@@ -67,7 +67,7 @@ fn a_requester_cannot_approve_enrol_or_set_an_approver_over_the_socket() {
             wire::exchange(&sandbox, &wire::frame(&format!(r#"{{"version":1,"body":{body}}}"#), b""));
         assert!(String::from_utf8_lossy(&answer).contains("unknown request"), "{body}");
     }
-    let evil = sandbox.write_program("work/evil", approver::ALLOW).display().to_string();
+    let evil = sandbox.write_program("project/evil", approver::ALLOW).display().to_string();
     let setting = format!("approver.command={evil}");
     sandbox
         .keyed("guess", &["policy", "set", &setting, "--passphrase-fd", "3"])
@@ -84,7 +84,7 @@ fn a_requester_cannot_approve_enrol_or_set_an_approver_over_the_socket() {
 #[test]
 fn a_requester_that_names_its_own_terminal_or_display_changes_nothing() {
     let sandbox = asked_on_terminals();
-    let own = sandbox.write_program("work/askpass", "#!/bin/sh\nexit 0\n").display().to_string();
+    let own = sandbox.write_program("project/askpass", "#!/bin/sh\nexit 0\n").display().to_string();
     // The undefended victim: a program that believes SSH_ASKPASS of whoever asks.
     let naive =
         sandbox.command("/bin/sh", &["-c", "\"$SSH_ASKPASS\" && echo approved"]).env("SSH_ASKPASS", &own);
@@ -139,7 +139,7 @@ fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
 #[test]
 fn an_approver_finds_an_empty_environment() {
     let sandbox = Sandbox::with_token(b"tok");
-    let seen = sandbox.path("work/seen").display().to_string();
+    let seen = sandbox.path("project/seen").display().to_string();
     sandbox.set_approver(&format!(
         "#!/bin/sh\ncat /proc/$$/environ >{seen}\npwd >>{seen}\necho '{{\"decision\":\"allow\"}}'\n"
     ));
@@ -155,16 +155,16 @@ fn an_answer_cannot_be_written_into_the_approvers_output() {
     // The undefended victim answers over a pipe.
     let victim = "sh -c 'echo $$ >victim; exec sleep 2' | cat >heard";
     let piped = sandbox.command("/bin/sh", &["-c", victim]).start();
-    let victim = sandbox.path("work/victim");
+    let victim = sandbox.path("project/victim");
     keyloan_e2e::eventually("the victim runs", || {
         std::fs::read_to_string(&victim).is_ok_and(|pid| pid.ends_with('\n'))
     });
     let written = attack(&sandbox, writer, &[std::fs::read_to_string(&victim).unwrap().trim()]);
     assert_eq!(written.text(), "written\n", "{}", written.stderr);
     keyloan_e2e::sandbox::finished(piped).ok();
-    let heard = std::fs::read_to_string(sandbox.path("work/heard")).unwrap();
+    let heard = std::fs::read_to_string(sandbox.path("project/heard")).unwrap();
     assert_eq!(heard, "{\"decision\":\"allow\"}");
-    let pid_file = sandbox.path("work/pid");
+    let pid_file = sandbox.path("project/pid");
     sandbox.set_approver(&format!("#!/bin/sh\necho $$ >{}\nexec sleep 20\n", pid_file.display()));
     let asking = sandbox.with_secrets(&["--", "true"]).start();
     keyloan_e2e::eventually("the approver runs", || {
@@ -180,7 +180,7 @@ fn an_answer_cannot_be_written_into_the_approvers_output() {
 #[test]
 fn a_flood_of_requests_leaves_one_question_and_a_bounded_queue() {
     let sandbox = Sandbox::with_token(b"tok");
-    let asked = sandbox.path("work/asked").display().to_string();
+    let asked = sandbox.path("project/asked").display().to_string();
     sandbox.set_approver(&format!("#!/bin/sh\necho x >>{asked}\nexec sleep 1000\n"));
     let mut flood: Vec<_> = (0..40).map(|_| sandbox.with_secrets(&["--", "true"]).start()).collect();
     let refused = || {

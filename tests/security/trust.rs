@@ -10,11 +10,11 @@ const SHOW: [&str; 3] = ["--", "printenv", "TWINE_PASSWORD"];
 fn a_file_edited_after_trust_needs_trust_again_and_shows_the_difference() {
     let sandbox = Sandbox::with_token(b"tok");
     sandbox.with_secrets(&SHOW).run().ok();
-    let path = sandbox.path("work/.keyloan.toml");
+    let path = sandbox.path("project/.keyloan.toml");
     let before = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{before}STOLEN = \"local://pypi/token\"\n")).unwrap();
     sandbox.with_secrets(&SHOW).run().refused(125, "was changed after it was trusted");
-    let kept = sandbox.path("work/question");
+    let kept = sandbox.path("project/question");
     sandbox.set_approver(&approver::recording(&kept));
     sandbox.keyloan(&["trust"]).run().ok();
     let question: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
@@ -37,7 +37,7 @@ fn a_file_edited_after_trust_needs_trust_again_and_shows_the_difference() {
 fn a_trusted_file_moved_elsewhere_is_not_trusted_there() {
     let sandbox = Sandbox::with_token(b"tok");
     let other = sandbox.make_directory("other");
-    std::fs::copy(sandbox.path("work/.keyloan.toml"), other.join(".keyloan.toml")).unwrap();
+    std::fs::copy(sandbox.path("project/.keyloan.toml"), other.join(".keyloan.toml")).unwrap();
     std::fs::set_permissions(
         other.join(".keyloan.toml"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
@@ -49,18 +49,18 @@ fn a_trusted_file_moved_elsewhere_is_not_trusted_there() {
 #[test]
 fn a_strangers_clone_inside_a_trusted_directory_inherits_nothing() {
     let sandbox = Sandbox::with_token(b"tok");
-    sandbox.make_directory("work/clone");
-    let inside = sandbox.make_directory("work/clone/tests");
+    sandbox.make_directory("project/clone");
+    let inside = sandbox.make_directory("project/clone/tests");
     // Below the same directory, but in no repository of its own, the set is found.
     sandbox.with_secrets(&SHOW).within(&inside).run().ok();
-    sandbox.make_directory("work/clone/.git");
+    sandbox.make_directory("project/clone/.git");
     sandbox.with_secrets(&SHOW).within(&inside).run().refused(125, "nothing is set for this directory");
 }
 
 #[test]
 fn a_directory_of_the_same_name_in_another_mount_namespace_is_refused() {
     let sandbox = Sandbox::with_token(b"tok");
-    let work = sandbox.path("work");
+    let work = sandbox.path("project");
     let hostile = sandbox.make_directory("hostile");
     std::fs::copy(work.join(".keyloan.toml"), hostile.join(".keyloan.toml")).unwrap();
     sandbox.write("hostile/marker", "");
@@ -88,14 +88,14 @@ fn a_directory_of_the_same_name_in_another_mount_namespace_is_refused() {
 fn neither_a_file_nor_an_item_may_set_what_steers_a_command() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     // The undefended victim: whoever sets LD_PRELOAD or PATH decides what runs.
-    sandbox.write_program("work/printenv", "#!/bin/sh\necho hijacked\n");
-    let path = format!("{}:/usr/bin:/bin", sandbox.path("work").display());
+    sandbox.write_program("project/printenv", "#!/bin/sh\necho hijacked\n");
+    let path = format!("{}:/usr/bin:/bin", sandbox.path("project").display());
     let hijacked = sandbox.command("/bin/sh", &["-c", "printenv X"]).env("PATH", &path).run().ok();
     assert_eq!(hijacked.text(), "hijacked\n");
-    sandbox.write("work/.keyloan.toml", format!("[env]\nPATH = {{ value = \"{path}\" }}\n"));
+    sandbox.write("project/.keyloan.toml", format!("[env]\nPATH = {{ value = \"{path}\" }}\n"));
     let refused = sandbox.keyloan(&["trust"]).run().refused(2, "it is not a per-directory file");
     assert!(refused.stderr.contains("line 2, column 1: PATH steers"), "{}", refused.stderr);
-    std::fs::remove_file(sandbox.path("work/.keyloan.toml")).unwrap();
+    std::fs::remove_file(sandbox.path("project/.keyloan.toml")).unwrap();
     let vars = format!("PATH={path}\nTOKEN=t\n");
     sandbox.keyloan(&["item", "set", "set", "vars"]).stdin(vars).run().ok();
     let shown = sandbox.with_secrets(&["-s", "set", "--", "sh", "-c", "printenv TOKEN PATH"]).run().ok();

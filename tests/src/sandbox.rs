@@ -91,7 +91,7 @@ impl Sandbox {
         let root = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&root);
         let sandbox = Self { root };
-        for directory in ["", "home", "run", "work"] {
+        for directory in ["", "home", "run", "project"] {
             sandbox.make_directory(directory);
         }
         sandbox
@@ -123,11 +123,11 @@ impl Sandbox {
         sandbox
     }
 
-    /// A vault with the token `tok` and a trusted `.keyloan.toml` in `work`, and an allowing approver.
+    /// A vault with the token `tok` and a trusted `.keyloan.toml` in `project`, and an allowing approver.
     pub fn with_token(value: &[u8]) -> Self {
         let sandbox = Self::with_approver(crate::approver::ALLOW);
         sandbox.keyloan(&["item", "set", "pypi", "token"]).stdin(value).run().ok();
-        sandbox.write("work/.keyloan.toml", TOKEN_MANIFEST);
+        sandbox.write("project/.keyloan.toml", TOKEN_MANIFEST);
         sandbox.keyloan(&["trust"]).run().ok();
         sandbox
     }
@@ -179,7 +179,7 @@ impl Sandbox {
         path
     }
 
-    /// A command in the sandbox, in its `work` directory.
+    /// A command in the sandbox, in its `project` directory.
     pub fn command<S: AsRef<OsStr>>(&self, program: impl AsRef<OsStr>, arguments: &[S]) -> Run {
         let mut command = Command::new(program);
         command.args(arguments);
@@ -187,7 +187,7 @@ impl Sandbox {
     }
 
     pub fn prepared(&self, mut command: Command) -> Run {
-        command.env_clear().envs(self.environment()).current_dir(self.path("work"));
+        command.env_clear().envs(self.environment()).current_dir(self.path("project"));
         if let Some((uid, gid)) = user() {
             command.uid(uid.as_raw()).gid(gid.as_raw());
         }

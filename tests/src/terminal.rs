@@ -9,7 +9,7 @@ pub struct Terminal<'a> {
 }
 
 impl<'a> Terminal<'a> {
-    /// A shell in the sandbox's `work` directory.
+    /// A shell in the sandbox's `project` directory.
     pub fn open(sandbox: &'a Sandbox) -> Self {
         let socket = sandbox.path("run/tmux").display().to_string();
         let terminal = Self { sandbox, socket };
