@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyloan_protocol::names::{FieldName, ItemName, PlainName, SetName, VarName};
+use keyloan_protocol::time_span::TimeSpan;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     Run(Run),
     /// What is lent at the moment
     Loans(Json),
+    /// End a loan, and say who still holds what was lent
+    Recall(Recall),
     /// Let a .keyloan.toml be used, as it is now
     Trust(PathArgument),
     /// Let a .keyloan.toml be used no longer
@@ -213,6 +216,9 @@ pub(crate) struct Run {
     /// Drop variables of the environment that steer what runs or where it talks
     #[arg(long)]
     pub(crate) clean_env: bool,
+    /// End the loan after this time (90s, 30m, 8h), if not before
+    #[arg(long = "for", value_name = "TIME", value_parser = TimeSpan::parse)]
+    pub(crate) time: Option<TimeSpan>,
     /// With --dry-run: for programs
     #[arg(long, requires = "dry_run")]
     pub(crate) json: bool,
@@ -220,6 +226,19 @@ pub(crate) struct Run {
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     #[arg(required_unless_present = "dry_run")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args)]
+pub(crate) struct Recall {
+    /// The loan's number, from keyloan loans
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) id: Option<u64>,
+    /// Every loan
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// End the holder's process group too, and whatever else holds what was lent
+    #[arg(long)]
+    pub(crate) kill: bool,
 }
 
 #[derive(Args)]
@@ -234,7 +253,8 @@ pub(crate) enum Policy {
     Show,
     /// Change rules; the passphrase is asked for
     Set {
-        /// env, item.read, item.write, trust: ask, allow or deny; approver.command=PATH; lock.idle=8h
+        /// env, file, item.read, item.write, trust: ask, allow or deny; approver.command=PATH; lock.idle=8h;
+        /// loan.time=2h
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod environment;
 mod exit;
+mod files;
 mod output;
 
 use args::{Arguments, Command, Run, WithSecrets};
@@ -29,6 +30,9 @@ fn main() -> ExitCode {
             Err(error) => usage(&error, 125),
         };
     }
+    if name == files::WATCHER {
+        return files::watch(&std::env::args_os().skip(1).collect::<Vec<_>>());
+    }
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(run) }) => commands::run::run(&run),
         Ok(Arguments { command }) => match dispatch(command) {
@@ -50,7 +54,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Recipient(recipient) => commands::recipient::recipient(recipient),
         Command::Item(item) => commands::item::item(item),
         Command::Run(_) => Ok(()),
-        Command::Loans(loans) => commands::status::loans(&loans),
+        Command::Loans(loans) => commands::loans::loans(&loans),
+        Command::Recall(recall) => commands::loans::recall(&recall),
         Command::Trust(trust) => commands::trust::trust(&trust),
         Command::Untrust(untrust) => commands::trust::untrust(&untrust),
         Command::Policy(policy) => commands::policy::policy(policy),

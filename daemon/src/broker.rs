@@ -8,6 +8,7 @@
 mod items;
 mod keeper;
 mod lend;
+mod loans;
 mod log;
 mod refusal;
 mod settings;
@@ -69,7 +70,7 @@ pub(crate) struct Broker {
 
 /// What is asked for, as policy, human and log see it.
 pub(crate) struct Act {
-    kind: Kind,
+    kinds: Vec<Kind>,
     title: String,
     /// Variables, items, files: what it is about.
     names: Vec<String>,
@@ -136,6 +137,7 @@ impl Broker {
     /// The last thing done: nothing stays open and the log says so.
     pub(crate) fn stopped(&self) {
         self.lock("the daemon stops");
+        self.end_all_loans("the daemon stops");
         let _ = self.record(&Event::DaemonStopped, Durable::Now);
     }
 
@@ -149,7 +151,7 @@ impl Broker {
     ) -> Result<Approved, Refusal> {
         let requester = &client.requester;
         let request = self.next_request();
-        let judgement = self.with_policy(|policy| decide(policy, act.kind))?;
+        let judgement = self.with_policy(|policy| decide(policy, &act.kinds))?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let decided =

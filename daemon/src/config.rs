@@ -48,7 +48,7 @@ impl Config {
                     return Err(format!("unknown key 'lock.{}' (known: idle)", escaped(key, 60)));
                 };
                 let idle =
-                    parse::duration(text).ok_or("lock.idle takes a time such as 30m or 8h, from 1m to 7d")?;
+                    parse::idle(text).ok_or("lock.idle takes a time such as 30m or 8h, from 1m to 7d")?;
                 config.lock_idle = Some(idle);
             }
         }

@@ -74,6 +74,7 @@ fn run() -> anyhow::Result<()> {
         let state = Directory::open_or_create(&paths.state)?;
         let broker = Rc::new(Broker::new(paths, config, Sink::open(state)?));
         broker.started()?;
+        broker.remove_files_left();
         serve(&listening, &broker).await
     })
 }
@@ -94,7 +95,11 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = broker.stop.notified() => break,
-            _ = tick.tick() => broker.tick(),
+            _ = tick.tick() => {
+                broker.tick();
+                let broker = Rc::clone(broker);
+                tokio::task::spawn_local(async move { broker.look_for_holders().await });
+            }
             _ = sync.tick() => broker.sync_log().await,
         }
     }

@@ -2,6 +2,7 @@
 
 pub mod descriptors;
 pub mod exec;
+pub mod lent_files;
 pub mod memory;
 pub mod paths;
 pub mod peer;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use zeroize::Zeroizing;
 
 /// No core dump, no tracing and no reading of `/proc/PID` by the same user from here on.
 pub fn make_undumpable() -> io::Result<()> {
@@ -102,9 +103,29 @@ pub fn shares_our_mounts(pid: i32) -> bool {
     ours.is_some() && ours == namespace(&pid.to_string())
 }
 
+/// What a program was started with. A longer one goes into a new buffer and the old one is wiped.
+fn environment(pid: i32) -> Option<Zeroizing<Vec<u8>>> {
+    let mut file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+    let mut held = Zeroizing::new(vec![0; 32 * 1024]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut held[length..]).ok()? {
+            0 => break,
+            more => length += more,
+        }
+        if length == held.len() {
+            let mut longer = Zeroizing::new(vec![0; 2 * length]);
+            longer[..length].copy_from_slice(&held);
+            held = longer;
+        }
+    }
+    held.truncate(length);
+    Some(held)
+}
+
 /// The names in a process's environment as it was when its program started.
 pub fn environment_names(pid: i32) -> Option<Vec<OsString>> {
-    let environment = zeroize::Zeroizing::new(fs::read(format!("/proc/{pid}/environ")).ok()?);
+    let environment = environment(pid)?;
     let names = environment
         .split(|byte| *byte == 0)
         .filter_map(|entry| entry.split(|byte| *byte == b'=').next())
@@ -112,6 +133,43 @@ pub fn environment_names(pid: i32) -> Option<Vec<OsString>> {
         .map(|name| OsString::from_vec(name.to_vec()))
         .collect();
     Some(names)
+}
+
+/// Shows the environment that each process was started with, as far as the kernel lets this user read it,
+/// without holding more than one at a time.
+pub fn environments(mut look: impl FnMut(i32, &[u8])) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        if let Some(environment) = environment(pid) {
+            look(pid, &environment);
+        }
+    }
+}
+
+/// A descriptor that is readable once this process has ended, whatever it becomes until then.
+pub fn own_pidfd() -> io::Result<std::os::fd::OwnedFd> {
+    sys::own_pidfd()
+}
+
+/// Waits until the process of a pidfd has ended.
+pub fn wait_for_end(pidfd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
+    use nix::errno::Errno;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Leaves the caller's session, directory and descriptors (but the first three) behind: for a program that
+/// stays after the one that started it, and that must keep no pipe of it open.
+pub fn detach() -> io::Result<()> {
+    sys::close_inherited()?;
+    nix::unistd::setsid()?;
+    nix::unistd::chdir("/")?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -149,11 +149,11 @@ const STEERING: &[&str] = &[
     "PGHOST",
     "PGHOSTADDR",
     "MYSQL_HOME",
-    "KEYLOAN_BIN_DIR",
 ];
 
 /// Beginnings that steer.
 const STEERING_PREFIXES: &[&str] = &[
+    "KEYLOAN_",
     "LD_",
     "DYLD_",
     "GLIBC_",
@@ -204,6 +204,32 @@ pub fn steers(name: &str) -> bool {
         || STEERING_SUFFIXES.iter().any(|suffix| upper.ends_with(suffix))
 }
 
+/// Variables that name a file or a directory of settings with credentials in it. They steer, and so no set
+/// may give them a value; as a lent file they name what lies in the vault, which its owner stored there.
+const CONFIGURATIONS: &[&str] = &[
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AZURE_CONFIG_DIR",
+    "CLOUDSDK_CONFIG",
+    "CURL_HOME",
+    "DOCKER_CONFIG",
+    "DOCKER_CERT_PATH",
+    "GIT_CONFIG_GLOBAL",
+    "KRB5_CONFIG",
+    "KUBECONFIG",
+    "NETRC",
+    "NPM_CONFIG_USERCONFIG",
+    "PGSERVICEFILE",
+    "PIP_CONFIG_FILE",
+    "POETRY_CONFIG_DIR",
+    "WGETRC",
+];
+
+/// Whether a variable may name a lent file. npm reads its own in any case.
+pub fn may_name_a_file(name: &str) -> bool {
+    !steers(name) || CONFIGURATIONS.contains(&name.to_ascii_uppercase().as_str())
+}
+
 /// Everyday variables of any session: they steer, and every process has them, so a warning that named
 /// them would name them always. They may not be lent; they are neither warned of nor dropped.
 pub fn is_everyday(name: &str) -> bool {
@@ -230,6 +256,7 @@ pub fn is_everyday(name: &str) -> bool {
             | "JAVA_HOME"
             | "VIRTUAL_ENV"
             | "MANPAGER"
+            | "KEYLOAN_LOAN"
             | "TERMINFO"
     )
 }
@@ -304,6 +331,16 @@ mod tests {
             ["TWINE_PASSWORD", "TWINE_USERNAME", "NPM_TOKEN", "AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "A"]
         {
             assert!(!steers(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_lent_file_may_be_settings_but_nothing_that_is_run() {
+        for name in ["KUBECONFIG", "npm_config_userconfig", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"] {
+            assert!(may_name_a_file(name), "{name}");
+        }
+        for name in ["LD_PRELOAD", "BASH_ENV", "PYTHONSTARTUP", "GIT_SSH", "SSL_CERT_FILE", "HOME"] {
+            assert!(!may_name_a_file(name), "{name}");
         }
     }
 

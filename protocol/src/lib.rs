@@ -15,4 +15,5 @@ pub mod limits;
 pub mod names;
 pub mod reference;
 pub mod secret;
+pub mod time_span;
 pub mod version;

@@ -15,6 +15,8 @@ pub enum NameError {
     Space,
     #[error("a name holds a character that is not allowed here (letters, digits, '-', '_' and '.' are)")]
     Plain,
+    #[error("a file's name is at most 255 bytes without '/', and neither '.' nor '..'")]
+    File,
     #[error("a variable's name must be letters, digits and '_', and not begin with a digit")]
     Variable,
 }
@@ -94,6 +96,11 @@ name!(
     check_plain
 );
 name!(
+    /// The name of a file in a directory: what POSIX calls a filename (XBD 3.170), without control characters.
+    FileName,
+    check_file
+);
+name!(
     /// The name of an environment variable, as POSIX shells take it (XBD 8.1).
     VarName,
     check_variable
@@ -103,6 +110,14 @@ fn check_plain(text: &str) -> Result<(), NameError> {
     check(text)?;
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if text.starts_with('.') || !text.chars().all(allowed) { Err(NameError::Plain) } else { Ok(()) }
+}
+
+fn check_file(text: &str) -> Result<(), NameError> {
+    check(text)?;
+    if matches!(text, "." | "..") || text.contains('/') || text.len() > 255 {
+        return Err(NameError::File);
+    }
+    Ok(())
 }
 
 fn check_variable(text: &str) -> Result<(), NameError> {

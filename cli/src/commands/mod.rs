@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod item;
 pub(crate) mod keeper;
+pub(crate) mod loans;
 pub(crate) mod log;
 pub(crate) mod policy;
 pub(crate) mod recipient;

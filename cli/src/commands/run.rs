@@ -5,11 +5,13 @@ use crate::client::{self, Connection};
 use crate::commands::trust::unreadable;
 use crate::environment;
 use crate::exit::Failure;
+use crate::files;
 use crate::output;
 use keyloan_platform::exec::{self, ExecError};
+use keyloan_platform::lent_files::{LoanName, VARIABLE};
 use keyloan_platform::search::{FILE, Search};
 use keyloan_protocol::control::request::{Lend, Request};
-use keyloan_protocol::control::response::{Plan, Reply};
+use keyloan_protocol::control::response::{LentFile, Plan, Reply};
 use keyloan_protocol::control::{Message, Value};
 use keyloan_protocol::env_vars;
 use keyloan_protocol::secret::SecretBytes;
@@ -54,12 +56,12 @@ fn lend(run: &Run) -> Result<(), Failure> {
     let mut environment = kept(run.clean_env).map_err(failed)?;
     let mut reply = connection.reply().map_err(failed)?;
     let values = std::mem::take(&mut reply.values);
-    let Reply::Lent { notes, .. } = reply.body else { return Err(failed(client::unexpected(ACT))) };
+    let Reply::Lent { loan, notes, files } = reply.body else { return Err(failed(client::unexpected(ACT))) };
     for note in &notes {
         output::note(note);
     }
     // The values now stand in the environment to be; exec replaces all of this memory.
-    add(&mut environment, &values).map_err(failed)?;
+    add(&mut environment, loan, &files, &values).map_err(failed)?;
     let error = exec::become_program(&program, &arguments, &environment);
     Err(not_run(&error))
 }
@@ -74,6 +76,7 @@ fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Re
         manifest_at: search.file.as_ref().map(|found| found.at),
         dry_run: run.dry_run,
         clean_env: run.clean_env,
+        seconds: run.time.map(|time| time.duration().as_secs()),
     };
     let mut message = Message::new(Request::Lend(lend));
     for directory in &search.directories {
@@ -111,15 +114,39 @@ fn kept(clean: bool) -> Result<Vec<CString>, Failure> {
         .collect()
 }
 
-/// Puts what was lent in the place of variables of the same name.
-fn add(environment: &mut Vec<CString>, values: &[Value]) -> Result<(), Failure> {
-    for value in values {
-        let name = value.name.as_bytes();
-        environment
-            .retain(|entry| entry.as_bytes().strip_prefix(name).is_none_or(|rest| !rest.starts_with(b"=")));
-        environment.push(entry(name, value.bytes.expose())?);
+/// Puts what was lent in the place of variables of the same name, and the loan's name with it.
+fn add(environment: &mut Vec<CString>, loan: u64, files: &[LentFile], values: &[Value]) -> Result<(), Failure> {
+    let name = LoanName::own(loan).map_err(|error| Failure::usage(ACT, error))?;
+    // A value whose name holds a slash is a file's content.
+    for value in values.iter().filter(|value| !value.name.contains('/')) {
+        put(environment, value.name.as_bytes(), value.bytes.expose())?;
     }
+    if !files.is_empty() {
+        for (variable, path) in files::make(&name, files, values)? {
+            put(environment, variable.as_bytes(), path.as_bytes())?;
+        }
+    }
+    let outer = take(environment, VARIABLE.as_bytes()).filter(|outer| outer.len() < 1024);
+    let names = match outer {
+        Some(outer) => [&outer, ":", &name.to_string()].concat(),
+        None => name.to_string(),
+    };
+    put(environment, VARIABLE.as_bytes(), names.as_bytes())
+}
+
+fn put(environment: &mut Vec<CString>, name: &[u8], value: &[u8]) -> Result<(), Failure> {
+    take(environment, name);
+    environment.push(entry(name, value)?);
     Ok(())
+}
+
+/// Takes a variable out; its value, where that is text.
+fn take(environment: &mut Vec<CString>, name: &[u8]) -> Option<String> {
+    let is = |entry: &CString| entry.as_bytes().strip_prefix(name).is_some_and(|rest| rest.starts_with(b"="));
+    let taken = environment.iter().find(|entry| is(entry)).and_then(|entry| entry.to_str().ok());
+    let taken = taken.map(|entry| entry[name.len() + 1..].to_owned());
+    environment.retain(|entry| !is(entry));
+    taken
 }
 
 fn entry(name: &[u8], value: &[u8]) -> Result<CString, Failure> {

@@ -1,4 +1,4 @@
-//! `keyloan status` and `keyloan loans`.
+//! `keyloan status`.
 
 use crate::args::Json;
 use crate::client::{self, Connection};
@@ -6,8 +6,7 @@ use crate::exit::Failure;
 use crate::output;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
-use keyloan_protocol::control::response::{LoanSummary, Reply, Status, Tier, VaultState};
-use keyloan_protocol::names::{VarName, escaped};
+use keyloan_protocol::control::response::{Reply, Status, Tier, VaultState};
 use std::fmt::Write;
 
 pub(crate) fn status(format: &Json) -> Result<(), Failure> {
@@ -38,16 +37,20 @@ fn text(status: &Status) -> String {
         Tier::OwnUser => "own user: the daemon belongs to another user",
     };
     let log = if status.log_works { "" } else { "  (broken: nothing is lent)" };
+    let loans = match status.held {
+        0 => format!("{} out", status.loans),
+        held => format!("{} out, {held} ended and still held (keyloan loans)", status.loans),
+    };
     let mut text = format!(
         "daemon     {} (pid {}, protocol {})\nvault      {vault}\n           {}\nprotection {tier}\n\
-         keys       {}\nquestions  {}\nloans      {} out, {} questions waiting\nlog        {}{log}\n",
+         keys       {}\nquestions  {}\nloans      {}, {} questions waiting\nlog        {}{log}\n",
         status.daemon_version,
         status.pid,
         status.protocol_version,
         status.vault_path,
         status.key_memory,
         status.questions,
-        status.loans,
+        loans,
         status.pending,
         status.log_path,
     );
@@ -55,38 +58,4 @@ fn text(status: &Status) -> String {
         let _ = writeln!(text, "warning    {warning}");
     }
     text
-}
-
-pub(crate) fn loans(format: &Json) -> Result<(), Failure> {
-    let act = "list the loans";
-    let loans = match Connection::existing(act)? {
-        None => Vec::new(),
-        Some(mut connection) => {
-            connection.send(&Message::new(Request::Loans), &[])?;
-            match connection.reply()?.body {
-                Reply::Loans { loans } => loans,
-                _ => return Err(client::unexpected(act)),
-            }
-        }
-    };
-    if format.json {
-        return output::json(&loans);
-    }
-    if loans.is_empty() {
-        output::note("nothing is lent");
-    }
-    loans.iter().try_for_each(|loan| output::line(&describe(loan)))
-}
-
-fn describe(loan: &LoanSummary) -> String {
-    let names: Vec<&str> = loan.variables.iter().map(VarName::as_str).collect();
-    format!(
-        "{}  {}  to {} (pid {}) in {} since {}",
-        loan.id,
-        names.join(" "),
-        escaped(&loan.program, 200),
-        loan.pid,
-        escaped(&loan.directory, 200),
-        loan.since
-    )
 }

@@ -69,6 +69,10 @@ pub(crate) enum Event {
         loan: u64,
         why: &'static str,
     },
+    /// Lent files could not be removed when their loan ended.
+    FilesLeft {
+        loan: u64,
+    },
     ItemChanged {
         request: u64,
         item: String,

@@ -54,7 +54,7 @@ impl Broker {
             .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
         let action = if replaces { "replaced" } else { "stored" };
         let act = Act {
-            kind: Kind::ItemWrite,
+            kinds: vec![Kind::ItemWrite],
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
         };
@@ -97,7 +97,7 @@ impl Broker {
         self.open_vault_for(client, &format!("read item '{item}'")).await?;
         self.entry_field(&item, &field)?;
         let act = Act {
-            kind: Kind::ItemRead,
+            kinds: vec![Kind::ItemRead],
             title: "give out a value".to_owned(),
             names: vec![format!("{item}/{field}")],
         };
@@ -167,7 +167,7 @@ impl Broker {
         }
         let name = field.as_ref().map_or_else(|| item.to_string(), |field| format!("{item}/{field}"));
         let act = Act {
-            kind: Kind::ItemWrite,
+            kinds: vec![Kind::ItemWrite],
             title: "remove from the vault".to_owned(),
             names: vec![name.clone()],
         };
@@ -211,7 +211,7 @@ impl Broker {
         }
         let about = format!("{from} becomes {to}");
         let act = Act {
-            kind: Kind::ItemWrite,
+            kinds: vec![Kind::ItemWrite],
             title: "rename an item".to_owned(),
             names: vec![from.to_string(), to.to_string()],
         };

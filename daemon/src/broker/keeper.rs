@@ -198,6 +198,7 @@ impl Broker {
         if !self.is_open() {
             return;
         }
+        self.end_all_loans("the vault was locked");
         self.anchor_log();
         let _ = self.record(&Event::Locked { why }, Durable::Now);
         self.vault.borrow_mut().lock();
@@ -226,6 +227,7 @@ impl Broker {
 
     /// Called every few seconds: locks after the idle time, anchors the log.
     pub(crate) fn tick(&self) {
+        self.end_expired();
         if !self.is_open() {
             return;
         }

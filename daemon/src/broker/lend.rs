@@ -3,28 +3,28 @@
 use super::{Act, Approved, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
-use crate::clock;
 use crate::env_set::manifest::{self, Manifest};
-use crate::env_set::plan::{File, From, Plan, PlanError, Search, VARS};
-use crate::loan::table::Loan;
+use crate::env_set::plan::{self, File, From, Plan, PlanError, Search, VARS};
 use crate::policy::decide::decide;
 use crate::policy::rule::Kind;
-use crate::readiness;
 use crate::requester::Requester;
 use crate::trust::Standing;
-use crate::vault::local::index;
+use crate::vault::local::{LocalVault, index};
 use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::request::Lend;
-use keyloan_protocol::control::response::{self, PlannedVariable, Reply};
+use keyloan_protocol::control::response::{self, FileForm, FilePart, LentFile, PlannedVariable, Reply};
 use keyloan_protocol::control::{Message, Value};
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
+use keyloan_protocol::names::VarName;
 use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::time_span::TimeSpan;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What a request brought besides its header.
 pub(crate) struct Found {
@@ -52,15 +52,17 @@ impl Broker {
             return self.describe_plan(plan);
         }
         let act = Act {
-            kind: Kind::Env,
-            title: format!("lend {} to a command", counted(plan.variables.len(), "variable")),
+            kinds: kinds(&plan),
+            title: title(&plan),
             names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
         };
         let requester = &client.requester;
-        let approved = self.authorise(client, act, |question| describe(question, &plan, requester)).await?;
-        let values =
+        let time = self.loan_time(ask.seconds)?;
+        let approved =
+            self.authorise(client, act, |question| describe(question, &plan, requester, time)).await?;
+        let (values, files) =
             self.read_planned(&approved, &plan).map_err(|refusal| self.failed(&approved, refusal))?;
-        let loan = self.begin_loan(client, &plan);
+        let loan = self.begin_loan(client, &plan, time);
         let lent = Event::Lent {
             request: approved.request,
             loan,
@@ -68,10 +70,10 @@ impl Broker {
             pid: requester.peer.pid,
         };
         if let Err(error) = self.record(&lent, approved.durable) {
-            self.loans.borrow_mut().end(loan);
+            self.loans.borrow_mut().forget(loan);
             return Err(error.into());
         }
-        Ok(Message { body: Reply::Lent { loan, notes: plan.notes }, values })
+        Ok(Message { body: Reply::Lent { loan, notes: plan.notes, files }, values })
     }
 
     /// Puts the sets together from names alone.
@@ -125,7 +127,7 @@ impl Broker {
     }
 
     fn describe_plan(&self, plan: Plan) -> Result<Message<Reply>, Refusal> {
-        let judgement = self.with_policy(|policy| decide(policy, Kind::Env))?;
+        let judgement = self.with_policy(|policy| decide(policy, &kinds(&plan)))?;
         let variables = plan
             .variables
             .into_iter()
@@ -144,78 +146,72 @@ impl Broker {
         Ok(Message::new(Reply::Plan(plan)))
     }
 
+    /// How long the loan lasts at most: as asked, and no longer than policy lets it.
+    fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+        let asked = seconds.map(Duration::from_secs);
+        let most = self.with_policy(|policy| policy.loan_time)?;
+        Ok(asked.into_iter().chain(most).min())
+    }
+
     /// Reads what was approved, each item once.
-    fn read_planned(&self, _approved: &Approved, plan: &Plan) -> Result<Vec<Value>, Refusal> {
-        let vault = self.vault.borrow();
-        let mut items: HashMap<&str, Vec<Field>> = HashMap::new();
+    fn read_planned(
+        &self,
+        _approved: &Approved,
+        plan: &Plan,
+    ) -> Result<(Vec<Value>, Vec<LentFile>), Refusal> {
+        let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new() };
         let mut values = Vec::with_capacity(plan.variables.len());
+        let mut files = Vec::new();
         for planned in &plan.variables {
-            let (item, field) = match &planned.from {
+            let name = &planned.name;
+            match &planned.from {
                 From::Literal(text) => {
-                    values.push(Value::new(planned.name.as_str(), SecretBytes::copy_of(text.as_bytes())));
-                    continue;
+                    values.push(Value::new(name.as_str(), SecretBytes::copy_of(text.as_bytes())));
                 }
-                From::Field(reference) => (reference.item.as_str(), reference.field.as_str()),
-                From::Vars(item) => (item.as_str(), VARS),
-            };
-            if !items.contains_key(item) {
-                let fields = vault.read(index::Kind::Item, item)?;
-                let gone = || Refusal::NotFound { what: "item", name: item.to_owned() };
-                items.insert(item, fields.ok_or_else(gone)?);
+                From::Field(reference) => {
+                    let value = items.field(reference.item.as_str(), reference.field.as_str())?;
+                    values.push(environment_value(name, value)?);
+                }
+                From::Vars(item) => {
+                    let text = items.field(item.as_str(), VARS)?;
+                    let gone = || Refusal::NoField { item: item.to_string(), field: name.to_string() };
+                    let variables = env_vars::parse_vars(text).map_err(|_| gone())?;
+                    let value = variables.into_iter().find(|(held, _)| held == name).ok_or_else(gone)?.1;
+                    values.push(environment_value(name, value)?);
+                }
+                From::Files(form, parts) => {
+                    let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
+                    for (file, reference) in parts {
+                        let content = items.field(reference.item.as_str(), reference.field.as_str())?;
+                        // No variable's name holds a slash.
+                        let value = format!("{name}/{file}");
+                        values.push(Value::new(&value, SecretBytes::copy_of(content)));
+                        lent.parts.push(FilePart { name: file.clone(), value });
+                    }
+                    files.push(lent);
+                }
             }
-            let value = items[item].iter().find(|held| held.name.as_str() == field);
-            let value = value.map(|field| field.value.expose());
-            let value = match &planned.from {
-                From::Vars(_) => value.and_then(|text| {
-                    let variables = env_vars::parse_vars(text).ok()?;
-                    variables.into_iter().find(|(name, _)| *name == planned.name).map(|(_, value)| value)
-                }),
-                _ => value,
-            };
-            let gone = || Refusal::NoField { item: item.to_owned(), field: field.to_owned() };
-            values.push(environment_value(planned.name.as_str(), value.ok_or_else(gone)?)?);
         }
-        Ok(values)
+        Ok((values, files))
     }
+}
 
-    fn begin_loan(self: &Rc<Self>, client: &Client, plan: &Plan) -> u64 {
-        let requester = &client.requester;
-        let program = requester.claimed.program.as_deref().map(|program| program.display().to_string());
-        let loan = Loan {
-            pid: requester.peer.pid,
-            program: program.unwrap_or_else(|| requester.program()),
-            directory: requester.cwd.as_deref().map(|cwd| cwd.display().to_string()).unwrap_or_default(),
-            variables: plan.variables.iter().map(|planned| planned.name.clone()).collect(),
-            since: clock::now(),
-        };
-        let id = self.loans.borrow_mut().begin(loan);
-        self.watch_holder(requester, id);
-        id
-    }
+/// Items as they are read for one loan.
+struct Items<'a> {
+    vault: &'a LocalVault,
+    read: HashMap<String, Vec<Field>>,
+}
 
-    /// Ends the loan when its holder ends; the pidfd is the connected process's and survives its exec.
-    fn watch_holder(self: &Rc<Self>, requester: &Requester, loan: u64) {
-        let holder = requester.peer.pidfd().and_then(|holder| holder.try_clone_to_owned().ok());
-        let broker = Rc::clone(self);
-        tokio::task::spawn_local(async move {
-            if let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) {
-                let _ = holder.readable().await;
-                broker.end_loan(loan, "the process ended");
-            }
-        });
-    }
-
-    fn end_loan(&self, loan: u64, why: &'static str) {
-        if self.loans.borrow_mut().end(loan).is_some() {
-            // The loan is over whether or not this can be written; `status` says when the log is broken.
-            let _ = self.record(&Event::LoanEnded { loan, why }, super::Durable::Soon);
+impl Items<'_> {
+    fn field(&mut self, item: &str, field: &str) -> Result<&[u8], Refusal> {
+        if !self.read.contains_key(item) {
+            let fields = self.vault.read(index::Kind::Item, item)?;
+            let gone = || Refusal::NotFound { what: "item", name: item.to_owned() };
+            self.read.insert(item.to_owned(), fields.ok_or_else(gone)?);
         }
-    }
-
-    /// The reply never reached the client: nothing was lent.
-    pub(crate) fn undelivered(&self, loan: u64) {
-        let _ = self.record(&Event::Undelivered { loan }, super::Durable::Soon);
-        self.end_loan(loan, "it could not be delivered");
+        let held = self.read[item].iter().find(|held| held.name.as_str() == field);
+        let gone = || Refusal::NoField { item: item.to_owned(), field: field.to_owned() };
+        held.map(|held| held.value.expose()).ok_or_else(gone)
     }
 }
 
@@ -270,26 +266,35 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
     }
 }
 
-fn environment_value(name: &str, value: &[u8]) -> Result<Value, Refusal> {
-    if value.contains(&0) {
-        return Err(Refusal::Plan(PlanError::Faults(vec![format!(
-            "{name}: the value holds a NUL byte, which no environment can carry"
-        )])));
+fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
+    let fault = value
+        .contains(&0)
+        .then(|| format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)"))
+        .or_else(|| plan::too_long(name, value.len()));
+    match fault {
+        Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
+        None => Ok(Value::new(name.as_str(), SecretBytes::copy_of(value))),
     }
-    if name.len() + value.len() + 2 > limits::ENVIRONMENT_STRING {
-        return Err(Refusal::Plan(PlanError::Faults(vec![format!(
-            "{name}: the value has {} bytes; the system passes at most {} in one variable",
-            value.len(),
-            limits::ENVIRONMENT_STRING - name.len() - 2
-        )])));
-    }
-    Ok(Value::new(name, SecretBytes::copy_of(value)))
+}
+
+fn kinds(plan: &Plan) -> Vec<Kind> {
+    let of = |files: bool, kind| plan.variables.iter().any(|planned| planned.is_file() == files).then_some(kind);
+    of(false, Kind::Env).into_iter().chain(of(true, Kind::File)).collect()
+}
+
+/// `lend 2 variables and 1 file to a command`
+fn title(plan: &Plan) -> String {
+    let files = plan.variables.iter().filter(|planned| planned.is_file()).count();
+    let variables = plan.variables.len() - files;
+    let parts = [(variables, "variable"), (files, "file")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(count, noun));
+    format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
 }
 
 /// Variables that a question shows with their origin; further ones by name.
 const VARIABLES: usize = 24;
 
-fn describe(question: &mut Question, plan: &Plan, requester: &Requester) {
+fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: Option<Duration>) {
     // Who asks comes last and must not be pushed out of sight by a long list.
     let (shown, more) = plan.variables.split_at(plan.variables.len().min(VARIABLES));
     for planned in shown {
@@ -302,6 +307,9 @@ fn describe(question: &mut Question, plan: &Plan, requester: &Requester) {
     }
     for note in &plan.notes {
         Broker::about(question, "note", note);
+    }
+    if let Some(time) = time {
+        Broker::about(question, "for", &format!("at most {}", TimeSpan::of(time)));
     }
     if let Some(program) = &requester.claimed.program {
         question.line("to", &program.display().to_string(), Certainty::Claimed);
@@ -317,6 +325,17 @@ fn from_text(from: &From) -> String {
         From::Literal(_) => "a literal".to_owned(),
         From::Field(reference) => reference.to_string(),
         From::Vars(item) => format!("local://{item}/{VARS}"),
+        From::Files(form, parts) => {
+            let parts: Vec<String> = parts
+                .iter()
+                .map(|(name, reference)| match form {
+                    FileForm::Descriptor => format!("{reference}, as a file in memory"),
+                    FileForm::Path => format!("{reference}, as the file {name}"),
+                    FileForm::Directory => format!("{reference}, as {name} in a directory"),
+                })
+                .collect();
+            parts.join("; ")
+        }
     }
 }
 

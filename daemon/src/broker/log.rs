@@ -21,7 +21,7 @@ impl Broker {
         if commands {
             self.open_vault_for(client, "show the command lines in its log").await?;
             let act = Act {
-                kind: Kind::ItemRead,
+                kinds: vec![Kind::ItemRead],
                 title: "show the command lines in the log".to_owned(),
                 names: Vec::new(),
             };

@@ -54,7 +54,7 @@ impl Broker {
             Standing::Changed => "trust the changes to a file",
             Standing::Unknown => "trust a file",
         };
-        let act = Act { kind: Kind::Trust, title: title.to_owned(), names: vec![path.clone()] };
+        let act = Act { kinds: vec![Kind::Trust], title: title.to_owned(), names: vec![path.clone()] };
         let approved = self
             .authorise(client, act, |question| {
                 Self::about(question, "file", &path);
@@ -132,6 +132,7 @@ impl Broker {
             match setting {
                 Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
                 Setting::LockIdle(time) => policy.lock_idle = time,
+                Setting::LoanTime(time) => policy.loan_time = time,
                 Setting::Approver(None) => policy.approver = None,
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();

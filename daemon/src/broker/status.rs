@@ -3,7 +3,7 @@
 use super::Broker;
 use crate::vault::local::index::Kind;
 use keyloan_platform::process;
-use keyloan_protocol::control::response::{LoanSummary, Reply, Status, Tier};
+use keyloan_protocol::control::response::{Reply, Status, Tier};
 
 impl Broker {
     pub(crate) fn status(&self) -> Reply {
@@ -44,23 +44,11 @@ impl Broker {
                 || "the requester's own terminal, with the PIN".to_owned(),
                 |program| format!("the approver program {}", program.path.display()),
             ),
-            loans: self.loans.borrow().count(),
+            loans: self.loans.borrow().out().count(),
+            held: self.loans.borrow().all().filter(|(_, loan)| loan.over.is_some()).count(),
             pending: self.queue.pending(),
             log_path: log.path().display().to_string(),
             log_works: log.works(),
         })
-    }
-
-    pub(crate) fn list_loans(&self) -> Reply {
-        let loans = self.loans.borrow();
-        let loans = loans.out().map(|(id, loan)| LoanSummary {
-            id,
-            pid: loan.pid.unsigned_abs(),
-            program: loan.program.clone(),
-            variables: loan.variables.clone(),
-            since: loan.since.clone(),
-            directory: loan.directory.clone(),
-        });
-        Reply::Loans { loans: loans.collect() }
     }
 }

@@ -1,8 +1,9 @@
 //! `.keyloan.toml`: references, never values. Every fault is found at once and told by line and column;
 //! nothing of the file is repeated but its keys, since a secret may have been pasted into it.
 
+use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
-use keyloan_protocol::names::{SetName, VarName, escaped, nearest};
+use keyloan_protocol::names::{FileName, SetName, VarName, escaped, nearest};
 use keyloan_protocol::reference::Reference;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +17,16 @@ pub(crate) enum Source {
     /// Written in the file; no secret.
     Literal(String),
     Reference(Reference),
+    /// Lent as files; one, but for a directory.
+    Files(FileForm, Vec<(FileName, Reference)>),
 }
 
 pub(crate) type Set = Vec<(VarName, Source)>;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    pub(crate) env: Option<Set>,
+    /// `[env]` and `[files]`: the default set; `None` where the file has neither.
+    pub(crate) default: Option<Set>,
     pub(crate) sets: BTreeMap<SetName, Set>,
 }
 
@@ -51,6 +55,7 @@ pub(crate) fn parse(text: &str) -> Result<Manifest, Vec<Fault>> {
             Manifest::default()
         }
     };
+    reader.faults.sort_by_key(|fault| (fault.line, fault.column));
     if reader.faults.is_empty() { Ok(manifest) } else { Err(reader.faults) }
 }
 
@@ -72,10 +77,12 @@ impl Reader<'_> {
 
     fn manifest(&mut self, table: &Table<'_>) -> Manifest {
         let mut manifest = Manifest::default();
+        if table.contains_key("env") || table.contains_key("files") {
+            manifest.default = Some(self.env_and_files(table));
+        }
         for (key, value) in table {
             match &*key.get_ref().to_string() {
-                "env" => manifest.env = self.table(value, "env").map(|table| self.set(table)),
-                "files" => self.no_files(key.span()),
+                "env" | "files" => {}
                 "sets" => {
                     if let Some(table) = self.table(value, "sets") {
                         manifest.sets = self.sets(table);
@@ -87,6 +94,18 @@ impl Reader<'_> {
         manifest
     }
 
+    /// The variables of the tables `env` and `files` that stand side by side.
+    fn env_and_files(&mut self, table: &Table<'_>) -> Set {
+        let mut set = Set::new();
+        if let Some(env) = table.get("env").and_then(|value| self.table(value, "env")) {
+            self.variables(env, &mut set, Self::value);
+        }
+        if let Some(files) = table.get("files").and_then(|value| self.table(value, "files")) {
+            self.variables(files, &mut set, Self::files);
+        }
+        set
+    }
+
     fn sets(&mut self, table: &Table<'_>) -> BTreeMap<SetName, Set> {
         let mut sets = BTreeMap::new();
         for (key, value) in table {
@@ -96,44 +115,46 @@ impl Reader<'_> {
                 continue;
             };
             let Some(table) = self.table(value, "a set") else { continue };
-            let mut set = Set::new();
-            for (key, value) in table {
-                match &*key.get_ref().to_string() {
-                    "env" => {
-                        if let Some(table) = self.table(value, "env") {
-                            set = self.set(table);
-                        }
-                    }
-                    "files" => self.no_files(key.span()),
-                    other => self.unknown(key.span(), other, &["env", "files"]),
+            for (key, _) in table {
+                let key_name = key.get_ref().to_string();
+                if !matches!(&*key_name, "env" | "files") {
+                    self.unknown(key.span(), &key_name, &["env", "files"]);
                 }
             }
+            let set = self.env_and_files(table);
             sets.insert(name, set);
         }
         sets
     }
 
-    fn set(&mut self, table: &Table<'_>) -> Set {
-        let mut set = Set::new();
+    fn variables(
+        &mut self,
+        table: &Table<'_>,
+        set: &mut Set,
+        source: fn(&mut Self, &VarName, &Value<'_>) -> Option<Source>,
+    ) {
         for (key, value) in table {
-            let name = key.get_ref().to_string();
-            match VarName::parse(&name) {
-                Err(error) => self.fault(&key.span(), error.to_string()),
-                Ok(name) if env_vars::steers(name.as_str()) => {
-                    let cause = format!("{name} steers what runs or where it talks; a set may not lend it");
-                    self.fault(&key.span(), cause);
+            let name = match VarName::parse(key.get_ref().as_ref()) {
+                Ok(name) => name,
+                Err(error) => {
+                    self.fault(&key.span(), error.to_string());
+                    continue;
                 }
-                Ok(name) => {
-                    if let Some(source) = self.source(&name, value) {
-                        set.push((name, source));
-                    }
+            };
+            if set.iter().any(|(other, _)| *other == name) {
+                self.fault(&key.span(), format!("{name} is in env and in files"));
+            } else if let Some(source) = source(self, &name, value) {
+                let is_file = matches!(source, Source::Files(..));
+                match refusal(&name, is_file) {
+                    Some(cause) => self.fault(&key.span(), cause),
+                    None => set.push((name, source)),
                 }
             }
         }
-        set
     }
 
-    fn source(&mut self, name: &VarName, value: &Value<'_>) -> Option<Source> {
+    /// A variable of `env`.
+    fn value(&mut self, name: &VarName, value: &Value<'_>) -> Option<Source> {
         match value.get_ref() {
             DeValue::String(text) => match Reference::parse(text) {
                 Ok(reference) => return Some(Source::Reference(reference)),
@@ -143,14 +164,8 @@ impl Reader<'_> {
                 ),
             },
             DeValue::Table(table) => {
-                let literal = table.get("value").map(Spanned::get_ref);
-                for (key, _) in table {
-                    let key_name = key.get_ref().to_string();
-                    if key_name != "value" {
-                        self.unknown(key.span(), &key_name, &["value"]);
-                    }
-                }
-                match literal {
+                self.known_keys(table, &["value"]);
+                match table.get("value").map(Spanned::get_ref) {
                     Some(DeValue::String(text)) if text.contains('\0') => {
                         self.fault(&value.span(), format!("{name}: no environment can carry a NUL"));
                     }
@@ -164,6 +179,79 @@ impl Reader<'_> {
             ),
         }
         None
+    }
+
+    /// A variable of `files`.
+    fn files(&mut self, name: &VarName, value: &Value<'_>) -> Option<Source> {
+        let DeValue::Table(table) = value.get_ref() else {
+            let reference = self.reference(name, value)?;
+            let file = FileName::parse(name.as_str()).ok()?;
+            return Some(Source::Files(FileForm::Descriptor, vec![(file, reference)]));
+        };
+        let form = match table.get("as").map(Spanned::get_ref) {
+            Some(DeValue::String(form)) if form == "path" => FileForm::Path,
+            Some(DeValue::String(form)) if form == "dir" => FileForm::Directory,
+            _ => {
+                self.fault(&value.span(), format!("{name}: as = \"path\" or as = \"dir\" is wanted"));
+                return None;
+            }
+        };
+        let parts = if form == FileForm::Path {
+            self.known_keys(table, &["ref", "as", "name"]);
+            let Some(reference) = table.get("ref") else {
+                self.fault(&value.span(), format!("{name}: ref = \"VAULT://ITEM/FIELD\" is wanted"));
+                return None;
+            };
+            let file = match table.get("name") {
+                Some(given) => self.file_name(name, given)?,
+                None => FileName::parse(name.as_str()).ok()?,
+            };
+            vec![(file, self.reference(name, reference)?)]
+        } else {
+            self.known_keys(table, &["files", "as"]);
+            let Some(DeValue::Table(files)) = table.get("files").map(Spanned::get_ref) else {
+                let cause = format!("{name}: files = {{ \"NAME\" = \"VAULT://ITEM/FIELD\" }} is wanted");
+                self.fault(&value.span(), cause);
+                return None;
+            };
+            let mut parts = Vec::new();
+            for (key, value) in files {
+                match FileName::parse(key.get_ref().as_ref()) {
+                    Ok(file) => parts.extend(self.reference(name, value).map(|reference| (file, reference))),
+                    Err(error) => self.fault(&key.span(), format!("{name}: {error}")),
+                }
+            }
+            if files.is_empty() {
+                self.fault(&value.span(), format!("{name}: a directory without files"));
+            }
+            parts
+        };
+        Some(Source::Files(form, parts))
+    }
+
+    fn reference(&mut self, name: &VarName, value: &Value<'_>) -> Option<Reference> {
+        let parsed = match value.get_ref() {
+            DeValue::String(text) => Reference::parse(text).map_err(|error| error.to_string()),
+            _ => Err("a reference (\"VAULT://ITEM/FIELD\") is wanted".to_owned()),
+        };
+        parsed.map_err(|cause| self.fault(&value.span(), format!("{name}: {cause}"))).ok()
+    }
+
+    fn file_name(&mut self, name: &VarName, value: &Value<'_>) -> Option<FileName> {
+        let parsed = match value.get_ref() {
+            DeValue::String(text) => FileName::parse(text).map_err(|error| error.to_string()),
+            _ => Err("name takes the name of a file".to_owned()),
+        };
+        parsed.map_err(|cause| self.fault(&value.span(), format!("{name}: {cause}"))).ok()
+    }
+
+    fn known_keys(&mut self, table: &Table<'_>, known: &[&str]) {
+        for (key, _) in table {
+            let name = key.get_ref().to_string();
+            if !known.contains(&&*name) {
+                self.unknown(key.span(), &name, known);
+            }
+        }
     }
 
     fn table<'v>(&mut self, value: &'v Value<'_>, name: &str) -> Option<&'v Table<'v>>
@@ -185,10 +273,17 @@ impl Reader<'_> {
         };
         self.fault(&at, cause);
     }
+}
 
-    fn no_files(&mut self, at: Range<usize>) {
-        self.fault(&at, "this version of keyloan lends variables only, no files".to_owned());
+/// Why a variable may not be lent in this way, though it is one.
+fn refusal(name: &VarName, is_file: bool) -> Option<String> {
+    if is_file {
+        let cause = format!("{name} steers what runs or where it talks; no file may be lent in it");
+        return (!env_vars::may_name_a_file(name.as_str())).then_some(cause);
     }
+    let hint = if env_vars::may_name_a_file(name.as_str()) { "; [files] may" } else { "" };
+    let cause = format!("{name} steers what runs or where it talks; a set may not lend it{hint}");
+    env_vars::steers(name.as_str()).then_some(cause)
 }
 
 #[cfg(test)]
@@ -206,7 +301,7 @@ mod tests {
              [sets.deploy.env]\nAWS_SECRET_ACCESS_KEY = \"bw://aws-deploy/secret\"\n",
         )
         .unwrap();
-        let env = manifest.env.unwrap();
+        let env = manifest.default.unwrap();
         assert!(env.iter().any(|(name, source)| name.as_str() == "TWINE_USERNAME"
             && *source == Source::Literal("__token__".to_owned())));
         let reference = Reference::parse("bw://aws-deploy/secret").unwrap();
@@ -223,6 +318,33 @@ mod tests {
         assert!(told.iter().any(|fault| fault.starts_with("line 4, column 1: LD_PRELOAD steers")));
         assert!(told.iter().any(|fault| fault.starts_with("line 5, column 1: a variable's name")));
         assert!(told.iter().any(|fault| fault.starts_with("line 6, column 5: D: a reference")));
+    }
+
+    #[test]
+    fn files_are_read_in_their_three_forms() {
+        let text = "[files]\nA = \"local://a/b\"\nKUBECONFIG = { ref = \"local://k/c\", as = \"path\", \
+                    name = \"config\" }\nDOCKER_CONFIG = { as = \"dir\", files = { \"config.json\" = \
+                    \"local://d/c\" } }\n";
+        let set = parse(text).unwrap().default.unwrap();
+        let shape = |name: &str| match &set.iter().find(|(held, _)| held.as_str() == name).unwrap().1 {
+            Source::Files(form, parts) => (*form, parts[0].0.to_string(), parts[0].1.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(shape("A"), (FileForm::Descriptor, "A".to_owned(), "local://a/b".to_owned()));
+        assert_eq!(shape("KUBECONFIG"), (FileForm::Path, "config".to_owned(), "local://k/c".to_owned()));
+        let docker = (FileForm::Directory, "config.json".to_owned(), "local://d/c".to_owned());
+        assert_eq!(shape("DOCKER_CONFIG"), docker);
+        for (text, said) in [
+            ("[files]\nLD_PRELOAD = \"local://a/b\"\n", "no file may be lent in it"),
+            ("[files]\nA = { ref = \"local://a/b\", as = \"fd\" }\n", "as = \"path\" or"),
+            ("[files]\nA = { as = \"path\" }\n", "ref = "),
+            ("[files]\nA = { ref = \"local://a/b\", as = \"path\", name = \"../x\" }\n", "without '/'"),
+            ("[files]\nA = { as = \"dir\", files = { \"..\" = \"local://a/b\" } }\n", "neither '.'"),
+            ("[env]\nKUBECONFIG = \"local://a/b\"\n", "may not lend it; [files] may"),
+            ("[env]\nA = \"local://a/b\"\n[files]\nA = \"local://a/b\"\n", "A is in env and in files"),
+        ] {
+            assert!(faults(text).iter().any(|fault| fault.contains(said)), "{text}: {:?}", faults(text));
+        }
     }
 
     #[test]

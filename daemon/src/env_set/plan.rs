@@ -2,10 +2,11 @@
 //! told at once.
 
 use super::manifest::{Manifest, Source};
-use crate::vault::local::index::{Entry, Index, Kind};
+use crate::vault::local::index::{Entry, EntryField, Index, Kind};
+use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{ItemName, SetName, VarName, escaped};
+use keyloan_protocol::names::{FileName, ItemName, SetName, VarName, escaped};
 use keyloan_protocol::reference::Reference;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,41 @@ pub(crate) enum From {
     Field(Reference),
     /// A line of an item's `vars`.
     Vars(ItemName),
+    /// Lent as files.
+    Files(FileForm, Vec<(FileName, Reference)>),
 }
+
+impl Planned {
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.from, From::Files(..))
+    }
+
+    /// The references whose values are lent in this variable.
+    pub(crate) fn references(&self) -> Vec<&Reference> {
+        match &self.from {
+            From::Field(reference) => vec![reference],
+            From::Files(_, parts) => parts.iter().map(|(_, reference)| reference).collect(),
+            From::Literal(_) | From::Vars(_) => Vec::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// Every reference that is lent, for people, in order.
+    pub(crate) fn references(&self) -> Vec<String> {
+        let one = |planned: &Planned| match &planned.from {
+            From::Vars(item) => vec![format!("local://{item}/{VARS}")],
+            _ => planned.references().iter().map(ToString::to_string).collect(),
+        };
+        let mut all: Vec<String> = self.variables.iter().flat_map(one).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// All values of one loan travel in one frame, below its header's room.
+const TOGETHER: usize = limits::FRAME - limits::HEADER;
 
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
@@ -76,13 +111,7 @@ impl Search<'_> {
             self.named_set(name, &mut draft)?;
         }
         draft.keep_only(only);
-        for planned in &draft.plan.variables {
-            if let From::Field(reference) = &planned.from
-                && let Some(fault) = reference_fault(self.index, &planned.name, reference)
-            {
-                draft.faults.push(fault);
-            }
-        }
+        draft.check_references(self.index);
         if draft.faults.is_empty() { Ok(draft.plan) } else { Err(PlanError::Faults(draft.faults)) }
     }
 
@@ -91,8 +120,8 @@ impl Search<'_> {
         for (at, directory) in self.directories.iter().enumerate() {
             if let Some(file) = self.file.as_ref().filter(|file| file.at == at) {
                 let manifest = file.usable()?;
-                if let Some(set) = &manifest.env {
-                    draft.add_set(set, &format!("[env] of {}", file.path.display()));
+                if let Some(set) = &manifest.default {
+                    draft.add_set(set, "", &file.path);
                     return Ok(());
                 }
             }
@@ -118,7 +147,7 @@ impl Search<'_> {
             (Some(file), None) => {
                 let manifest = file.usable()?;
                 if let Some(set) = manifest.sets.get(name) {
-                    draft.add_set(set, &format!("[sets.{name}] of {}", file.path.display()));
+                    draft.add_set(set, &format!("sets.{name}."), &file.path);
                 }
             }
             (None, Some(entry)) => draft.add_item(entry),
@@ -178,13 +207,45 @@ impl Draft {
         self.plan.variables.push(planned);
     }
 
-    fn add_set(&mut self, set: &[(VarName, Source)], origin: &str) {
+    /// `table` is the path to the tables `env` and `files` in the file.
+    fn add_set(&mut self, set: &[(VarName, Source)], table: &str, file: &Path) {
         for (name, source) in set {
-            let from = match source {
-                Source::Literal(text) => From::Literal(text.clone()),
-                Source::Reference(reference) => From::Field(reference.clone()),
+            let (from, key) = match source {
+                Source::Literal(text) => (From::Literal(text.clone()), "env"),
+                Source::Reference(reference) => (From::Field(reference.clone()), "env"),
+                Source::Files(form, parts) => (From::Files(*form, parts.clone()), "files"),
             };
-            self.add(Planned { name: name.clone(), from, set: origin.to_owned() });
+            let set = format!("[{table}{key}] of {}", file.display());
+            self.add(Planned { name: name.clone(), from, set });
+        }
+    }
+
+    /// What is wrong with the references, and with all of them together, as far as the index can tell.
+    fn check_references(&mut self, index: &Index) {
+        let (mut bytes, mut values) = (0, 0);
+        for planned in &self.plan.variables {
+            values += 1;
+            for reference in planned.references() {
+                values += 1;
+                match field(index, reference) {
+                    Err(cause) => {
+                        let shown = escaped(&reference.to_string(), 2 * limits::NAME);
+                        self.faults.push(format!("{}: {shown}: {cause}", planned.name));
+                    }
+                    Ok(field) => {
+                        bytes += field.length;
+                        if !planned.is_file() {
+                            self.faults.extend(too_long(&planned.name, field.length));
+                        }
+                    }
+                }
+            }
+        }
+        if bytes > TOGETHER {
+            self.faults.push(format!("{bytes} bytes in all; one loan holds at most {TOGETHER}"));
+        }
+        if values > limits::VALUES {
+            self.faults.push(format!("{values} values; one loan holds at most {}", limits::VALUES));
         }
     }
 
@@ -221,25 +282,22 @@ impl Draft {
     }
 }
 
-/// What is wrong with a reference, as far as the index can tell.
-fn reference_fault(index: &Index, name: &VarName, reference: &Reference) -> Option<String> {
-    let shown = escaped(&reference.to_string(), 2 * limits::NAME);
+fn field<'a>(index: &'a Index, reference: &Reference) -> Result<&'a EntryField, String> {
     if reference.vault != "local" {
-        return Some(format!("{name}: {shown}: there is no vault '{}' (there is: local)", reference.vault));
+        return Err(format!("there is no vault '{}' (there is: local)", reference.vault));
     }
-    let Some((_, entry)) = index.find(Kind::Item, reference.item.as_str()) else {
-        return Some(format!("{name}: {shown}: there is no item '{}'", reference.item));
-    };
-    let Some(field) = entry.fields.iter().find(|field| field.name == reference.field) else {
+    let (_, entry) = index
+        .find(Kind::Item, reference.item.as_str())
+        .ok_or_else(|| format!("there is no item '{}'", reference.item))?;
+    entry.fields.iter().find(|field| field.name == reference.field).ok_or_else(|| {
         let fields: Vec<&str> = entry.fields.iter().map(|field| field.name.as_str()).collect();
-        return Some(format!("{name}: {shown}: the item has no such field (it has: {})", fields.join(", ")));
-    };
-    let whole = name.as_str().len() + 1 + field.length + 1;
-    (whole > limits::ENVIRONMENT_STRING).then(|| {
-        format!(
-            "{name}: {shown}: {} bytes; the system passes at most {} in one variable",
-            field.length,
-            limits::ENVIRONMENT_STRING - name.as_str().len() - 2
-        )
+        format!("the item has no such field (it has: {})", fields.join(", "))
     })
+}
+
+/// Why a value of this length cannot be put into an environment.
+pub(crate) fn too_long(name: &VarName, length: usize) -> Option<String> {
+    let room = limits::ENVIRONMENT_STRING - name.as_str().len() - 2;
+    (length > room)
+        .then(|| format!("{name}: the value has {length} bytes; the system passes at most {room} in one variable"))
 }

@@ -9,7 +9,16 @@ pub(crate) struct Judgement {
     pub(crate) rule: String,
 }
 
-pub(crate) fn decide(policy: &Policy, kind: Kind) -> Judgement {
+/// The strictest rule of all the kinds that a request touches; asked where there is none.
+pub(crate) fn decide(policy: &Policy, kinds: &[Kind]) -> Judgement {
+    let judged = kinds.iter().map(|kind| decide_one(policy, *kind));
+    judged.max_by_key(|judgement| judgement.verdict).unwrap_or(Judgement {
+        verdict: Verdict::Deny,
+        rule: "nothing is asked for".to_owned(),
+    })
+}
+
+fn decide_one(policy: &Policy, kind: Kind) -> Judgement {
     match policy.verdicts.get(&kind) {
         Some(&verdict) => Judgement { verdict, rule: format!("{}={}", kind.key(), verdict.word()) },
         None => Judgement { verdict: Verdict::Ask, rule: format!("{}=ask (the default)", kind.key()) },
@@ -23,7 +32,7 @@ mod tests {
     #[test]
     fn without_a_rule_everything_is_asked() {
         for kind in Kind::ALL {
-            assert_eq!(decide(&Policy::default(), kind).verdict, Verdict::Ask);
+            assert_eq!(decide(&Policy::default(), &[kind]).verdict, Verdict::Ask);
         }
     }
 
@@ -31,7 +40,17 @@ mod tests {
     fn a_rule_speaks_for_its_own_kind_only() {
         let mut policy = Policy::default();
         policy.verdicts.insert(Kind::Env, Verdict::Allow);
-        assert_eq!(decide(&policy, Kind::Env).verdict, Verdict::Allow);
-        assert_eq!(decide(&policy, Kind::ItemRead).verdict, Verdict::Ask);
+        assert_eq!(decide(&policy, &[Kind::Env]).verdict, Verdict::Allow);
+        assert_eq!(decide(&policy, &[Kind::ItemRead]).verdict, Verdict::Ask);
+    }
+
+    #[test]
+    fn the_strictest_of_several_rules_counts() {
+        let mut policy = Policy::default();
+        policy.verdicts.insert(Kind::Env, Verdict::Allow);
+        assert_eq!(decide(&policy, &[Kind::Env, Kind::File]).verdict, Verdict::Ask);
+        policy.verdicts.insert(Kind::File, Verdict::Deny);
+        let judgement = decide(&policy, &[Kind::File, Kind::Env]);
+        assert_eq!((judgement.verdict, judgement.rule.as_str()), (Verdict::Deny, "file=deny"));
     }
 }

@@ -1,6 +1,7 @@
 //! The text of a policy: `KEY=VALUE` a line, as `policy show` prints and `policy set` takes.
 
 use super::rule::{ApproverProgram, Kind, LOCK_IDLE, Policy, Verdict};
+use keyloan_protocol::time_span::TimeSpan;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,11 +17,14 @@ pub(crate) enum PolicyError {
     Path,
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
+    #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
+    LoanTime,
     #[error("the sealed policy does not have the form of one")]
     Stored,
 }
 
-const KEYS: [&str; 6] = ["approver.command", "env", "item.read", "item.write", "trust", "lock.idle"];
+const KEYS: [&str; 8] =
+    ["approver.command", "env", "file", "item.read", "item.write", "trust", "loan.time", "lock.idle"];
 
 fn nearest(key: &str) -> String {
     keyloan_protocol::names::nearest(key, &KEYS)
@@ -34,6 +38,7 @@ pub(crate) enum Setting {
     /// The program's hash is still to be taken; `None` removes it.
     Approver(Option<PathBuf>),
     LockIdle(Duration),
+    LoanTime(Option<Duration>),
 }
 
 pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
@@ -49,27 +54,20 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
         "approver.command" if value.is_empty() => Ok(Setting::Approver(None)),
         "approver.command" if value.starts_with('/') => Ok(Setting::Approver(Some(value.into()))),
         "approver.command" => Err(PolicyError::Path),
-        "lock.idle" => duration(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
+        "lock.idle" => idle(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
+        "loan.time" if value.is_empty() => Ok(Setting::LoanTime(None)),
+        "loan.time" => {
+            let time = TimeSpan::parse(value).map_err(|_| PolicyError::LoanTime)?;
+            Ok(Setting::LoanTime(Some(time.duration())))
+        }
         _ => Err(PolicyError::Key(key.to_owned())),
     }
 }
 
-/// A whole number with `m`, `h` or `d`.
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let unit = match text.chars().next_back()? {
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86400,
-        _ => return None,
-    };
-    let number: u64 = text.get(..text.len() - 1)?.parse().ok()?;
-    let seconds = number.checked_mul(unit)?;
-    (60..=7 * 86400).contains(&seconds).then(|| Duration::from_secs(seconds))
-}
-
-fn duration_text(duration: Duration) -> String {
-    let minutes = duration.as_secs() / 60;
-    if minutes.is_multiple_of(60) { format!("{}h", minutes / 60) } else { format!("{minutes}m") }
+/// A time for `lock.idle`.
+pub(crate) fn idle(text: &str) -> Option<Duration> {
+    let time = TimeSpan::parse(text).ok()?.duration();
+    (60..=7 * 86400).contains(&time.as_secs()).then_some(time)
 }
 
 /// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.
@@ -81,7 +79,10 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
             format!("{}={}", kind.key(), verdict.word())
         })
         .collect();
-    lines.push(format!("lock.idle={}", duration_text(policy.lock_idle)));
+    lines.push(format!("lock.idle={}", TimeSpan::of(policy.lock_idle)));
+    if let Some(time) = policy.loan_time {
+        lines.push(format!("loan.time={}", TimeSpan::of(time)));
+    }
     if let Some(approver) = &policy.approver {
         lines.push(format!("approver.command={}", approver.path.display()));
         lines.push(format!("approver.sha256={}", approver.sha256));
@@ -102,6 +103,7 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
         match setting(line).map_err(|_| PolicyError::Stored)? {
             Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
             Setting::LockIdle(time) => policy.lock_idle = time,
+            Setting::LoanTime(time) => policy.loan_time = time,
             Setting::Approver(path) => program = path,
         }
     }
@@ -120,6 +122,7 @@ mod tests {
         policy.verdicts.insert(Kind::Trust, Verdict::Deny);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
         policy.lock_idle = Duration::from_secs(5400);
+        policy.loan_time = Some(Duration::from_secs(900));
         let read = read(&print(&policy).join("\n")).unwrap();
         assert_eq!(print(&read), print(&policy));
         assert_eq!(read.verdicts.get(&Kind::Env), Some(&Verdict::Allow));
@@ -139,6 +142,8 @@ mod tests {
             ("approver.command=bin/x", "absolute path"),
             ("lock.idle=8", "30m or 8h"),
             ("lock.idle=99999999999999999999d", "30m or 8h"),
+            ("lock.idle=30s", "30m or 8h"),
+            ("loan.time=soon", "15m or 2h"),
         ] {
             let error = setting(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

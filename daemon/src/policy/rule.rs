@@ -9,6 +9,8 @@ use std::time::Duration;
 pub(crate) enum Kind {
     /// Variables for a command.
     Env,
+    /// Files for a command.
+    File,
     /// `item get`.
     ItemRead,
     /// `item set`, `item rm`, `item mv`.
@@ -18,11 +20,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Env, Self::ItemRead, Self::ItemWrite, Self::Trust];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Env, Self::File, Self::ItemRead, Self::ItemWrite, Self::Trust];
 
     pub(crate) fn key(self) -> &'static str {
         match self {
             Self::Env => "env",
+            Self::File => "file",
             Self::ItemRead => "item.read",
             Self::ItemWrite => "item.write",
             Self::Trust => "trust",
@@ -30,7 +34,8 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// In order of strictness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
     Allow,
     Ask,
@@ -61,6 +66,8 @@ pub(crate) struct Policy {
     pub(crate) approver: Option<ApproverProgram>,
     /// The vault locks itself after this long without a request.
     pub(crate) lock_idle: Duration,
+    /// A loan to a command ends after this long, if not before; `None` for when the command ends.
+    pub(crate) loan_time: Option<Duration>,
 }
 
 /// Eight hours: a working day.
@@ -69,6 +76,6 @@ pub(crate) const LOCK_IDLE: Duration = Duration::from_secs(8 * 3600);
 impl Default for Policy {
     /// Everything is asked.
     fn default() -> Self {
-        Self { verdicts: BTreeMap::new(), approver: None, lock_idle: LOCK_IDLE }
+        Self { verdicts: BTreeMap::new(), approver: None, lock_idle: LOCK_IDLE, loan_time: None }
     }
 }

@@ -75,7 +75,8 @@ async fn serve(
         Request::ItemShow { item } => broker.item_show(client, item).await?,
         Request::ItemRemove { item, field } => broker.item_remove(client, item, field).await?,
         Request::ItemMove { from, to } => broker.item_move(client, from, to).await?,
-        Request::Loans => broker.list_loans(),
+        Request::Loans => broker.list_loans().await,
+        Request::Recall { loan, kill } => broker.recall(loan, kill).await?,
         Request::Trust => {
             let descriptor = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
             broker.trust(client, descriptor).await?

@@ -135,3 +135,52 @@ pub(crate) fn path_within(
 ) -> std::path::PathBuf {
     format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()).into()
 }
+
+/// Whether a directory is on tmpfs(5).
+pub(crate) fn is_in_memory(directory: BorrowedFd<'_>) -> bool {
+    use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+    fstatfs(directory).is_ok_and(|found| found.filesystem_type() == TMPFS_MAGIC)
+}
+
+/// A file in memory with this content, mode 0400, that can be neither written nor resized, `memfd_create`(2).
+pub(crate) fn sealed_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use std::io::Write;
+    let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::MFD_CLOEXEC;
+    // Not executable, where the kernel knows that flag (Linux 6.3).
+    let unexecutable = flags | MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    let descriptor = memfd_create(name, unexecutable).or_else(|_| memfd_create(name, flags))?;
+    let mut file = fs::File::from(descriptor);
+    file.write_all(content)?;
+    nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::S_IRUSR)?;
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(file.into())
+}
+
+/// The same file at a descriptor that programs do not use for themselves, close-on-exec.
+pub(crate) fn high_descriptor(file: &OwnedFd) -> io::Result<OwnedFd> {
+    use nix::sys::resource::{Resource, getrlimit};
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let lowest = RawFd::try_from(soft.min(1024) / 4 * 3).unwrap_or(3).max(3);
+    let number = nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(lowest))?;
+    // SAFETY: the kernel has just made this descriptor for us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A descriptor that is readable once this process has ended, `pidfd_open`(2).
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes integers, gives a descriptor.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let descriptor = check(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Closes every descriptor above standard error, `close_range`(2).
+pub(crate) fn close_inherited() -> io::Result<()> {
+    // SAFETY: called by a program that owns no descriptor above these; it takes integers only.
+    let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+    check(libc::c_int::try_from(closed).unwrap_or(-1)).map(drop)
+}

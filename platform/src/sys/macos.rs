@@ -51,3 +51,23 @@ pub(crate) fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<PathBuf> {
 pub(crate) fn path_within(_directory: BorrowedFd<'_>, path: &Path, name: &str) -> PathBuf {
     path.join(name)
 }
+
+pub(crate) fn is_in_memory(_directory: BorrowedFd<'_>) -> bool {
+    false
+}
+
+pub(crate) fn sealed_file(_name: &str, _content: &[u8]) -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no sealed memory files"))
+}
+
+pub(crate) fn high_descriptor(file: &OwnedFd) -> io::Result<OwnedFd> {
+    file.try_clone()
+}
+
+pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no pidfd"))
+}
+
+pub(crate) fn close_inherited() -> io::Result<()> {
+    Ok(())
+}

@@ -147,6 +147,7 @@ mod tests {
             manifest_at: Some(0),
             dry_run: false,
             clean_env: false,
+            seconds: None,
         };
         Message::new(Request::Lend(lend))
             .with("directory", SecretBytes::copy_of(b"/home/m/caf\xe9"))
@@ -165,7 +166,7 @@ mod tests {
         };
         let set = Message::new(set).with("value", SecretBytes::copy_of(b"tok"));
         same_bytes("request-item-set.bin", &set);
-        let lent = Message::new(Reply::Lent { loan: 7, notes: vec![] })
+        let lent = Message::new(Reply::Lent { loan: 7, notes: vec![], files: vec![] })
             .with("TWINE_PASSWORD", SecretBytes::copy_of(b"tok"));
         same_bytes("reply-lent.bin", &lent);
         let error = ErrorReply {

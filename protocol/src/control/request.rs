@@ -59,6 +59,12 @@ pub enum Request {
     },
     Lend(Lend),
     Loans,
+    /// Ends one loan, or all. `kill` ends the holder's process group too.
+    Recall {
+        loan: Option<u64>,
+        #[serde(default)]
+        kill: bool,
+    },
     /// Descriptor: the opened `.keyloan.toml`.
     Trust,
     /// Tail: `path`.
@@ -97,4 +103,7 @@ pub struct Lend {
     /// The client says that it will drop steering variables.
     #[serde(default)]
     pub clean_env: bool,
+    /// The loan ends after this many seconds, if not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
 }

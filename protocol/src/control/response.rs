@@ -1,7 +1,7 @@
 //! What the daemon answers.
 
 use super::error_kind::ErrorKind;
-use crate::names::{FieldName, ItemName, VarName};
+use crate::names::{FieldName, FileName, ItemName, VarName};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -28,11 +28,13 @@ pub enum Reply {
     Recipients {
         recipients: Vec<Recipient>,
     },
-    /// Tail: each variable under its own name.
+    /// Tail: each variable under its own name; the content of each file under the name that it gives.
     Lent {
         loan: u64,
         #[serde(default)]
         notes: Vec<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        files: Vec<LentFile>,
     },
     Plan(Plan),
     Loans {
@@ -81,6 +83,9 @@ pub struct Status {
     pub key_memory: String,
     pub questions: String,
     pub loans: usize,
+    /// Loans that are over while something still holds what was lent.
+    #[serde(default)]
+    pub held: usize,
     pub pending: usize,
     pub log_path: String,
     pub log_works: bool,
@@ -147,6 +152,34 @@ pub struct PlannedVariable {
     pub set: String,
 }
 
+/// A variable that is to name a file, or a directory of files.
+#[derive(Serialize, Deserialize)]
+pub struct LentFile {
+    pub variable: VarName,
+    pub form: FileForm,
+    /// One, but for a directory.
+    pub parts: Vec<FilePart>,
+}
+
+/// How a file is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileForm {
+    /// A sealed file in memory, named through the holder's descriptor.
+    Descriptor,
+    /// A file in a directory in memory, for programs that resolve real paths.
+    Path,
+    /// Such a directory itself.
+    Directory,
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct FilePart {
+    pub name: FileName,
+    /// The tail value that holds the content.
+    pub value: String,
+}
+
 #[derive(Serialize, Deserialize)]
 pub struct LoanSummary {
     pub id: u64,
@@ -155,6 +188,25 @@ pub struct LoanSummary {
     pub variables: Vec<VarName>,
     pub since: String,
     pub directory: String,
+    /// Until it ends by itself, where it has a time.
+    #[serde(default)]
+    pub seconds_left: Option<u64>,
+    /// Why it is over, where something still holds what was lent.
+    #[serde(default)]
+    pub over: Option<String>,
+    /// Who still holds it: what a process has read cannot be taken back.
+    #[serde(default)]
+    pub held_by: Vec<Holding>,
+    /// The references of what was lent, to be renewed where it cannot be taken back.
+    #[serde(default)]
+    pub references: Vec<String>,
+}
+
+/// A process that has lent values in the environment it was started with, or a lent file open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    pub pid: u32,
+    pub program: String,
 }
 
 #[derive(Serialize, Deserialize)]

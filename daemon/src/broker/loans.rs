@@ -1,0 +1,265 @@
+//! What becomes of a loan: it ends with its holder, at its time, by `recall` or by `lock`, and what still holds
+//! it afterwards is found and said.
+
+use super::{Broker, Client, Refusal};
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::clock;
+use crate::env_set::plan::{Plan, Planned};
+use crate::loan::table::Loan;
+use crate::readiness;
+use crate::requester::Requester;
+use keyloan_platform::lent_files::{self, LoanName, Place};
+use keyloan_platform::process;
+use keyloan_protocol::control::response::{Holding, LoanSummary, Reply};
+use keyloan_protocol::names::escaped;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Between the request to end and the end without asking.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Loans that are over and looked at; further ones wait for the next look.
+const LOOK: usize = 1024;
+
+impl Broker {
+    /// Notes a loan before its values go out.
+    pub(super) fn begin_loan(self: &Rc<Self>, client: &Client, plan: &Plan, time: Option<Duration>) -> u64 {
+        let requester = &client.requester;
+        let program = requester.claimed.program.as_deref().map(|program| program.display().to_string());
+        let pid = requester.peer.pid;
+        let started = process::stat(pid).map_or(0, |stat| stat.started);
+        let loan = Loan {
+            pid,
+            started,
+            program: program.unwrap_or_else(|| requester.program()),
+            directory: requester.cwd.as_deref().map(|cwd| cwd.display().to_string()).unwrap_or_default(),
+            variables: plan.variables.iter().map(|planned| planned.name.clone()).collect(),
+            references: plan.references(),
+            since: clock::now(),
+            expires: time.map(|time| clock::since_boot() + time),
+            has_files: plan.variables.iter().any(Planned::is_file),
+            over: None,
+        };
+        let id = self.loans.borrow_mut().begin(loan);
+        self.watch_holder(requester, id, time);
+        id
+    }
+
+    /// Ends the loan when its holder ends; the pidfd is the connected process's and survives its exec. Its time
+    /// is also looked at by every tick, since a timer stands still while the machine is suspended.
+    fn watch_holder(self: &Rc<Self>, requester: &Requester, loan: u64, time: Option<Duration>) {
+        let holder = requester.peer.pidfd().and_then(|holder| holder.try_clone_to_owned().ok());
+        let broker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) else { return };
+            if let Some(time) = time
+                && tokio::time::timeout(time, holder.readable()).await.is_err()
+            {
+                broker.end_expired();
+            }
+            let _ = holder.readable().await;
+            broker.end_loan(loan, "the process ended");
+            broker.loans.borrow_mut().holder_ended(loan);
+        });
+    }
+
+    /// Ends a loan, once. The record is written whether or not the files could be removed, and the loan is over
+    /// whether or not the record can be written; `status` says when the log is broken.
+    pub(super) fn end_loan(&self, id: u64, why: &'static str) {
+        let files = match self.loans.borrow_mut().end(id, why) {
+            Some(loan) => loan.has_files.then(|| name(id, loan)),
+            None => return,
+        };
+        let _ = self.record(&Event::LoanEnded { loan: id, why }, Durable::Soon);
+        if let Some(name) = files
+            && Place::existing(&self.paths).is_ok_and(|place| place.is_some_and(|place| place.remove(&name).is_err()))
+        {
+            let _ = self.record(&Event::FilesLeft { loan: id }, Durable::Soon);
+        }
+    }
+
+    /// Removes the lent files of holders that ended while no daemon ran.
+    pub(crate) fn remove_files_left(&self) {
+        if let Ok(Some(place)) = Place::existing(&self.paths) {
+            // What cannot be listed now is looked at again by the next daemon.
+            let _ = place.sweep();
+        }
+    }
+
+    pub(super) fn end_all_loans(&self, why: &'static str) {
+        let out: Vec<u64> = self.loans.borrow().out().map(|(id, _)| id).collect();
+        for id in out {
+            self.end_loan(id, why);
+        }
+    }
+
+    pub(super) fn end_expired(&self) {
+        let expired = self.loans.borrow().expired(clock::since_boot());
+        for id in expired {
+            self.end_loan(id, "its time is up");
+        }
+    }
+
+    /// The reply never reached the client: nothing was lent.
+    pub(crate) fn undelivered(&self, loan: u64) {
+        let _ = self.record(&Event::Undelivered { loan }, Durable::Soon);
+        self.end_loan(loan, "it could not be delivered");
+    }
+
+    /// Looks for processes that still hold what ended loans lent, and forgets the loans that nobody holds.
+    pub(crate) async fn look_for_holders(&self) {
+        let wanted: Vec<(u64, LoanName, bool)> = {
+            let loans = self.loans.borrow();
+            let over = loans.all().filter(|(_, loan)| loan.over.is_some()).take(LOOK);
+            over.map(|(id, loan)| (id, name(id, loan), loan.has_files)).collect()
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        let Ok(found) = tokio::task::spawn_blocking(move || holders(&wanted)).await else { return };
+        let mut loans = self.loans.borrow_mut();
+        for (id, mut held_by) in found {
+            // A holder whose environment cannot be read is still one.
+            if let Some(loan) = loans.loan(id)
+                && loan.over.as_ref().is_some_and(|over| over.holder_lives)
+                && !held_by.iter().any(|holding| holding.pid == loan.pid.unsigned_abs())
+            {
+                held_by.insert(0, Holding { pid: loan.pid.unsigned_abs(), program: loan.program.clone() });
+            }
+            loans.found(id, held_by);
+        }
+    }
+
+    pub(crate) async fn list_loans(&self) -> Reply {
+        self.look_for_holders().await;
+        let loans = self.loans.borrow();
+        Reply::Loans { loans: loans.all().map(|(id, loan)| summary(id, loan)).collect() }
+    }
+
+    /// Ends loans at somebody's wish. What a process has read cannot be taken back: it is said who has it.
+    pub(crate) async fn recall(&self, loan: Option<u64>, kill: bool) -> Result<Reply, Refusal> {
+        let known: Vec<u64> = {
+            let loans = self.loans.borrow();
+            let wanted = loans.all().filter(|(id, _)| loan.is_none_or(|loan| loan == *id));
+            wanted.map(|(id, _)| id).collect()
+        };
+        if let (Some(loan), true) = (loan, known.is_empty()) {
+            return Err(Refusal::NotFound { what: "loan", name: loan.to_string() });
+        }
+        for id in &known {
+            self.end_loan(*id, "recalled");
+        }
+        if kill {
+            self.end_holders(&known).await;
+        }
+        self.look_for_holders().await;
+        let loans = self.loans.borrow();
+        let mut notes: Vec<String> = known.iter().map(|id| told(*id, loans.loan(*id))).collect();
+        if notes.is_empty() {
+            notes.push("nothing is lent".to_owned());
+        }
+        Ok(Reply::Done { notes })
+    }
+
+    /// Ends the holders' process groups, and whatever else holds the loans: asked at first, then not.
+    async fn end_holders(&self, loans: &[u64]) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            self.look_for_holders().await;
+            if !self.signal_holders(loans, signal) {
+                return;
+            }
+            let deadline = clock::since_boot() + GRACE;
+            while clock::since_boot() < deadline {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                self.look_for_holders().await;
+                if loans.iter().all(|id| self.loans.borrow().loan(*id).is_none()) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// False when nobody was there to be signalled.
+    fn signal_holders(&self, wanted: &[u64], signal: Signal) -> bool {
+        let loans = self.loans.borrow();
+        let mut any = false;
+        for loan in wanted.iter().filter_map(|id| loans.loan(*id)) {
+            // The start time tells the holder from a later process of the same number.
+            if let Some(stat) = process::stat(loan.pid).filter(|stat| stat.started == loan.started) {
+                let group = Pid::from_raw(stat.group);
+                any |= killpg(group, signal).is_ok();
+                // One that is stopped could not end.
+                let _ = killpg(group, Signal::SIGCONT);
+            }
+            for holding in loan.over.iter().flat_map(|over| &over.held_by) {
+                if let Ok(pid) = i32::try_from(holding.pid) {
+                    any |= kill(Pid::from_raw(pid), signal).is_ok();
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+                }
+            }
+        }
+        any
+    }
+}
+
+fn name(id: u64, loan: &Loan) -> LoanName {
+    LoanName::new(id, loan.pid, loan.started)
+}
+
+/// One walk through all processes for all loans.
+fn holders(wanted: &[(u64, LoanName, bool)]) -> Vec<(u64, Vec<Holding>)> {
+    let mut found: Vec<(u64, Vec<Holding>)> = wanted.iter().map(|(id, ..)| (*id, Vec::new())).collect();
+    process::environments(|pid, environment| {
+        for ((_, name, has_files), (_, held_by)) in wanted.iter().zip(&mut found) {
+            if lent_files::names_loan(environment, name) || (*has_files && lent_files::holds(pid, name)) {
+                let program = process::exe(pid).map(|program| program.display().to_string());
+                let program = program.unwrap_or_else(|| "an unreadable program".to_owned());
+                held_by.push(Holding { pid: pid.unsigned_abs(), program });
+            }
+        }
+    });
+    found
+}
+
+fn summary(id: u64, loan: &Loan) -> LoanSummary {
+    let left = loan.expires.filter(|_| loan.over.is_none());
+    LoanSummary {
+        id,
+        pid: loan.pid.unsigned_abs(),
+        program: loan.program.clone(),
+        variables: loan.variables.clone(),
+        since: loan.since.clone(),
+        directory: loan.directory.clone(),
+        seconds_left: left.map(|at| at.saturating_sub(clock::since_boot()).as_secs()),
+        over: loan.over.as_ref().map(|over| over.why.to_owned()),
+        held_by: loan.over.as_ref().map(|over| over.held_by.clone()).unwrap_or_default(),
+        references: loan.references.clone(),
+    }
+}
+
+/// What a recall came to.
+fn told(id: u64, loan: Option<&Loan>) -> String {
+    let held_by = loan.and_then(|loan| loan.over.as_ref()).map(|over| over.held_by.as_slice());
+    match (held_by, loan) {
+        (Some([_, ..]), Some(loan)) => format!("loan {id}: {}", escaped(&held(loan), 2000)),
+        _ => format!("loan {id}: recalled; nothing holds it any more"),
+    }
+}
+
+/// `recalled, still held by pid 77 (/usr/bin/make); …`
+fn held(loan: &Loan) -> String {
+    let over = loan.over.as_ref();
+    let pids: Vec<String> = over
+        .iter()
+        .flat_map(|over| &over.held_by)
+        .map(|holding| format!("pid {} ({})", holding.pid, holding.program))
+        .collect();
+    let renew = match loan.references.as_slice() {
+        [] => String::new(),
+        references => format!("; to take it back, renew {} where it was issued", references.join(", ")),
+    };
+    format!("{}, still held by {}{renew}", over.map_or("over", |over| over.why), pids.join(", "))
+}
