@@ -9,7 +9,9 @@
 
 mod architecture;
 mod daemon;
+mod files;
 mod first_loan;
+mod loans;
 mod publish;
 mod recovery;
 mod terminal;
