@@ -49,6 +49,34 @@ pub(crate) struct Entry {
     pub(crate) fields: Vec<EntryField>,
     /// RFC 3339.
     pub(crate) changed: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) expires: Option<String>,
+    /// The beginnings of the hashes of earlier revisions, the latest last: what tells, when two copies of a vault
+    /// are merged, whether one's revision came before the other's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) before: Vec<String>,
+}
+
+/// Earlier revisions remembered of an item.
+const BEFORE: usize = 16;
+
+impl Entry {
+    /// The revisions before one that follows this.
+    pub(crate) fn history(&self) -> Vec<String> {
+        let mut before = self.before.clone();
+        before.push(short(&self.sha256));
+        before.split_off(before.len().saturating_sub(BEFORE))
+    }
+
+    /// Whether this came before another revision of the same item, as far as that remembers.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        other.before.contains(&short(&self.sha256))
+    }
+}
+
+/// Enough of a hash to tell revisions of one item apart.
+fn short(sha256: &str) -> String {
+    sha256.chars().take(16).collect()
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,6 +128,10 @@ struct Snapshot {
     entries: BTreeMap<String, Entry>,
     recipients: BTreeMap<String, String>,
     anchor: Option<Anchor>,
+    /// Items that were removed, and what they were then: a copy of the vault that still has them does not bring
+    /// them back.
+    #[serde(default)]
+    removed: BTreeMap<String, Vec<String>>,
 }
 
 /// The index in memory.
@@ -173,6 +205,7 @@ impl Index {
             }
             Change::Remove { id } => {
                 if let Some(old) = self.content.entries.remove(&id) {
+                    self.content.removed.insert(id, old.history());
                     self.titles.remove(&(old.kind, old.title));
                 }
             }
@@ -202,6 +235,20 @@ impl Index {
 
     pub(crate) fn recipients(&self) -> &BTreeMap<String, String> {
         &self.content.recipients
+    }
+
+    /// Whether an item was removed here when it was as this entry has it, or after that.
+    pub(crate) fn removed(&self, id: &str, entry: &Entry) -> bool {
+        self.content.removed.get(id).is_some_and(|history| history.contains(&short(&entry.sha256)))
+    }
+
+    pub(crate) fn entry(&self, id: &str) -> Option<&Entry> {
+        self.content.entries.get(id)
+    }
+
+    /// Every entry with its id.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.content.entries.iter()
     }
 
     pub(crate) fn find(&self, kind: Kind, title: &str) -> Option<(&str, &Entry)> {
@@ -287,6 +334,8 @@ mod tests {
             sha256: String::new(),
             fields: Vec::new(),
             changed: String::new(),
+            expires: None,
+            before: Vec::new(),
         }
     }
 

@@ -16,6 +16,14 @@ pub(crate) const FIELDS: usize = 64;
 /// The longest item file: every field at its longest would pass a frame, so an item is kept below one.
 pub(crate) const MOST: usize = limits::FRAME;
 
+/// An item as its file holds it.
+pub(crate) struct Item {
+    pub(crate) title: String,
+    /// The day from which the credential is of no use, `2027-01-31`.
+    pub(crate) expires: Option<String>,
+    pub(crate) fields: Vec<Field>,
+}
+
 pub(crate) struct Field {
     pub(crate) name: FieldName,
     pub(crate) public: bool,
@@ -35,6 +43,8 @@ pub(crate) enum ItemFileError {
 #[derive(Serialize, Deserialize)]
 struct Header {
     title: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<String>,
     fields: Vec<FieldHeader>,
 }
 
@@ -45,7 +55,11 @@ struct FieldHeader {
     public: bool,
 }
 
-pub(crate) fn encode(title: &str, fields: &[Field]) -> Result<Zeroizing<Vec<u8>>, ItemFileError> {
+pub(crate) fn encode(
+    title: &str,
+    expires: Option<&str>,
+    fields: &[Field],
+) -> Result<Zeroizing<Vec<u8>>, ItemFileError> {
     if fields.len() > FIELDS {
         return Err(ItemFileError::TooManyFields);
     }
@@ -54,7 +68,7 @@ pub(crate) fn encode(title: &str, fields: &[Field]) -> Result<Zeroizing<Vec<u8>>
         length: field.value.len(),
         public: field.public,
     });
-    let header = Header { title: title.to_owned(), fields: named.collect() };
+    let header = Header { title: title.to_owned(), expires: expires.map(str::to_owned), fields: named.collect() };
     let header = serde_json::to_vec(&header).map_err(|_| ItemFileError::Form)?;
     let length: usize = fields.iter().map(|field| field.value.len()).sum();
     let whole = MAGIC.len() + header.len() + 1 + length;
@@ -72,8 +86,8 @@ pub(crate) fn encode(title: &str, fields: &[Field]) -> Result<Zeroizing<Vec<u8>>
     Ok(text)
 }
 
-/// The title and the fields of an item's plaintext.
-pub(crate) fn decode(text: &[u8]) -> Result<(String, Vec<Field>), ItemFileError> {
+/// Reads an item's plaintext.
+pub(crate) fn decode(text: &[u8]) -> Result<Item, ItemFileError> {
     let rest = text.strip_prefix(MAGIC).ok_or(ItemFileError::Form)?;
     let end = rest.iter().position(|byte| *byte == b'\n').ok_or(ItemFileError::Form)?;
     let header: Header = serde_json::from_slice(&rest[..end]).map_err(|_| ItemFileError::Form)?;
@@ -84,7 +98,11 @@ pub(crate) fn decode(text: &[u8]) -> Result<(String, Vec<Field>), ItemFileError>
         fields.push(Field { name: field.name, public: field.public, value: SecretBytes::copy_of(value) });
         values = after;
     }
-    if values.is_empty() { Ok((header.title, fields)) } else { Err(ItemFileError::Form) }
+    if values.is_empty() {
+        Ok(Item { title: header.title, expires: header.expires, fields })
+    } else {
+        Err(ItemFileError::Form)
+    }
 }
 
 #[cfg(test)]
@@ -98,23 +116,23 @@ mod tests {
 
     #[test]
     fn values_of_any_bytes_come_back() {
-        let text = encode("pypi", &[field("token", b"to\nk\0\xff"), field("empty", b"")]).unwrap();
-        let (title, fields) = decode(&text).unwrap();
-        assert_eq!(title, "pypi");
+        let text = encode("pypi", None, &[field("token", b"to\nk\0\xff"), field("empty", b"")]).unwrap();
+        let Item { title, expires, fields } = decode(&text).unwrap();
+        assert_eq!((title.as_str(), expires), ("pypi", None));
         assert_eq!(fields[0].value.expose(), b"to\nk\0\xff");
         assert!(fields[1].value.is_empty());
     }
 
     #[test]
     fn one_value_is_what_follows_the_second_line() {
-        let text = encode("pypi", &[field("token", b"tok")]).unwrap();
+        let text = encode("pypi", None, &[field("token", b"tok")]).unwrap();
         let third = text.splitn(3, |byte| *byte == b'\n').nth(2).unwrap();
         assert_eq!(third, b"tok");
     }
 
     #[test]
     fn a_cut_or_lengthened_text_is_refused() {
-        let text = encode("pypi", &[field("token", b"tok")]).unwrap();
+        let text = encode("pypi", None, &[field("token", b"tok")]).unwrap();
         for cut in 0..text.len() {
             assert!(decode(&text[..cut]).is_err(), "{cut}");
         }

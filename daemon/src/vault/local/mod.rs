@@ -82,6 +82,15 @@ pub(crate) struct LocalVault {
     open: Option<Open>,
 }
 
+/// What a new revision of an item is to hold.
+struct Revision<'a> {
+    kind: Kind,
+    title: &'a str,
+    expires: Option<&'a str>,
+    fields: &'a [Field],
+    now: &'a str,
+}
+
 /// What the log remembers of the vault, to notice one that was put back.
 #[derive(Clone, Copy)]
 pub(crate) struct Remembered {
@@ -266,9 +275,8 @@ impl LocalVault {
             return Err(VaultError::ItemForged { title: title(), name });
         }
         let text = open.keys.decrypt(&bytes).map_err(|cause| VaultError::Key { name, cause })?;
-        let (_, fields) =
-            item_file::decode(&text).map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
-        Ok(Some(fields))
+        let item = item_file::decode(&text).map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
+        Ok(Some(item.fields))
     }
 
     /// Writes an item whole: a new revision, then the record that makes it the item, then the old
@@ -281,26 +289,24 @@ impl LocalVault {
         now: &str,
         anchor: Option<Anchor>,
     ) -> Result<(), VaultError> {
-        let old = self.index()?.find(kind, title).map(|(id, entry)| (id.to_owned(), entry.revision));
-        self.put(old, kind, title, fields, now, anchor)
+        let old = self.index()?.find(kind, title).map(|(id, entry)| (id.to_owned(), entry.clone()));
+        let expires = old.as_ref().and_then(|(_, entry)| entry.expires.clone());
+        self.put(old, Revision { kind, title, expires: expires.as_deref(), fields, now }, anchor)
     }
 
     fn put(
         &mut self,
-        old: Option<(String, u64)>,
-        kind: Kind,
-        title: &str,
-        fields: &[Field],
-        now: &str,
+        old: Option<(String, Entry)>,
+        new: Revision<'_>,
         anchor: Option<Anchor>,
     ) -> Result<(), VaultError> {
         let (files, open) = self.parts()?;
-        let text = item_file::encode(title, fields)
-            .map_err(|cause| VaultError::ItemForm { title: title.to_owned(), cause })?;
-        let bytes =
-            open.keys.encrypt(&text).map_err(|cause| VaultError::Key { name: title.to_owned(), cause })?;
+        let title = || new.title.to_owned();
+        let text = item_file::encode(new.title, new.expires, new.fields)
+            .map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
+        let bytes = open.keys.encrypt(&text).map_err(|cause| VaultError::Key { name: title(), cause })?;
         let (id, mut revision) = match &old {
-            Some((id, revision)) => (id.clone(), revision + 1),
+            Some((id, entry)) => (id.clone(), entry.revision + 1),
             None => (fresh_id()?, 1),
         };
         // A file of an interrupted change may hold the name; no revision is ever overwritten.
@@ -311,16 +317,18 @@ impl LocalVault {
         files.items.create(&name, &bytes)?;
         files.items.sync()?;
         let entry = Entry {
-            kind,
-            title: title.to_owned(),
+            kind: new.kind,
+            title: title(),
             revision,
             sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
-            fields: fields.iter().map(describe).collect(),
-            changed: now.to_owned(),
+            fields: new.fields.iter().map(describe).collect(),
+            changed: new.now.to_owned(),
+            expires: new.expires.map(str::to_owned),
+            before: old.as_ref().map(|(_, entry)| entry.history()).unwrap_or_default(),
         };
         self.record(Change::Put { id, entry }, anchor, Some(&name))?;
-        if let Some((id, revision)) = old {
-            self.forget_file(&index::file_name(&id, revision));
+        if let Some((id, entry)) = old {
+            self.forget_file(&index::file_name(&id, entry.revision));
         }
         Ok(())
     }
@@ -355,9 +363,34 @@ impl LocalVault {
         now: &str,
         anchor: Option<Anchor>,
     ) -> Result<bool, VaultError> {
-        let Some(fields) = self.read(Kind::Item, from)? else { return Ok(false) };
-        let old = self.index()?.find(Kind::Item, from).map(|(id, entry)| (id.to_owned(), entry.revision));
-        self.put(old, Kind::Item, to, &fields, now, anchor)?;
+        self.rewrite(from, now, anchor, |entry| (to.to_owned(), entry.expires.clone()))
+    }
+
+    /// Sets or removes the day from which an item is of no use.
+    pub(crate) fn set_expiry(
+        &mut self,
+        title: &str,
+        expires: Option<&str>,
+        now: &str,
+        anchor: Option<Anchor>,
+    ) -> Result<bool, VaultError> {
+        self.rewrite(title, now, anchor, |entry| (entry.title.clone(), expires.map(str::to_owned)))
+    }
+
+    /// Writes an item with another title or expiry and the same fields; false when there is none.
+    fn rewrite(
+        &mut self,
+        title: &str,
+        now: &str,
+        anchor: Option<Anchor>,
+        change: impl FnOnce(&Entry) -> (String, Option<String>),
+    ) -> Result<bool, VaultError> {
+        let Some(fields) = self.read(Kind::Item, title)? else { return Ok(false) };
+        let old = self.index()?.find(Kind::Item, title).map(|(id, entry)| (id.to_owned(), entry.clone()));
+        let Some((title, expires)) = old.as_ref().map(|(_, entry)| change(entry)) else { return Ok(false) };
+        let kind = Kind::Item;
+        let new = Revision { kind, title: &title, expires: expires.as_deref(), fields: &fields, now };
+        self.put(old, new, anchor)?;
         Ok(true)
     }
 
