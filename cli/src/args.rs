@@ -47,6 +47,19 @@ pub(crate) enum Command {
     Passwd(Passwd),
     /// Change the PIN for approvals
     Pin(Pin),
+    /// Write the whole vault into one encrypted file
+    Backup(Backup),
+    /// Make the vault anew from a backup
+    Restore(Restore),
+    /// Encrypt the whole vault anew, to a new identity
+    Rekey(Passwd),
+    /// Print a key that opens the vault when the passphrase is lost
+    RecoveryKey(Passphrase),
+    /// Bring in what another machine's copy of the vault has
+    Merge {
+        /// The other copy's directory
+        directory: PathBuf,
+    },
     /// Further keys that open the vault's files
     #[command(subcommand)]
     Recipient(Recipient),
@@ -113,6 +126,38 @@ pub(crate) struct Passwd {
 }
 
 #[derive(Args)]
+pub(crate) struct Backup {
+    /// A new file
+    pub(crate) file: PathBuf,
+    /// Encrypt to this key (age1…, ssh-ed25519 …, ssh-rsa …) and not by a passphrase
+    #[arg(short, long = "recipient", value_name = "KEY")]
+    pub(crate) recipients: Vec<String>,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// Read the backup's passphrase from this descriptor
+    #[arg(long = "backup-passphrase-fd", value_name = "N", conflicts_with = "recipients")]
+    pub(crate) own_passphrase_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// The backup; - for a backup on standard input that age has opened already
+    pub(crate) file: PathBuf,
+    /// Open it with this identity file: age's own, or an ssh private key
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Give the vault a new passphrase; else it keeps the one it had
+    #[arg(long)]
+    pub(crate) new_passphrase: bool,
+    /// Read the backup's passphrase from this descriptor
+    #[arg(long, value_name = "N", conflicts_with = "identity")]
+    pub(crate) backup_passphrase_fd: Option<i32>,
+    /// Read the new passphrase from this descriptor
+    #[arg(long, value_name = "N", requires = "new_passphrase")]
+    pub(crate) new_passphrase_fd: Option<i32>,
+}
+
+#[derive(Args)]
 pub(crate) struct Pin {
     #[command(flatten)]
     pub(crate) passphrase: Passphrase,
@@ -163,6 +208,34 @@ pub(crate) enum Item {
         #[arg(value_parser = FieldName::parse)]
         field: FieldName,
     },
+    /// Store a new value that nobody has seen
+    Generate {
+        /// What it is made of
+        #[arg(long, value_enum, default_value = "password")]
+        kind: Kind,
+        /// How many characters [default: 24; token 43, hex 64, digits 6]
+        #[arg(long, value_name = "N")]
+        length: Option<usize>,
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        #[arg(value_parser = FieldName::parse)]
+        field: FieldName,
+    },
+    /// Print the one-time password of now (RFC 6238)
+    Totp {
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        /// The field with the key, in base32 or as an otpauth:// address
+        #[arg(value_parser = FieldName::parse, default_value = "totp")]
+        field: FieldName,
+    },
+    /// Note when an item expires; keyloan status reminds of it
+    Expires {
+        #[arg(value_parser = ItemName::parse)]
+        item: ItemName,
+        /// A day (2027-01-31), or never
+        day: String,
+    },
     /// Print a value, exactly as it was stored
     Get {
         #[arg(value_parser = ItemName::parse)]
@@ -199,6 +272,16 @@ pub(crate) enum Item {
         #[arg(value_parser = ItemName::parse)]
         to: ItemName,
     },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Kind {
+    /// Letters, digits and signs, without look-alikes
+    Password,
+    /// Letters, digits, - and _
+    Token,
+    Hex,
+    Digits,
 }
 
 #[derive(Args, Default)]

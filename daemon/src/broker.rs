@@ -5,15 +5,18 @@
 //! The order is an invariant: nothing leaves a vault before its record is in the log, and nothing is
 //! recorded as lent that was not.
 
+mod copies;
 mod items;
 mod keeper;
 mod lend;
 mod loans;
 mod log;
+mod made;
 mod refusal;
 mod settings;
 mod status;
 
+pub(crate) use copies::Opening;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
 

@@ -10,11 +10,13 @@ mod broker;
 mod clock;
 mod config;
 mod env_set;
+mod generate;
 mod loan;
 mod policy;
 mod readiness;
 mod requester;
 mod server;
+mod totp;
 mod trust;
 mod vault;
 

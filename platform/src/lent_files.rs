@@ -78,9 +78,8 @@ impl Place {
         if sys::is_in_memory(runtime.descriptor()) {
             return Ok(Self(runtime.child_or_create("files")?));
         }
-        let shared = Directory::open_or_create(&shared()).map_err(|error| {
-            if error.is_absent() { LentFileError::NoMemory } else { error.into() }
-        })?;
+        let shared = Directory::open_or_create(&shared())
+            .map_err(|error| if error.is_absent() { LentFileError::NoMemory } else { error.into() })?;
         if sys::is_in_memory(shared.descriptor()) { Ok(Self(shared)) } else { Err(LentFileError::NoMemory) }
     }
 
@@ -192,10 +191,16 @@ mod tests {
         assert!(sealed.0.as_raw_fd() > 100);
         assert_eq!(std::fs::read(sealed.path()).unwrap(), b"secret");
         let path = sealed.path();
-        assert!(std::fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| {
-            use std::io::Write;
-            file.write_all(b"x")
-        }).is_err());
+        assert!(
+            std::fs::OpenOptions::new()
+                .append(true)
+                .open(&path)
+                .and_then(|mut file| {
+                    use std::io::Write;
+                    file.write_all(b"x")
+                })
+                .is_err()
+        );
         assert!(holds(nix::unistd::getpid().as_raw(), &name));
     }
 }

@@ -161,17 +161,31 @@ impl Directory {
 
     /// Makes a file that was not there, with its content synced. On failure nothing is left of it.
     pub fn create(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        self.make(name, bytes, true)
+    }
+
+    /// The same without waiting for the disk: for many files that [`Self::sync_file_system`] follows.
+    pub fn create_unsynced(&self, name: &str, bytes: &[u8]) -> Result<(), FileError> {
+        self.make(name, bytes, false)
+    }
+
+    fn make(&self, name: &str, bytes: &[u8], synced: bool) -> Result<(), FileError> {
         let path = self.path.join(name);
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let descriptor =
             openat(&self.descriptor, name, flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(failed(&path))?;
         let mut file = File::from(descriptor);
-        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        let written = file.write_all(bytes).and_then(|()| if synced { file.sync_all() } else { Ok(()) });
         if let Err(error) = written {
             let _ = unlinkat(&self.descriptor, name, UnlinkatFlags::NoRemoveDir);
             return Err(io_failed(&path)(error));
         }
         Ok(())
+    }
+
+    /// Writes all of the file system that the directory is on to disk, `syncfs`(2).
+    pub fn sync_file_system(&self) -> Result<(), FileError> {
+        sys::sync_file_system(self.descriptor.as_fd()).map_err(io_failed(&self.path))
     }
 
     /// Puts new content in a file's place: the old or the new is there at any instant, never a mixture.
@@ -246,6 +260,52 @@ impl Directory {
         }
         sys::path_within(self.descriptor.as_fd(), &self.path, name)
     }
+}
+
+/// A new file, 0600, that gets its name when it is whole and never takes another's. Dropped before that, it is
+/// gone.
+pub struct Fresh {
+    file: File,
+    making: PathBuf,
+    place: PathBuf,
+}
+
+impl Fresh {
+    pub fn beside(place: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        if std::fs::symlink_metadata(place).is_ok() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let name = place.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut part = name.to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let making = place.with_file_name(part);
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&making)?;
+        Ok(Self { file, making, place: place.to_owned() })
+    }
+
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// A hard link never replaces what is there.
+    pub fn keep(self) -> io::Result<()> {
+        std::fs::hard_link(&self.making, &self.place)?;
+        let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        // Kept, it has its own name; else nothing of it is of use.
+        let _ = std::fs::remove_file(&self.making);
+    }
+}
+
+/// Puts each of two directories in the other's place at one instant.
+pub fn exchange(one: &Path, other: &Path) -> Result<(), FileError> {
+    sys::exchange(one, other).map_err(io_failed(other))
 }
 
 /// Held for as long as this process owns the directory.

@@ -336,7 +336,8 @@ mod tests {
 
     #[test]
     fn a_lent_file_may_be_settings_but_nothing_that_is_run() {
-        for name in ["KUBECONFIG", "npm_config_userconfig", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"] {
+        for name in ["KUBECONFIG", "npm_config_userconfig", "DOCKER_CONFIG", "GOOGLE_APPLICATION_CREDENTIALS"]
+        {
             assert!(may_name_a_file(name), "{name}");
         }
         for name in ["LD_PRELOAD", "BASH_ENV", "PYTHONSTARTUP", "GIT_SSH", "SSL_CERT_FILE", "HOME"] {

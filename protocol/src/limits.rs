@@ -21,3 +21,7 @@ pub const PASSPHRASE: usize = 1024;
 pub const ENVIRONMENT_STRING: usize = 128 * 1024;
 /// Directories searched upwards for credentials (a count).
 pub const DIRECTORIES: usize = 64;
+/// The characters of a generated value (a count).
+pub const GENERATED: usize = 1024;
+/// An identity file of age's, or an ssh private key.
+pub const IDENTITY: usize = 64 * 1024;

@@ -3,6 +3,7 @@
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::{Output, Sandbox, approver, eventually};
+use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -55,7 +56,8 @@ fn programs(sandbox: &Sandbox) -> Vec<Program> {
     let python = "python3 -c 'import os; print(open(os.environ[\"F\"]).read())'";
     let python_child = "python3 -c 'import os,subprocess; subprocess.run([\"cat\", os.environ[\"F\"]])'";
     let node = "node -e 'console.log(require(\"fs\").readFileSync(process.env.F, \"utf8\"))'";
-    let node_child = "node -e 'console.log(require(\"child_process\").execSync(\"cat \\\"$F\\\"\").toString())'";
+    let node_child =
+        "node -e 'console.log(require(\"child_process\").execSync(\"cat \\\"$F\\\"\").toString())'";
     let node_require = "node -e 'console.log(require(process.env.F).key)'";
     for name in ["python3", "node", "npm", "aws", "pip3", "git", "make", "busybox", "cat", "curl"] {
         needed(name);
@@ -139,7 +141,7 @@ fn the_table_of_programs_is_what_happens() {
             let run = lend(&sandbox, &program, form);
             if run.text().contains(&program.prints) { "yes" } else { "no" }
         });
-        table += &format!("| {} | {} | {} |\n", program.name, taken[0], taken[1]);
+        writeln!(table, "| {} | {} | {} |", program.name, taken[0], taken[1]).unwrap();
     }
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/files.md");
     let page = std::fs::read_to_string(page).unwrap_or_default();
@@ -257,7 +259,8 @@ fn the_watcher_keeps_nothing_of_the_callers_open_and_holds_no_value() {
     let names = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     assert!(!names.contains(LENT) && !names.contains("KEYLOAN_LOAN"), "{names}");
     assert_eq!(std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(), 3);
-    let line = "x=$(with-secrets -- true); echo captured; with-secrets -- sh -c 'wait; ps -o comm= --ppid $$'";
+    let line =
+        "x=$(with-secrets -- true); echo captured; with-secrets -- sh -c 'wait; ps -o comm= --ppid $$'";
     let run = sandbox.command(needed("sh"), &["-c", line]).run().ok();
     assert_eq!(run.text(), "captured\nps\n", "the command has no child that it did not start");
 }
@@ -265,7 +268,11 @@ fn the_watcher_keeps_nothing_of_the_callers_open_and_holds_no_value() {
 #[test]
 fn a_sealed_file_can_be_read_by_children_and_changed_by_nobody() {
     let sandbox = allowing();
-    sandbox.keyloan(&["item", "set", "f", "content"]).stdin([&b"a\0b\n"[..], &[0xff; 200_000]].concat()).run().ok();
+    sandbox
+        .keyloan(&["item", "set", "f", "content"])
+        .stdin([&b"a\0b\n"[..], &vec![0xff; 200_000]].concat())
+        .run()
+        .ok();
     sandbox.write("project/.keyloan.toml", "[files]\nF = \"local://f/content\"\n");
     sandbox.keyloan(&["trust"]).run().ok();
     let line = "wc -c <\"$F\"; (cat \"$F\") | head -c 3 | od -An -c; stat -L -c %a \"$F\"; echo x >\"$F\" || echo refused; \
@@ -299,7 +306,10 @@ fn a_rule_for_variables_does_not_lend_files() {
     let sandbox = allowing();
     sandbox.policy("env=allow");
     sandbox.keyloan(&["item", "set", "f", "content"]).stdin(LENT).run().ok();
-    sandbox.write("project/.keyloan.toml", "[env]\nE = \"local://f/content\"\n[files]\nF = \"local://f/content\"\n");
+    sandbox.write(
+        "project/.keyloan.toml",
+        "[env]\nE = \"local://f/content\"\n[files]\nF = \"local://f/content\"\n",
+    );
     sandbox.keyloan(&["trust"]).run().ok();
     sandbox.policy("file=deny");
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "the policy forbids it (file=deny)");

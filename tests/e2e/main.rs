@@ -8,6 +8,7 @@
 )]
 
 mod architecture;
+mod copies;
 mod daemon;
 mod files;
 mod first_loan;

@@ -1,11 +1,11 @@
 //! `keyloan item …`: the local vault.
 
-use crate::args::Item;
+use crate::args::{Item, Kind};
 use crate::client::{self, Connection};
 use crate::exit::Failure;
 use crate::output;
 use keyloan_protocol::control::Message;
-use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::request::{Alphabet, Request};
 use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName, VarName, escaped};
@@ -16,6 +16,12 @@ use zeroize::Zeroizing;
 pub(crate) fn item(item: Item) -> Result<(), Failure> {
     match item {
         Item::Set { public, item, field } => set(item, field, public),
+        Item::Generate { kind, length, item, field } => generate(item, field, kind, length),
+        Item::Totp { item, field } => totp(item, field),
+        Item::Expires { item, day } => {
+            let day = (day != "never").then_some(day);
+            client::tell("note when an item expires", &Message::new(Request::ItemExpires { item, day }))
+        }
         Item::Get { item, field } => get(item, field),
         Item::List { json, references } => list(json.json, references),
         Item::Show { item, json } => show(item, json.json),
@@ -72,6 +78,29 @@ fn get(item: ItemName, field: FieldName) -> Result<(), Failure> {
     if output::is_terminal() { output::bytes(b"\n") } else { Ok(()) }
 }
 
+fn generate(item: ItemName, field: FieldName, kind: Kind, length: Option<usize>) -> Result<(), Failure> {
+    let (alphabet, usual) = match kind {
+        Kind::Password => (Alphabet::Password, 24),
+        Kind::Token => (Alphabet::Token, 43),
+        Kind::Hex => (Alphabet::Hex, 64),
+        Kind::Digits => (Alphabet::Digits, 6),
+    };
+    let request = Request::ItemGenerate { item, field, alphabet, length: length.unwrap_or(usual) };
+    client::tell("generate a value", &Message::new(request))
+}
+
+fn totp(item: ItemName, field: FieldName) -> Result<(), Failure> {
+    let act = "give out a one-time password";
+    let mut reply = client::ask(act, &Message::new(Request::ItemTotp { item, field }))?;
+    let code = reply.take("value").ok_or_else(|| client::unexpected(act))?;
+    output::bytes(code.expose())?;
+    output::bytes(b"\n")?;
+    if let Reply::Code { seconds } = reply.body {
+        output::progress(&format!("good for another {seconds} s"));
+    }
+    Ok(())
+}
+
 fn items(act: &str, request: Request) -> Result<Vec<ItemSummary>, Failure> {
     let mut connection = Connection::open(act)?;
     connection.send(&Message::new(request), &[])?;
@@ -116,7 +145,8 @@ fn show(item: ItemName, json: bool) -> Result<(), Failure> {
         return output::json(&items);
     }
     for item in &items {
-        output::line(&format!("{}  changed {}", item.item, item.changed))?;
+        let expires = item.expires.as_ref().map(|day| format!(", expires {day}")).unwrap_or_default();
+        output::line(&format!("{}  changed {}{expires}", item.item, item.changed))?;
         for field in &item.fields {
             output::line(&format!("  {}  {}", field.reference, describe(field)))?;
         }

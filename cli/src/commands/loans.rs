@@ -64,7 +64,10 @@ fn describe(loan: &LoanSummary) -> String {
         let renew = match loan.references.as_slice() {
             [] => String::new(),
             references => {
-                format!("; to take it back, renew {} where it was issued", escaped(&references.join(", "), 400))
+                format!(
+                    "; to take it back, renew {} where it was issued",
+                    escaped(&references.join(", "), 400)
+                )
             }
         };
         return format!("{to}\n   {over}, still held by {held_by}{renew}");

@@ -1,6 +1,7 @@
 //! One file a subcommand, or a family of them.
 
 pub(crate) mod completions;
+pub(crate) mod copies;
 pub(crate) mod daemon;
 pub(crate) mod item;
 pub(crate) mod keeper;

@@ -115,7 +115,12 @@ fn kept(clean: bool) -> Result<Vec<CString>, Failure> {
 }
 
 /// Puts what was lent in the place of variables of the same name, and the loan's name with it.
-fn add(environment: &mut Vec<CString>, loan: u64, files: &[LentFile], values: &[Value]) -> Result<(), Failure> {
+fn add(
+    environment: &mut Vec<CString>,
+    loan: u64,
+    files: &[LentFile],
+    values: &[Value],
+) -> Result<(), Failure> {
     let name = LoanName::own(loan).map_err(|error| Failure::usage(ACT, error))?;
     // A value whose name holds a slash is a file's content.
     for value in values.iter().filter(|value| !value.name.contains('/')) {

@@ -100,6 +100,24 @@ pub(crate) enum Event {
     PinChanged {
         by: Who,
     },
+    BackedUp {
+        items: usize,
+        recipients: Vec<String>,
+        by: Who,
+    },
+    Restored {
+        items: usize,
+        by: Who,
+    },
+    Rekeyed {
+        by: Who,
+    },
+    Merged {
+        request: u64,
+        added: usize,
+        updated: usize,
+        conflicts: usize,
+    },
     /// Records written while the vault was locked, now vouched for by its key.
     Adopted {
         from: u64,

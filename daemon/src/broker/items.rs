@@ -22,7 +22,7 @@ fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
 }
 
-fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
+pub(super) fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
     Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
 
@@ -113,7 +113,7 @@ impl Broker {
         Ok(Message::new(Reply::Value).with("value", value))
     }
 
-    fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
+    pub(super) fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
         let vault = self.vault.borrow();
         let (_, entry) =
             vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(item))?;
@@ -198,6 +198,38 @@ impl Broker {
         if vault.remove(item.as_str(), anchor)? { Ok(()) } else { Err(no_item(item)) }
     }
 
+    /// The day from which a credential is of no use, so that `status` reminds of it.
+    pub(crate) async fn item_expires(&self, client: &Client, item: ItemName, day: Option<String>) -> Done {
+        if day.as_deref().is_some_and(|day| clock::day(day).is_none()) {
+            return Err(Refusal::Input("a day is written 2027-01-31"));
+        }
+        self.open_vault_for(client, &format!("note when item '{item}' expires")).await?;
+        if self.vault.borrow().index()?.find(index::Kind::Item, item.as_str()).is_none() {
+            return Err(no_item(&item));
+        }
+        let when = day.as_deref().map_or_else(|| "never".to_owned(), |day| format!("on {day}"));
+        let act = Act {
+            kinds: vec![Kind::ItemWrite],
+            title: "note when an item expires".to_owned(),
+            names: vec![item.to_string()],
+        };
+        let about = format!("{item} expires {when}");
+        let approved = self.authorise(client, act, |question| Self::about(question, "notes", &about)).await?;
+        let anchor = Some(self.log_head());
+        let noted = self.vault.borrow_mut().set_expiry(item.as_str(), day.as_deref(), &clock::now(), anchor);
+        if !noted.map_err(|error| self.failed(&approved, error.into()))? {
+            return Err(self.failed(&approved, no_item(&item)));
+        }
+        let changed = Event::ItemChanged {
+            request: approved.request,
+            item: item.to_string(),
+            field: None,
+            action: "given an expiry",
+        };
+        self.record(&changed, approved.durable)?;
+        Ok(Reply::done(about))
+    }
+
     pub(crate) async fn item_move(&self, client: &Client, from: ItemName, to: ItemName) -> Done {
         self.open_vault_for(client, &format!("rename item '{from}'")).await?;
         let taken = |name: &ItemName| -> Result<bool, Refusal> {
@@ -245,5 +277,10 @@ fn summary(entry: &Entry) -> Option<ItemSummary> {
         public: field.public,
         variables: field.variables.clone(),
     });
-    Some(ItemSummary { fields: fields.collect(), changed: entry.changed.clone(), item: item.clone() })
+    Some(ItemSummary {
+        fields: fields.collect(),
+        changed: entry.changed.clone(),
+        expires: entry.expires.clone(),
+        item: item.clone(),
+    })
 }

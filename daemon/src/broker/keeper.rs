@@ -72,7 +72,7 @@ impl Broker {
     }
 
     /// The log of a vault that is gone is put aside: its chain hangs on a key that is gone with it.
-    fn begin_log_anew(&self) -> Result<Option<String>, Refusal> {
+    pub(super) fn begin_log_anew(&self) -> Result<Option<String>, Refusal> {
         if self.log.borrow().remembered() == 0 {
             return Ok(None);
         }
@@ -154,7 +154,7 @@ impl Broker {
     }
 
     /// What follows from an open vault: policy, trust, the log's key. Where any of it fails it closes again.
-    fn opened(&self, client: &Client) -> Result<(), Refusal> {
+    pub(super) fn opened(&self, client: &Client) -> Result<(), Refusal> {
         let opened = self.load_sealed().and_then(|()| {
             let vault = self.vault.borrow();
             if let Some(key) = vault.audit_key() {
@@ -338,8 +338,12 @@ impl Broker {
         wrapped: Vec<u8>,
         passphrase: &SecretBytes,
     ) -> Result<Zeroizing<String>, Refusal> {
-        let passphrase = identity::passphrase(passphrase)?;
-        let unwrapped = self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await;
+        let unwrapped = if let Some(unwrapped) = self.unwrap_by_recovery_key(passphrase) {
+            unwrapped
+        } else {
+            let passphrase = identity::passphrase(passphrase)?;
+            self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await
+        };
         if matches!(unwrapped, Err(Refusal::WrongPassphrase)) {
             self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
         }
@@ -376,7 +380,7 @@ impl Broker {
     }
 
     /// A new passphrase or PIN: handed over, or typed twice on the requester's terminal.
-    async fn new_secret(
+    pub(super) async fn new_secret(
         &self,
         client: &Client,
         given: Option<SecretBytes>,
@@ -425,7 +429,7 @@ impl Broker {
     }
 
     /// Runs a key derivation off the event loop, one at a time.
-    async fn derive<T: Send + 'static>(
+    pub(super) async fn derive<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {

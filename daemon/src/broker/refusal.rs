@@ -5,6 +5,7 @@ use crate::approval::No;
 use crate::audit::sink::LogError;
 use crate::env_set::plan::PlanError;
 use crate::policy::parse::PolicyError;
+use crate::totp::TotpError;
 use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
 use keyloan_protocol::control::error_kind::ErrorKind;
@@ -43,6 +44,8 @@ pub(crate) enum Refusal {
     Approver { path: String, cause: crate::approval::program::ProgramError },
     #[error("the sealed {0} does not have the form of one")]
     Sealed(&'static str),
+    #[error("the key of the one-time password: {0}")]
+    Totp(#[from] TotpError),
     #[error("{0}")]
     Input(&'static str),
     #[error("{path} cannot be used: {cause}")]
@@ -58,6 +61,8 @@ impl From<VaultError> for Refusal {
         match error {
             VaultError::Locked => Self::Locked,
             VaultError::Absent(_) => Self::Absent,
+            VaultError::Taken(title) => Self::Exists(title),
+            VaultError::Identity(error) => error.into(),
             error => Self::Vault(error),
         }
     }
@@ -66,7 +71,7 @@ impl From<VaultError> for Refusal {
 impl From<IdentityError> for Refusal {
     fn from(error: IdentityError) -> Self {
         match error {
-            IdentityError::Wrong => Self::WrongPassphrase,
+            IdentityError::Wrong | IdentityError::RecoveryKey => Self::WrongPassphrase,
             error => Self::Identity(error),
         }
     }
@@ -90,6 +95,7 @@ impl Refusal {
             | Self::Policy { .. }
             | Self::Approver { .. }
             | Self::Input(_)
+            | Self::Totp(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,
             Self::Vault(_) | Self::Sealed(_) => ErrorKind::Vault,

@@ -1,9 +1,12 @@
 //! What is running, and how well it is protected.
 
 use super::Broker;
-use crate::vault::local::index::Kind;
+use crate::clock;
+use crate::vault::local::LocalVault;
+use crate::vault::local::index::{Entry, Kind};
 use keyloan_platform::process;
 use keyloan_protocol::control::response::{Reply, Status, Tier};
+use keyloan_protocol::names::escaped;
 
 impl Broker {
     pub(crate) fn status(&self) -> Reply {
@@ -28,6 +31,12 @@ impl Broker {
                 anchor.sequence
             ));
         }
+        for name in vault.unlisted_recipients() {
+            warnings.push(format!(
+                "identity/{name} in the vault is none that keyloan made or finished making; remove it"
+            ));
+        }
+        warnings.extend(reminders(&vault));
         let keys = vault.keys().ok().map(|keys| keys.protection().describe());
         Reply::Status(Status {
             daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -51,4 +60,18 @@ impl Broker {
             log_works: log.works(),
         })
     }
+}
+
+/// Days before its expiry from which an item is told of.
+const REMIND: i64 = 14;
+
+fn reminders(vault: &LocalVault) -> Vec<String> {
+    let (today, soon) = (clock::today(), clock::day_after(REMIND));
+    let entries = vault.index().map(|index| index.entries(Kind::Item)).unwrap_or_default();
+    let told = |entry: &&Entry| {
+        let day = entry.expires.as_ref().filter(|day| **day <= soon)?;
+        let verb = if *day < today { "expired" } else { "expires" };
+        Some(format!("item '{}' {verb} on {day}", escaped(&entry.title, 200)))
+    };
+    entries.iter().filter_map(told).collect()
 }

@@ -12,10 +12,9 @@ pub(crate) struct Judgement {
 /// The strictest rule of all the kinds that a request touches; asked where there is none.
 pub(crate) fn decide(policy: &Policy, kinds: &[Kind]) -> Judgement {
     let judged = kinds.iter().map(|kind| decide_one(policy, *kind));
-    judged.max_by_key(|judgement| judgement.verdict).unwrap_or(Judgement {
-        verdict: Verdict::Deny,
-        rule: "nothing is asked for".to_owned(),
-    })
+    judged
+        .max_by_key(|judgement| judgement.verdict)
+        .unwrap_or(Judgement { verdict: Verdict::Deny, rule: "nothing is asked for".to_owned() })
 }
 
 fn decide_one(policy: &Policy, kind: Kind) -> Judgement {

@@ -20,8 +20,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Env, Self::File, Self::ItemRead, Self::ItemWrite, Self::Trust];
+    pub(crate) const ALL: [Self; 5] = [Self::Env, Self::File, Self::ItemRead, Self::ItemWrite, Self::Trust];
 
     pub(crate) fn key(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Found, Refusal};
+use crate::broker::{Broker, Client, Found, Opening, Refusal};
 use crate::requester::Claimed;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
@@ -38,7 +38,8 @@ async fn serve(
     let pin = typed(&mut message, "pin")?;
     let new = typed(&mut message, "new")?;
     let value = message.take("value");
-    let untrusted = message.take("path").as_ref().map(path);
+    let identity = message.take("identity");
+    let path_value = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
             let mut directories = Vec::new();
@@ -50,6 +51,26 @@ async fn serve(
             }
             let found = Found { directories, manifest: descriptors.pop() };
             return broker.lend(client, lend, found).await;
+        }
+        Request::ItemTotp { item, field } => return broker.item_totp(client, item, field).await,
+        Request::RecoveryKey => return broker.recovery_key(client, passphrase).await,
+        Request::ItemGenerate { item, field, alphabet, length } => {
+            broker.item_generate(client, item, field, alphabet, length).await?
+        }
+        Request::ItemExpires { item, day } => broker.item_expires(client, item, day).await?,
+        Request::Backup { recipients } => {
+            let file = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
+            broker.backup(client, passphrase, new, recipients, file).await?
+        }
+        Request::Restore { plain, new_passphrase } => {
+            let file = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
+            let opening = Opening { plain, identity, passphrase };
+            broker.restore(client, opening, new_passphrase, new, file).await?
+        }
+        Request::Rekey => broker.rekey(client, passphrase, new).await?,
+        Request::Merge => {
+            let other = path_value.ok_or(Refusal::Input("no path was passed"))?;
+            broker.merge(client, &other).await?
         }
         Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
         Request::Status => broker.status(),
@@ -82,7 +103,7 @@ async fn serve(
             broker.trust(client, descriptor).await?
         }
         Request::Untrust => {
-            let path = untrusted.ok_or(Refusal::Input("no path was passed"))?;
+            let path = path_value.ok_or(Refusal::Input("no path was passed"))?;
             broker.untrust(client, &path.to_string_lossy()).await?
         }
         Request::PolicyShow => broker.policy_show(client).await?,

@@ -154,7 +154,8 @@ pub(crate) fn sealed_file(name: &str, content: &[u8]) -> io::Result<OwnedFd> {
     let mut file = fs::File::from(descriptor);
     file.write_all(content)?;
     nix::sys::stat::fchmod(&file, nix::sys::stat::Mode::S_IRUSR)?;
-    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
+    let seals =
+        SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(file.into())
 }
@@ -183,4 +184,28 @@ pub(crate) fn close_inherited() -> io::Result<()> {
     // SAFETY: called by a program that owns no descriptor above these; it takes integers only.
     let closed = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
     check(libc::c_int::try_from(closed).unwrap_or(-1)).map(drop)
+}
+
+pub(crate) fn sync_file_system(directory: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes a descriptor only.
+    check(unsafe { libc::syncfs(directory.as_raw_fd()) }).map(drop)
+}
+
+/// `renameat2`(2) with `RENAME_EXCHANGE`. The call itself: musl has no function for it.
+pub(crate) fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = |path: &std::path::Path| std::ffi::CString::new(path.as_os_str().as_bytes());
+    let (one, other) = (path(one)?, path(other)?);
+    // SAFETY: both are strings ended by NUL that live beyond the call.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            one.as_ptr(),
+            libc::AT_FDCWD,
+            other.as_ptr(),
+            libc::RENAME_EXCHANGE,
+        )
+    };
+    check(libc::c_int::try_from(done).unwrap_or(-1)).map(drop)
 }

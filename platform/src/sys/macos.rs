@@ -71,3 +71,12 @@ pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
 pub(crate) fn close_inherited() -> io::Result<()> {
     Ok(())
 }
+
+pub(crate) fn sync_file_system(_directory: BorrowedFd<'_>) -> io::Result<()> {
+    nix::unistd::sync();
+    Ok(())
+}
+
+pub(crate) fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "directories cannot be exchanged on this system yet"))
+}

@@ -41,6 +41,23 @@ pub enum Request {
         #[serde(default)]
         public: bool,
     },
+    /// A new value that nobody sees, of so many characters.
+    ItemGenerate {
+        item: ItemName,
+        field: FieldName,
+        alphabet: Alphabet,
+        length: usize,
+    },
+    /// The one-time password of now.
+    ItemTotp {
+        item: ItemName,
+        field: FieldName,
+    },
+    /// The day (`2027-01-31`) from which an item is of no use, or none.
+    ItemExpires {
+        item: ItemName,
+        day: Option<String>,
+    },
     ItemGet {
         item: ItemName,
         field: FieldName,
@@ -69,6 +86,25 @@ pub enum Request {
     Trust,
     /// Tail: `path`.
     Untrust,
+    /// Descriptor: the file to write. Tail: `passphrase`, `new` (the backup's, without recipients).
+    Backup {
+        recipients: Vec<String>,
+    },
+    /// Descriptor: the file to read. Tail: `passphrase` or `identity` (an identity file's text), `new` (a new
+    /// passphrase for the vault). With `plain` it is a tar archive.
+    Restore {
+        #[serde(default)]
+        plain: bool,
+        /// Give the vault another passphrase.
+        #[serde(default)]
+        new_passphrase: bool,
+    },
+    /// Tail: `passphrase`, `new`.
+    Rekey,
+    /// Tail: `passphrase`.
+    RecoveryKey,
+    /// Tail: `path`, of another copy of the vault's directory.
+    Merge,
     PolicyShow,
     /// Tail: `passphrase`. `KEY=VALUE` each.
     PolicySet {
@@ -84,6 +120,18 @@ pub enum Request {
         commands: bool,
     },
     Stop,
+}
+
+/// What a generated value is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Alphabet {
+    /// Letters, digits and signs, without look-alikes.
+    Password,
+    /// Letters, digits, `-` and `_`, as in URLs.
+    Token,
+    Hex,
+    Digits,
 }
 
 /// Credentials for one command.

@@ -19,6 +19,10 @@ pub enum Reply {
     Status(Status),
     /// Tail: `value`.
     Value,
+    /// Tail: `value`, a code that is good for so many seconds.
+    Code {
+        seconds: u64,
+    },
     /// With `more`, further items follow in a reply of their own.
     Items {
         items: Vec<ItemSummary>,
@@ -112,6 +116,8 @@ pub struct ItemSummary {
     pub item: ItemName,
     pub fields: Vec<FieldSummary>,
     pub changed: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -75,7 +75,7 @@ impl Entry {
 }
 
 /// Enough of a hash to tell revisions of one item apart.
-fn short(sha256: &str) -> String {
+pub(crate) fn short(sha256: &str) -> String {
     sha256.chars().take(16).collect()
 }
 
@@ -104,10 +104,25 @@ pub(crate) struct Anchor {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Change {
-    Put { id: String, entry: Entry },
-    Remove { id: String },
-    AddRecipient { name: String, recipient: String },
-    RemoveRecipient { name: String },
+    Put {
+        id: String,
+        entry: Entry,
+    },
+    Remove {
+        id: String,
+    },
+    /// A revision of another copy that was kept as an item of its own; it is not taken a second time.
+    Seen {
+        id: String,
+        revision: String,
+    },
+    AddRecipient {
+        name: String,
+        recipient: String,
+    },
+    RemoveRecipient {
+        name: String,
+    },
     Anchor(Anchor),
 }
 
@@ -120,7 +135,7 @@ struct Record {
     anchor: Option<Anchor>,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Default, Clone, Serialize, Deserialize)]
 struct Snapshot {
     counter: u64,
     /// The MAC of the last change folded in, hexadecimal; the next one names it.
@@ -161,6 +176,19 @@ impl Index {
     /// files are gone they are passed over by their counter.
     pub(crate) fn snapshot(&self, keys: &Keys) -> Result<Vec<u8>, IndexError> {
         Ok(seal(keys, SNAPSHOT, "index.age", &self.content)?.0)
+    }
+
+    /// The same content, one change further: what a vault in the making begins with.
+    pub(crate) fn one_further(&self) -> Self {
+        let mut content = self.content.clone();
+        content.counter += 1;
+        Self { content, titles: self.titles.clone(), pending: 0 }
+    }
+
+    /// Puts an entry in without a record: for a vault in the making.
+    pub(crate) fn place(&mut self, id: String, entry: Entry) {
+        self.titles.insert((entry.kind, entry.title.clone()), id.clone());
+        self.content.entries.insert(id, entry);
     }
 
     /// The bytes of the record of a change, and what makes it so once they are on disk.
@@ -209,6 +237,10 @@ impl Index {
                     self.titles.remove(&(old.kind, old.title));
                 }
             }
+            Change::Seen { id, revision } => match self.content.entries.get_mut(&id) {
+                Some(entry) => entry.before.push(revision),
+                None => self.content.removed.entry(id).or_default().push(revision),
+            },
             Change::AddRecipient { name, recipient } => {
                 self.content.recipients.insert(name, recipient);
             }
@@ -242,8 +274,19 @@ impl Index {
         self.content.removed.get(id).is_some_and(|history| history.contains(&short(&entry.sha256)))
     }
 
+    /// Whether an item was here once and is not any more.
+    pub(crate) fn was_removed(&self, id: &str) -> bool {
+        self.content.removed.contains_key(id) && !self.content.entries.contains_key(id)
+    }
+
     pub(crate) fn entry(&self, id: &str) -> Option<&Entry> {
         self.content.entries.get(id)
+    }
+
+    /// The entry that a file of this name belongs to.
+    pub(crate) fn by_file(&self, name: &str) -> Option<&Entry> {
+        let (id, rest) = name.split_once('.')?;
+        self.entry(id).filter(|entry| rest == format!("{}.age", entry.revision))
     }
 
     /// Every entry with its id.

@@ -68,7 +68,8 @@ pub(crate) fn encode(
         length: field.value.len(),
         public: field.public,
     });
-    let header = Header { title: title.to_owned(), expires: expires.map(str::to_owned), fields: named.collect() };
+    let header =
+        Header { title: title.to_owned(), expires: expires.map(str::to_owned), fields: named.collect() };
     let header = serde_json::to_vec(&header).map_err(|_| ItemFileError::Form)?;
     let length: usize = fields.iter().map(|field| field.value.len()).sum();
     let whole = MAGIC.len() + header.len() + 1 + length;

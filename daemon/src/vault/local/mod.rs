@@ -6,16 +6,20 @@
 //! `identity/` the wrapped identity · `items/ID.REVISION.age` · `index.age` a snapshot · `journal/` the
 //! changes since.
 
+pub(crate) mod backup;
 pub(crate) mod identity;
 pub(crate) mod index;
 pub(crate) mod item_file;
 pub(crate) mod keys;
+mod making;
+pub(crate) mod merge;
+mod rekey;
 
 use data_encoding::HEXLOWER;
 use index::{Anchor, Change, Entry, EntryField, Index, IndexError, Kind};
 use item_file::{Field, ItemFileError};
 use keyloan_platform::memory::Slot;
-use keyloan_platform::private_file::{Directory, DirectoryLock, Fault, FileError};
+use keyloan_platform::private_file::{Directory, DirectoryLock, FileError};
 use keyloan_protocol::control::response::VaultState;
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
@@ -51,6 +55,14 @@ pub(crate) enum VaultError {
     RolledBack { found: u64, remembered: u64 },
     #[error("{} was moved or replaced while it was in use", .0.display())]
     Moved(PathBuf),
+    #[error("there is an item '{0}' already")]
+    Taken(String),
+    #[error("the backup: {0}")]
+    Backup(&'static str),
+    #[error("the backup's file: {0}")]
+    BackupFile(std::io::Error),
+    #[error("{0}")]
+    Identity(identity::IdentityError),
     #[error("no random numbers from the system")]
     Random,
 }
@@ -76,6 +88,9 @@ pub(crate) const PIN: &str = "pin";
 pub(crate) const TRUST: &str = "trust";
 const AUDIT_KEY: &str = "audit-key";
 
+/// The identity wrapped by the passphrase.
+const PASSPHRASE: &str = "passphrase.age";
+
 pub(crate) struct LocalVault {
     path: PathBuf,
     files: Option<Files>,
@@ -83,6 +98,7 @@ pub(crate) struct LocalVault {
 }
 
 /// What a new revision of an item is to hold.
+#[derive(Clone, Copy)]
 struct Revision<'a> {
     kind: Kind,
     title: &'a str,
@@ -129,49 +145,9 @@ impl LocalVault {
         self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))
     }
 
-    /// Makes a vault beside its place and moves it there when it is whole. A half-made one from an
-    /// interrupted `init` is cleared away first: nothing was ever kept in it.
-    pub(crate) fn create(
-        &mut self,
-        keys: Keys,
-        wrapped: &[u8],
-        sealed: Vec<(&str, SecretBytes)>,
-        now: &str,
-    ) -> Result<(), VaultError> {
-        if std::fs::symlink_metadata(&self.path).is_ok() {
-            return Err(VaultError::Exists(self.path.clone()));
-        }
-        let making = self.path.with_extension("making");
-        clear_half_made(&making)?;
-        let root = Directory::open_or_create(&making)?;
-        let files = Files::made_within(root)?;
-        files.identity.create("passphrase.age", wrapped)?;
-        files.identity.sync()?;
-        let index = Index::empty();
-        files.root.create("index.age", &index.snapshot(&keys)?)?;
-        let mut vault =
-            Self { path: making.clone(), files: Some(files), open: Some(Open { keys, index, audit: None }) };
-        for (title, value) in sealed {
-            vault.seal(title, value, now)?;
-        }
-        let mut audit_key = vec![0; 32];
-        getrandom::fill(&mut audit_key).map_err(|_| VaultError::Random)?;
-        vault.seal(AUDIT_KEY, SecretBytes::new(audit_key), now)?;
-        vault.load_audit_key()?;
-        vault.fold()?;
-        vault.parts()?.0.root.sync()?;
-        let Self { files, open, .. } = vault;
-        // The lock is on the directory as opened by its old path; it is taken anew by the new one.
-        drop(files);
-        move_into_place(&making, &self.path)?;
-        self.files = Some(Files::within(Directory::open(&self.path)?)?);
-        self.open = open;
-        Ok(())
-    }
-
     /// The identity wrapped by the passphrase, to be unwrapped off the event loop.
     pub(crate) fn wrapped_identity(&mut self) -> Result<Vec<u8>, VaultError> {
-        let bytes = self.attach()?.identity.read("passphrase.age", identity::MOST)?;
+        let bytes = self.attach()?.identity.read(PASSPHRASE, identity::MOST)?;
         bytes.ok_or_else(|| VaultError::Missing("identity/passphrase.age".to_owned()))
     }
 
@@ -212,8 +188,10 @@ impl LocalVault {
             self.lock();
             return Err(error);
         }
-        // A full disk must not keep people from their credentials; the journal stays as it is then.
+        // A full disk must not keep people from their credentials; the journal stays as it is then, and so does
+        // what an interrupted change of the whole vault left.
         let _ = self.fold();
+        let _ = making::clear(&self.path);
         Ok(())
     }
 
@@ -266,16 +244,16 @@ impl LocalVault {
         let files = self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))?;
         let Some((id, entry)) = open.index.find(kind, title) else { return Ok(None) };
         let name = index::file_name(id, entry.revision);
-        let title = || title.to_owned();
-        let bytes = files
-            .items
-            .read(&name, item_file::MOST)?
-            .ok_or_else(|| VaultError::ItemMissing { title: title(), name: name.clone() })?;
-        if HEXLOWER.encode(&Sha256::digest(&bytes)) != entry.sha256 {
-            return Err(VaultError::ItemForged { title: title(), name });
-        }
+        let bytes = files.checked(&name, entry)?;
         let text = open.keys.decrypt(&bytes).map_err(|cause| VaultError::Key { name, cause })?;
-        let item = item_file::decode(&text).map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
+        let form = |cause| VaultError::ItemForm { title: title.to_owned(), cause };
+        let item = item_file::decode(&text).map_err(form)?;
+        if item.title != title {
+            return Err(VaultError::ItemForged {
+                title: title.to_owned(),
+                name: index::file_name(id, entry.revision),
+            });
+        }
         Ok(Some(item.fields))
     }
 
@@ -363,6 +341,9 @@ impl LocalVault {
         now: &str,
         anchor: Option<Anchor>,
     ) -> Result<bool, VaultError> {
+        if self.index()?.find(Kind::Item, to).is_some() {
+            return Err(VaultError::Taken(to.to_owned()));
+        }
         self.rewrite(from, now, anchor, |entry| (to.to_owned(), entry.expires.clone()))
     }
 
@@ -412,7 +393,7 @@ impl LocalVault {
     }
 
     pub(crate) fn replace_wrapped_identity(&mut self, wrapped: &[u8]) -> Result<(), VaultError> {
-        Ok(self.parts()?.0.identity.replace("passphrase.age", wrapped)?)
+        Ok(self.parts()?.0.identity.replace(PASSPHRASE, wrapped)?)
     }
 
     pub(crate) fn add_recipient(
@@ -428,20 +409,47 @@ impl LocalVault {
         }
         files.identity.replace(&file, wrapped)?;
         let change = Change::AddRecipient { name: name.to_string(), recipient: recipient.to_owned() };
-        self.record(change, None, None)
+        let recorded = self.record(change, None, None);
+        if recorded.is_err()
+            && let Some(files) = &self.files
+        {
+            // Whoever is told that it failed must not find that it opened the vault all the same.
+            files.identity.remove(&file)?;
+            files.identity.sync()?;
+        }
+        recorded
     }
 
-    /// Removes a recipient's file; false when there was none.
+    /// Removes a recipient; false when there was none, neither in the index nor as a file.
     pub(crate) fn remove_recipient(&mut self, name: &PlainName) -> Result<bool, VaultError> {
         let file = format!("{name}.age");
-        let (files, _) = self.parts()?;
-        if file == "passphrase.age" || !files.identity.holds(&file) {
+        let (files, open) = self.parts()?;
+        let listed = open.index.recipients().contains_key(name.as_str());
+        if file == PASSPHRASE || !(listed || files.identity.holds(&file)) {
             return Ok(false);
         }
         files.identity.remove(&file)?;
         files.identity.sync()?;
-        self.record(Change::RemoveRecipient { name: name.to_string() }, None, None)?;
+        if listed {
+            self.record(Change::RemoveRecipient { name: name.to_string() }, None, None)?;
+        }
         Ok(true)
+    }
+
+    /// Identity files that the index does not know: an interrupted change, or somebody else's.
+    pub(crate) fn unlisted_recipients(&self) -> Vec<String> {
+        let (Some(open), Some(files)) = (&self.open, &self.files) else { return Vec::new() };
+        let names = files.identity.names().unwrap_or_default();
+        let known = |name: &str| {
+            let recipient = name.strip_suffix(".age").unwrap_or_default();
+            name == PASSPHRASE || is_temporary(name) || open.index.recipients().contains_key(recipient)
+        };
+        names.into_iter().filter(|name| !known(name)).collect()
+    }
+
+    /// The identity as it is wrapped for a recipient.
+    pub(crate) fn wrapped_for(&mut self, name: &str) -> Result<Option<Vec<u8>>, VaultError> {
+        Ok(self.attach()?.identity.read(&format!("{name}.age"), identity::MOST)?)
     }
 
     /// Commits a change. Where that fails, `fresh` (the item file it was for) goes again; where even that
@@ -498,11 +506,21 @@ impl Files {
         })
     }
 
-    fn made_within(root: Directory) -> Result<Self, VaultError> {
-        for name in ["identity", "items", "journal"] {
-            root.child_or_create(name)?;
+    /// An item's file, if it is the one that was written.
+    pub(super) fn checked(&self, name: &str, entry: &Entry) -> Result<Vec<u8>, VaultError> {
+        Self::checked_in(&self.items, name, entry)
+    }
+
+    pub(super) fn checked_in(items: &Directory, name: &str, entry: &Entry) -> Result<Vec<u8>, VaultError> {
+        let title = || entry.title.clone();
+        let bytes = items
+            .read(name, item_file::MOST)?
+            .ok_or_else(|| VaultError::ItemMissing { title: title(), name: name.to_owned() })?;
+        if HEXLOWER.encode(&Sha256::digest(&bytes)) == entry.sha256 {
+            Ok(bytes)
+        } else {
+            Err(VaultError::ItemForged { title: title(), name: name.to_owned() })
         }
-        Self::within(root)
     }
 }
 
@@ -538,29 +556,4 @@ fn fresh_id() -> Result<String, VaultError> {
     let mut id = [0; 16];
     getrandom::fill(&mut id).map_err(|_| VaultError::Random)?;
     Ok(HEXLOWER.encode(&id))
-}
-
-/// Removes what an interrupted `init` left, and only that: our own directories' files, then they.
-fn clear_half_made(making: &Path) -> Result<(), VaultError> {
-    let root = match Directory::open(making) {
-        Ok(root) => root,
-        Err(error) if error.is_absent() => return Ok(()),
-        Err(error) => return Err(error.into()),
-    };
-    let _lock = root.lock()?;
-    std::fs::remove_dir_all(making).map_err(at(making))?;
-    Ok(())
-}
-
-fn move_into_place(from: &Path, to: &Path) -> Result<(), VaultError> {
-    // Fails where a vault has come there meanwhile: a directory that is not empty is never replaced.
-    std::fs::rename(from, to).map_err(at(to))?;
-    if let Some(parent) = to.parent() {
-        std::fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(at(parent))?;
-    }
-    Ok(())
-}
-
-fn at(path: &Path) -> impl Fn(std::io::Error) -> FileError + '_ {
-    |cause| FileError { path: path.to_owned(), fault: Fault::Io(cause) }
 }
