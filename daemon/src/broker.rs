@@ -27,6 +27,7 @@ use crate::audit::event::{Event, Who};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
+use crate::journal::{self, Level};
 use crate::loan::table::Table;
 use crate::policy::decide::decide;
 use crate::policy::rule::{Kind, Policy, Verdict};
@@ -242,7 +243,9 @@ impl Broker {
         let vault = self.vault.borrow();
         let mut log = self.log.borrow_mut();
         log.saw_counter(vault.counter());
-        log.append_all(events, durable, vault.audit_key())
+        log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
+            journal::say(Level::Error, &format!("nothing is lent: {error}"));
+        })
     }
 
     fn who(&self, requester: &Requester) -> Who {

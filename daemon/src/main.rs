@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod env_set;
 mod generate;
+mod journal;
 mod loan;
 mod policy;
 mod readiness;
@@ -24,9 +25,11 @@ use anyhow::Context as _;
 use audit::sink::Sink;
 use broker::Broker;
 use config::Config;
+use journal::Level;
 use keyloan_platform::paths::Paths;
 use keyloan_platform::private_file::Directory;
 use keyloan_platform::process;
+use keyloan_platform::service::{self, Manager};
 use server::accept::{self, Listening};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
     match protected.context("cannot protect this process's memory").and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("keyloand: {error:#}"));
+            journal::write(&format!("keyloand: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -54,7 +57,7 @@ fn run() -> anyhow::Result<()> {
     match (arguments.next().as_deref().and_then(|word| word.to_str()), arguments.next()) {
         (Some("run"), None) => {}
         (Some("--version"), None) => {
-            complain(concat!("keyloand ", env!("CARGO_PKG_VERSION")));
+            journal::write(concat!("keyloand ", env!("CARGO_PKG_VERSION")));
             return Ok(());
         }
         _ => anyhow::bail!("usage: keyloand run (keyloan starts it by itself)"),
@@ -86,7 +89,11 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
     let mut interrupt = signal(SignalKind::interrupt())?;
     // The terminal it may have been started from can close.
     let _hang_up = signal(SignalKind::hangup())?;
-    ready();
+    let manager = Manager::find();
+    ready(manager.as_ref());
+    let watchdog = service::watchdog().filter(|_| manager.is_some());
+    // Without one, a time that never comes.
+    let mut watched = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(365 * 86400)));
     let mut tick = tokio::time::interval(TICK);
     let mut sync = tokio::time::interval(SYNC);
     let serving = listening.serve(broker);
@@ -103,21 +110,30 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
                 tokio::task::spawn_local(async move { broker.look_for_holders().await });
             }
             _ = sync.tick() => broker.sync_log().await,
+            // Said from the loop that serves requests: while that stands still, so does this.
+            _ = watched.tick() => tell(manager.as_ref(), "WATCHDOG=1"),
         }
     }
+    tell(manager.as_ref(), "STOPPING=1");
     listening.close();
     broker.stopped();
+    journal::say(Level::Info, "stopped; nothing is unlocked any more");
     Ok(())
 }
 
-/// Tells whoever started this daemon that it listens: its standard error, a pipe, closes empty.
-fn ready() {
-    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+/// Tells whoever started this daemon that it listens: its standard error, a pipe, closes empty. A service manager
+/// is told by its own way, and its journal stays open.
+fn ready(manager: Option<&Manager>) {
+    tell(manager, "READY=1");
+    if journal::is_there() {
+        journal::say(Level::Info, "listening");
+    } else if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
         let _ = nix::unistd::dup2_stderr(null);
     }
 }
 
-#[expect(clippy::print_stderr, reason = "the one place where the daemon speaks to whoever started it")]
-fn complain(text: &str) {
-    eprintln!("{text}");
+fn tell(manager: Option<&Manager>, state: &str) {
+    if let Some(manager) = manager {
+        manager.tell(state);
+    }
 }

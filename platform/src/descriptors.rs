@@ -19,6 +19,17 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     named.try_clone_to_owned()
 }
 
+/// Takes a descriptor that the caller of this program opened for it, close-on-exec from here on. To be called once
+/// a number, before anything else could have opened it.
+pub(crate) fn handed_over(number: RawFd) -> io::Result<OwnedFd> {
+    // Fails where the number names nothing.
+    drop(inherited(number)?);
+    // SAFETY: it is open, and whoever calls this says that nothing else owns it.
+    let descriptor = unsafe { OwnedFd::from_raw_fd(number) };
+    nix::fcntl::fcntl(&descriptor, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    Ok(descriptor)
+}
+
 /// What one `recvmsg`(2) brought.
 pub struct Received {
     /// Bytes; 0 is the end.

@@ -10,6 +10,7 @@ pub mod private_file;
 pub mod process;
 pub mod sealed;
 pub mod search;
+pub mod service;
 pub mod terminal;
 
 mod sys {

@@ -57,7 +57,8 @@ fn a_restored_backup_gives_back_everything_on_an_empty_machine() {
     backup(&sandbox, file.to_str().unwrap(), &["--backup-passphrase-fd", "5"]).refused(2, "exists");
 
     let (empty, copy) = empty_with(&file);
-    let restore = |passphrase| keyed(&empty, "", passphrase, &["restore", &copy, "--backup-passphrase-fd", "5"]);
+    let restore =
+        |passphrase| keyed(&empty, "", passphrase, &["restore", &copy, "--backup-passphrase-fd", "5"]);
     restore("not it").refused(7, "was not made for this vault");
     assert!(!empty.vault().exists());
     restore(OTHER).ok();
@@ -95,7 +96,10 @@ fn a_backup_for_recipients_is_opened_by_their_keys_alone() {
     let (empty, copy) = empty_with(&file);
     let stranger = empty.path("home/stranger").display().to_string();
     empty.command("/usr/bin/age-keygen", &["-o", &stranger]).run().ok();
-    empty.keyloan(&["restore", &copy, "--identity", &stranger]).run().refused(7, "was not made for this vault");
+    empty
+        .keyloan(&["restore", &copy, "--identity", &stranger])
+        .run()
+        .refused(7, "was not made for this vault");
     // The stock program opens it, and what comes out is an archive like any other.
     let line = format!("age -d -i {age_key} {} | tar -tvf -", file.display());
     let listed = sandbox.command(needed("sh"), &["-c", &line]).run().ok().text();
@@ -138,7 +142,8 @@ fn a_damaged_or_foreign_backup_restores_nothing() {
         assert!(!empty.vault().exists());
     }
     // Archives that are none of keyloan's: another name, a path that leads out, a link.
-    let make = "mkdir -p x/vault && cd x && echo a >README && ln -sf /etc/passwd identity.txt && tar cf ../t \"$@\"";
+    let make =
+        "mkdir -p x/vault && cd x && echo a >README && ln -sf /etc/passwd identity.txt && tar cf ../t \"$@\"";
     for names in [vec!["README"], vec!["README", "identity.txt"], vec!["identity.txt"]] {
         let all = [&["-c", make, "sh"], names.as_slice()].concat();
         empty.command(needed("sh"), &all).run().ok();
@@ -177,7 +182,8 @@ fn a_rekeyed_vault_has_everything_and_no_longer_opens_with_the_old_identity() {
     let add = ["recipient", "add", "laptop", public.trim(), "--passphrase-fd", "3"];
     sandbox.keyed(PASSPHRASE, &add).run().ok();
     let laptop = sandbox.vault().join("identity/laptop.age").display().to_string();
-    let identity = |sandbox: &Sandbox| sandbox.command(needed("age"), &["-d", "-i", &key, &laptop]).run().ok().text();
+    let identity =
+        |sandbox: &Sandbox| sandbox.command(needed("age"), &["-d", "-i", &key, &laptop]).run().ok().text();
     let before = identity(&sandbox);
     keyed(&sandbox, PASSPHRASE, OTHER, &["rekey", "--passphrase-fd", "3", "--new-passphrase-fd", "5"]).ok();
     assert_ne!(identity(&sandbox), before, "the recipient opens the new one");
@@ -312,7 +318,9 @@ fn an_older_copy_of_the_vault_brings_nothing_back() {
     one.stop();
     std::fs::remove_dir_all(one.vault()).unwrap();
     let from = other.vault().display().to_string();
-    assert!(std::process::Command::new("cp").args(["-a", &from]).arg(one.vault()).status().unwrap().success());
+    assert!(
+        std::process::Command::new("cp").args(["-a", &from]).arg(one.vault()).status().unwrap().success()
+    );
     one.unlock().refused(7, "the vault is older than its log");
 }
 

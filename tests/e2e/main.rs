@@ -15,5 +15,6 @@ mod first_loan;
 mod loans;
 mod publish;
 mod recovery;
+mod service;
 mod terminal;
 mod vault;

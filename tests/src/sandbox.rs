@@ -264,7 +264,11 @@ impl Sandbox {
     pub fn stop(&self) {
         let Some(pid) = self.daemon() else { return };
         self.keyloan(&["daemon", "stop"]).run();
-        crate::eventually("the daemon ends", || !Path::new(&format!("/proc/{pid}")).exists());
+        // A child of the test stays a zombie until the test waits for it.
+        let is_over = || {
+            fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+        };
+        crate::eventually("the daemon ends", is_over);
     }
 }
 

@@ -25,6 +25,11 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
     for link in release::LINKS {
         println!("installed {} -> keyloan", directory.join(link).display());
     }
+    let units = install_units(&prefix.join("share/systemd/user"), &programs.workspace, &directory)?;
+    println!("installed {} and keyloan.service beside it", units.display());
+    println!(
+        "    systemctl --user enable --now keyloan.socket      has systemd start the daemon when it is called"
+    );
     println!(
         "a daemon that is running goes on as it was; `keyloan daemon stop` lets the next command start the new one"
     );
@@ -33,6 +38,20 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
         println!("    {}", start_up_line(&directory, std::env::var_os("SHELL").as_deref()));
     }
     Ok(())
+}
+
+/// The units with the place where the programs are. Gives the socket's.
+fn install_units(to: &Path, workspace: &Path, programs: &Path) -> anyhow::Result<PathBuf> {
+    let to = std::path::absolute(to)?;
+    std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    for name in ["keyloan.socket", "keyloan.service"] {
+        let unit = std::fs::read_to_string(workspace.join("daemon/systemd").join(name))?;
+        // A unit takes % for the start of a specifier, and a space for the end of the program's name.
+        let place = programs.join("keyloand").display().to_string().replace('%', "%%").replace(' ', "\\x20");
+        let unit = unit.replace("%h/.local/bin/keyloand", &place);
+        std::fs::write(to.join(name), unit).with_context(|| format!("cannot write {name}"))?;
+    }
+    Ok(to.join("keyloan.socket"))
 }
 
 fn default_prefix() -> anyhow::Result<PathBuf> {

@@ -8,6 +8,7 @@ use crate::approval::{DEADLINE, No, pin};
 use crate::audit::event::Event;
 use crate::audit::sink::{Durable, Sink};
 use crate::clock;
+use crate::journal::{self, Level};
 use crate::policy::parse;
 use crate::policy::rule::{LOCK_IDLE, Policy};
 use crate::trust::TrustList;
@@ -169,6 +170,9 @@ impl Broker {
             *self.unsealed.borrow_mut() = None;
         }
         self.last_used.set(clock::since_boot());
+        if opened.is_ok() {
+            journal::say(Level::Info, "unlocked");
+        }
         opened
     }
 
@@ -201,6 +205,7 @@ impl Broker {
         self.end_all_loans("the vault was locked");
         self.anchor_log();
         let _ = self.record(&Event::Locked { why }, Durable::Now);
+        journal::say(Level::Info, &format!("locked: {why}"));
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }
@@ -345,6 +350,7 @@ impl Broker {
             self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await
         };
         if matches!(unwrapped, Err(Refusal::WrongPassphrase)) {
+            journal::say(Level::Warning, "a passphrase was wrong");
             self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
         }
         unwrapped

@@ -6,6 +6,7 @@ use crate::broker::Broker;
 use keyloan_platform::peer::{self, Peer};
 use keyloan_platform::private_file::{Directory, DirectoryLock, FileError};
 use keyloan_platform::process;
+use keyloan_platform::service;
 use nix::sys::stat::{Mode, umask};
 use std::io;
 use std::os::fd::AsFd;
@@ -32,6 +33,8 @@ pub(crate) enum ListenError {
 /// The socket and the directory it is in, which is locked for as long as the daemon lives.
 pub(crate) struct Listening {
     listener: UnixListener,
+    /// Not a service manager's, which would miss it.
+    is_own: bool,
     directory: Directory,
     _lock: DirectoryLock,
 }
@@ -44,17 +47,25 @@ pub(crate) fn listen(path: &std::path::Path) -> Result<Option<Listening>, Listen
         Err(error) if matches!(error.fault, keyloan_platform::private_file::Fault::InUse) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    // With the lock held, a socket here is a dead daemon's.
-    directory.remove(NAME)?;
     let failed = |cause| ListenError::Socket { path: path.join(NAME).display().to_string(), cause };
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = StdListener::bind(directory.socket_path(NAME));
-    umask(before);
-    let bound = bound.map_err(failed)?;
+    let handed_over = service::listener().map_err(failed)?;
+    let is_own = handed_over.is_none();
+    let bound = match handed_over {
+        Some(listener) if service::path_of(&listener).is_some_and(|at| at == path.join(NAME)) => listener,
+        Some(_) => return Err(failed(io::Error::other("the service manager's socket is another"))),
+        None => {
+            // With the lock held, a socket here is a dead daemon's.
+            directory.remove(NAME)?;
+            let before = umask(Mode::from_bits_truncate(0o177));
+            let bound = StdListener::bind(directory.socket_path(NAME));
+            umask(before);
+            bound.map_err(failed)?
+        }
+    };
     bound.set_nonblocking(true).map_err(failed)?;
     peer::name_senders(bound.as_fd()).map_err(failed)?;
     let listener = UnixListener::from_std(bound).map_err(failed)?;
-    Ok(Some(Listening { listener, directory, _lock: lock }))
+    Ok(Some(Listening { listener, is_own, directory, _lock: lock }))
 }
 
 impl Listening {
@@ -80,7 +91,9 @@ impl Listening {
 
     /// Takes the socket away, so that nobody connects to a daemon that is ending.
     pub(crate) fn close(&self) {
-        let _ = self.directory.remove(NAME);
+        if self.is_own {
+            let _ = self.directory.remove(NAME);
+        }
     }
 }
 
