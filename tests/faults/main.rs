@@ -4,10 +4,12 @@
     clippy::unwrap_used,
     clippy::disallowed_methods,
     clippy::panic,
-    reason = "a test fails where it panics"
+    clippy::print_stdout,
+    reason = "a test fails where it panics, and the matrix prints its table"
 )]
 
 mod commands;
 mod frames;
 mod manifest;
+mod matrix;
 mod vault;

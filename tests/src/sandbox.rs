@@ -264,12 +264,13 @@ impl Sandbox {
     pub fn stop(&self) {
         let Some(pid) = self.daemon() else { return };
         self.keyloan(&["daemon", "stop"]).run();
-        // A child of the test stays a zombie until the test waits for it.
-        let is_over = || {
-            fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
-        };
-        crate::eventually("the daemon ends", is_over);
+        crate::eventually("the daemon ends", || is_over(pid));
     }
+}
+
+/// A child of the test stays a zombie until the test waits for it.
+fn is_over(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 const TOKEN_MANIFEST: &str =
@@ -282,10 +283,13 @@ impl Drop for Sandbox {
         let _ = self.keyloan(&["daemon", "stop"]).run();
         for started in pids {
             let Some(pid) = started["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()) else { continue };
-            let is_ours =
-                fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "keyloand\n");
+            // By its home too: a copied log names the daemons of another sandbox, and a pid may be used again.
+            let home = format!("HOME={}", self.path("home").display());
+            let is_ours = fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+                environment.split(|byte| *byte == 0).any(|entry| entry == home.as_bytes())
+            });
             let deadline = std::time::Instant::now() + Duration::from_secs(2);
-            while is_ours && Path::new(&format!("/proc/{pid}")).exists() {
+            while is_ours && !is_over(pid) {
                 if std::time::Instant::now() > deadline {
                     let pid = nix::unistd::Pid::from_raw(pid);
                     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
