@@ -191,6 +191,9 @@ impl Broker {
 
     /// Puts the question where policy says it belongs, and tells the other surface.
     async fn ask(&self, client: &Client, question: &Question) -> Result<Yes, No> {
+        if let Some(cause) = question.unshowable() {
+            return Err(No::Unshowable(cause));
+        }
         let requester = &client.requester;
         let program = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
         let on = match &program {

@@ -101,12 +101,12 @@ impl Requester {
             let quote = if plain { "" } else { "'" };
             shown.extend([quote, &text, quote, " "]);
         }
-        let shown = shown.trim_end();
+        let shown = keyloan_protocol::names::escaped(shown.trim_end(), usize::MAX);
         if shown.chars().count() <= WHOLE {
-            return Some(shown.to_owned());
+            return Some(shown);
         }
         let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(argv)[..8]);
-        let short = keyloan_protocol::names::escaped(shown, WHOLE);
+        let short = keyloan_protocol::names::escaped(&shown, WHOLE);
         Some(format!("{short} ({} bytes, sha256 {hash}…)", argv.len()))
     }
 }

@@ -253,7 +253,7 @@ impl Broker {
         new: Option<SecretBytes>,
     ) -> Done {
         self.open_vault_for(client, "change its passphrase").await?;
-        self.prove_passphrase(client, passphrase, "change the passphrase").await?;
+        self.prove_passphrase(client, passphrase, &Question::new("change the passphrase")).await?;
         let new = self.new_secret(client, new, "new passphrase for the vault", 1).await?;
         let new = identity::passphrase(&new)?;
         let text = Zeroizing::new(self.vault.borrow().keys()?.expose_identity().to_owned());
@@ -270,7 +270,7 @@ impl Broker {
         new: Option<SecretBytes>,
     ) -> Done {
         self.open_vault_for(client, "change the PIN").await?;
-        self.prove_passphrase(client, passphrase, "change the PIN for approvals").await?;
+        self.prove_passphrase(client, passphrase, &Question::new("change the PIN for approvals")).await?;
         let new = self.new_secret(client, new, "new PIN for approvals", pin::SHORTEST).await?;
         let verifier = self.derive(move || pin::verifier(&new).ok_or(Refusal::Task)).await?;
         self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
@@ -287,7 +287,8 @@ impl Broker {
     ) -> Done {
         self.open_vault_for(client, "add a recipient").await?;
         let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
-        self.prove_passphrase(client, passphrase, &format!("add the recipient '{name}'")).await?;
+        let question = Question::new(&format!("add the recipient '{name}'"));
+        self.prove_passphrase(client, passphrase, &question).await?;
         let by = self.who(&client.requester);
         let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
         self.record(&event, Durable::Now)?;
@@ -302,7 +303,8 @@ impl Broker {
         name: PlainName,
     ) -> Done {
         self.open_vault_for(client, "remove a recipient").await?;
-        self.prove_passphrase(client, passphrase, &format!("remove the recipient '{name}'")).await?;
+        let question = Question::new(&format!("remove the recipient '{name}'"));
+        self.prove_passphrase(client, passphrase, &question).await?;
         let by = self.who(&client.requester);
         let event = Event::RecipientChanged { name: name.to_string(), action: "removed", by };
         self.record(&event, Durable::Now)?;
@@ -326,9 +328,9 @@ impl Broker {
         &self,
         client: &Client,
         given: Option<SecretBytes>,
-        what: &str,
+        question: &Question,
     ) -> Result<(), Refusal> {
-        let text = self.proved_identity(client, given, &Question::new(what)).await?;
+        let text = self.proved_identity(client, given, question).await?;
         if self.vault.borrow().keys()?.is_identity(&text) { Ok(()) } else { Err(Refusal::WrongPassphrase) }
     }
 
@@ -354,11 +356,14 @@ impl Broker {
         _turn: Turn<'_>,
     ) -> Result<Zeroizing<String>, Refusal> {
         let screen = Screen::of(&client.requester)?;
-        let mut whole = Question::new(&question.title);
+        let mut whole = question.clone();
         if let Some(command) = client.requester.shown_command() {
             whole.line("command", &command, Certainty::Claimed);
         }
         whole.asked_by(&client.requester);
+        if let Some(cause) = whole.unshowable() {
+            return Err(No::Unshowable(cause).into());
+        }
         let asked = async {
             screen.write(&whole.text()).await.map_err(No::Terminal)?;
             screen.settle().await.map_err(No::Terminal)?;

@@ -132,7 +132,7 @@ impl Broker {
             .variables
             .into_iter()
             .map(|planned| PlannedVariable {
-                from: from_text(&planned.from),
+                from: from_parts(&planned.from).join("; "),
                 name: planned.name,
                 set: planned.set,
             })
@@ -291,19 +291,16 @@ fn title(plan: &Plan) -> String {
     format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
 }
 
-/// Variables that a question shows with their origin; further ones by name.
-const VARIABLES: usize = 24;
-
 fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: Option<Duration>) {
-    // Who asks comes last and must not be pushed out of sight by a long list.
-    let (shown, more) = plan.variables.split_at(plan.variables.len().min(VARIABLES));
-    for planned in shown {
-        let text = format!("{}  from {}, {}", planned.name, from_text(&planned.from), planned.set);
-        Broker::about(question, "lends", &text);
-    }
-    if !more.is_empty() {
-        let names: Vec<&str> = more.iter().map(|planned| planned.name.as_str()).collect();
-        Broker::about(question, "and", &format!("{} more: {}", more.len(), names.join(" ")));
+    for planned in &plan.variables {
+        let mut parts = from_parts(&planned.from);
+        if let Some(first) = parts.first_mut() {
+            first.insert_str(0, &format!("{}  from ", planned.name));
+        }
+        if let Some(last) = parts.last_mut() {
+            *last += &format!(", {}", planned.set);
+        }
+        question.list("lends", &parts, "; ", Certainty::Verified);
     }
     for note in &plan.notes {
         Broker::about(question, "note", note);
@@ -320,22 +317,20 @@ fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: O
     question.warn_of_steering(requester);
 }
 
-fn from_text(from: &From) -> String {
+/// Where a variable comes from; more than one place where it is a directory of files.
+fn from_parts(from: &From) -> Vec<String> {
     match from {
-        From::Literal(_) => "a literal".to_owned(),
-        From::Field(reference) => reference.to_string(),
-        From::Vars(item) => format!("local://{item}/{VARS}"),
-        From::Files(form, parts) => {
-            let parts: Vec<String> = parts
-                .iter()
-                .map(|(name, reference)| match form {
-                    FileForm::Descriptor => format!("{reference}, as a file in memory"),
-                    FileForm::Path => format!("{reference}, as the file {name}"),
-                    FileForm::Directory => format!("{reference}, as {name} in a directory"),
-                })
-                .collect();
-            parts.join("; ")
-        }
+        From::Literal(_) => vec!["a literal".to_owned()],
+        From::Field(reference) => vec![reference.to_string()],
+        From::Vars(item) => vec![format!("local://{item}/{VARS}")],
+        From::Files(form, parts) => parts
+            .iter()
+            .map(|(name, reference)| match form {
+                FileForm::Descriptor => format!("{reference}, as a file in memory"),
+                FileForm::Path => format!("{reference}, as the file {name}"),
+                FileForm::Directory => format!("{reference}, as {name} in a directory"),
+            })
+            .collect(),
     }
 }
 
