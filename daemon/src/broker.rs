@@ -61,6 +61,8 @@ pub(crate) struct Broker {
     requests: Cell<u64>,
     last_used: Cell<Duration>,
     anchored_at: Cell<Duration>,
+    /// This daemon has found a log that was not the one the vault remembers.
+    log_mismatched: Cell<bool>,
     /// The terminal of the last unlock; questions elsewhere are announced there.
     surface: Cell<u64>,
     /// One key derivation at a time: each takes 128 MiB.
@@ -120,6 +122,7 @@ impl Broker {
             requests: Cell::new(0),
             last_used: Cell::new(clock::since_boot()),
             anchored_at: Cell::new(Duration::ZERO),
+            log_mismatched: Cell::new(false),
             surface: Cell::new(0),
             derivation: Mutex::new(()),
             stop: Notify::new(),

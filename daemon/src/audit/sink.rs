@@ -2,6 +2,7 @@
 //! all before it, keyed from the vault while that is open; after a failure that could not be undone nothing
 //! more is accepted.
 
+use super::backwards::backwards;
 use super::event::Event;
 use crate::clock;
 use crate::vault::local::keys::{Digest, mac};
@@ -108,7 +109,7 @@ impl Sink {
             sink.chain = chain.try_into().map_err(|_| foreign())?;
             sink.sequence = head.seq;
             sink.counter = head.counter;
-            sink.unkeyed_from = (!head.keyed).then_some(head.seq);
+            sink.unkeyed_from = sink.first_unkeyed()?;
         }
         if whole > length {
             let failed = |cause| LogError::Write { path: sink.path.clone(), cause };
@@ -151,10 +152,46 @@ impl Sink {
 
     /// Vouches for what was written without the key.
     pub(crate) fn adopt(&mut self, key: &[u8]) -> Result<(), LogError> {
-        match self.unkeyed_from.take() {
-            Some(from) => self.append(&Event::Adopted { from, to: self.sequence }, Durable::Soon, Some(key)),
-            None => Ok(()),
-        }
+        let Some(from) = self.unkeyed_from else { return Ok(()) };
+        self.append(&Event::Adopted { from, to: self.sequence }, Durable::Soon, Some(key))?;
+        self.unkeyed_from = None;
+        Ok(())
+    }
+
+    /// The chain value that a record carries; `None` where the log has no such record.
+    pub(crate) fn chain_at(&self, sequence: u64) -> Result<Option<String>, LogError> {
+        let mut found = None;
+        self.look_back(|head| {
+            if head.seq == sequence {
+                found = Some(head.chain);
+                return false;
+            }
+            head.seq > sequence
+        })?;
+        Ok(found)
+    }
+
+    /// The first of the records at the end that were written without the key.
+    fn first_unkeyed(&self) -> Result<Option<u64>, LogError> {
+        let mut first = None;
+        self.look_back(|head| {
+            if !head.keyed {
+                first = Some(head.seq);
+            }
+            !head.keyed
+        })?;
+        Ok(first)
+    }
+
+    /// Shows the records from the last one back. What is none of keyloan's is `verify`'s to find.
+    fn look_back(&self, mut look: impl FnMut(Head) -> bool) -> Result<(), LogError> {
+        backwards(&self.file, self.length, |line| serde_json::from_slice(line).map_or(true, &mut look))
+            .map_err(|cause| LogError::Write { path: self.path.clone(), cause })
+    }
+
+    /// Makes sure that all of it is on disk.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        self.file.sync_data().map_err(|cause| LogError::Write { path: self.path.clone(), cause })
     }
 
     /// A new vault begins to count anew.

@@ -79,6 +79,7 @@ impl Broker {
         let directory = Directory::open(&self.paths.state).map_err(local::VaultError::from)?;
         let aside = Sink::put_aside(&directory, &clock::now())?;
         *self.log.borrow_mut() = Sink::open(directory)?;
+        self.log_mismatched.set(false);
         Ok(Some(format!("the log of an earlier vault was put aside as {aside}")))
     }
 
@@ -156,12 +157,15 @@ impl Broker {
     /// What follows from an open vault: policy, trust, the log's key. Where any of it fails it closes again.
     fn opened(&self, client: &Client) -> Result<(), Refusal> {
         let opened = self.load_sealed().and_then(|()| {
+            let mismatch = self.compare_log()?;
             let vault = self.vault.borrow();
             if let Some(key) = vault.audit_key() {
                 self.log.borrow_mut().adopt(key)?;
             }
             drop(vault);
-            self.compare_log()?;
+            if let Some(mismatch) = mismatch {
+                self.record(&mismatch, Durable::Now)?;
+            }
             Ok(self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?)
         });
         if opened.is_err() {
@@ -169,6 +173,7 @@ impl Broker {
             *self.unsealed.borrow_mut() = None;
         }
         self.last_used.set(clock::since_boot());
+        self.anchored_at.set(clock::since_boot());
         opened
     }
 
@@ -183,14 +188,17 @@ impl Broker {
         Ok(())
     }
 
-    /// A log shorter than the vault remembers was cut: that is written down and shown by `status`.
-    fn compare_log(&self) -> Result<(), Refusal> {
-        let expected = self.vault.borrow().index()?.anchor().map_or(0, |anchor| anchor.sequence);
-        let found = self.log.borrow().sequence();
-        if found < expected {
-            self.record(&Event::Mismatched { expected, found }, Durable::Now)?;
+    /// A log without the very record that the vault remembers was cut, replaced or put back: that is to be
+    /// written down and is shown by `status`. Comes before anything is vouched for, and before another record
+    /// takes the remembered one's place.
+    fn compare_log(&self) -> Result<Option<Event>, Refusal> {
+        let Some(anchor) = self.vault.borrow().index()?.anchor().cloned() else { return Ok(None) };
+        let log = self.log.borrow();
+        if log.chain_at(anchor.sequence)?.as_ref() == Some(&anchor.chain) {
+            return Ok(None);
         }
-        Ok(())
+        self.log_mismatched.set(true);
+        Ok(Some(Event::Mismatched { expected: anchor.sequence, found: log.sequence() }))
     }
 
     /// Closes everything. What fails on the way does not keep it open.
@@ -211,7 +219,7 @@ impl Broker {
 
     /// Writes the log's head into the index, so that a log cut later is noticed.
     fn anchor_log(&self) {
-        let anchor = self.log_head();
+        let Ok(anchor) = self.log_head() else { return };
         let mut vault = self.vault.borrow_mut();
         let known = vault.index().ok().and_then(|index| index.anchor().cloned());
         if known.as_ref() != Some(&anchor) && vault.anchor(anchor).is_ok() {
@@ -220,9 +228,12 @@ impl Broker {
         self.anchored_at.set(clock::since_boot());
     }
 
-    pub(super) fn log_head(&self) -> Anchor {
-        let log = self.log.borrow();
-        Anchor { sequence: log.sequence(), chain: log.chain() }
+    /// Where the log ends, on disk: a record that a power failure took away, and the vault remembers, would
+    /// look like a cut.
+    pub(super) fn log_head(&self) -> Result<Anchor, Refusal> {
+        let mut log = self.log.borrow_mut();
+        log.sync()?;
+        Ok(Anchor { sequence: log.sequence(), chain: log.chain() })
     }
 
     /// Called every few seconds: locks after the idle time, anchors the log.
