@@ -134,7 +134,7 @@ impl Sink {
     }
 
     pub(crate) fn works(&self) -> bool {
-        !self.broken && self.check_place().is_ok()
+        !self.broken && self.check().is_ok()
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -223,10 +223,7 @@ impl Sink {
         if self.broken {
             return Err(LogError::Broken(self.path.clone()));
         }
-        self.check_place()?;
-        if self.file.metadata().map(|found| found.len()).ok() != Some(self.length) {
-            return Err(LogError::Altered(self.path.clone()));
-        }
+        self.check()?;
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let time = clock::now();
         let (mut bytes, mut chain, mut sequence) = (Vec::with_capacity(1024), self.chain, self.sequence);
@@ -263,6 +260,16 @@ impl Sink {
     /// A descriptor to sync elsewhere, where something waits for it.
     pub(crate) fn unsynced(&mut self) -> Option<File> {
         std::mem::take(&mut self.unsynced).then(|| self.file.try_clone().ok()).flatten()
+    }
+
+    /// The file is the one that was opened, and nobody else has written to it.
+    fn check(&self) -> Result<(), LogError> {
+        self.check_place()?;
+        if self.file.metadata().map(|found| found.len()).ok() == Some(self.length) {
+            Ok(())
+        } else {
+            Err(LogError::Altered(self.path.clone()))
+        }
     }
 
     /// Whoever replaces the file takes the log away without touching a record of it.
@@ -302,17 +309,22 @@ impl Reader {
         use std::os::unix::fs::FileExt;
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(Vec::new());
+        }
         let mut piece = vec![0; left.min(Self::PIECE)];
         loop {
             let read = self.file.read_at(&mut piece, self.at).map_err(|error| failed(&self.path, error))?;
+            let cut = read < piece.len();
             piece.truncate(read);
             if let Some(last) = piece.iter().rposition(|byte| *byte == b'\n') {
                 piece.truncate(last + 1);
                 self.at += piece.len() as u64;
                 return Ok(piece);
             }
-            if read == 0 || piece.len() >= left {
-                return Ok(Vec::new());
+            // Up to `end` there were whole lines; where there are none now, the file is another than it was.
+            if cut || piece.len() >= left {
+                return Err(LogError::Altered(self.path.clone()));
             }
             if piece.len() > RECORD {
                 return Err(LogError::Foreign(self.path.clone()));

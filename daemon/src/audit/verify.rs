@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_gets_shorter_while_it_is_read_ends_the_reading() {
+        for kept in [0, 5, 300] {
+            let (path, directory) = scratch("shorter");
+            let sink = written(&directory);
+            OpenOptions::new().write(true).open(path.join("audit.jsonl")).unwrap().set_len(kept).unwrap();
+            let read = verify(sink.reader().unwrap().0, sink.length(), Some(KEY), None);
+            assert!(matches!(read, Err(LogError::Altered(_))), "{kept}");
+            assert!(!sink.works());
+            fs::remove_dir_all(path).unwrap();
+        }
+    }
+
+    #[test]
     fn a_record_cut_short_by_a_crash_is_removed_and_said() {
         let (path, directory) = scratch("torn");
         drop(written(&directory));
