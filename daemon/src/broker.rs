@@ -34,6 +34,7 @@ use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc};
 
@@ -66,7 +67,9 @@ pub(crate) struct Broker {
     /// The terminal of the last unlock; questions elsewhere are announced there.
     surface: Cell<u64>,
     /// One key derivation at a time: each takes 128 MiB.
-    derivation: Mutex<()>,
+    derivation: Arc<Mutex<()>>,
+    /// One check of the log at a time: each reads all of it.
+    verification: Arc<Mutex<()>>,
     pub(crate) stop: Notify,
 }
 
@@ -124,7 +127,8 @@ impl Broker {
             anchored_at: Cell::new(Duration::ZERO),
             log_mismatched: Cell::new(false),
             surface: Cell::new(0),
-            derivation: Mutex::new(()),
+            derivation: Arc::default(),
+            verification: Arc::default(),
             stop: Notify::new(),
             paths,
             config,

@@ -19,6 +19,7 @@ use keyloan_platform::private_file::Directory;
 use keyloan_protocol::control::response::{Recipient, Reply, VaultState};
 use keyloan_protocol::names::PlainName;
 use keyloan_protocol::secret::SecretBytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -440,12 +441,17 @@ impl Broker {
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
     }
 
-    /// Runs a key derivation off the event loop, one at a time.
+    /// Runs a key derivation off the event loop, one at a time. It goes on when its requester goes away, so
+    /// the next one waits for its end and not for the requester's.
     async fn derive<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let _one = self.derivation.lock().await;
+        let one = Arc::clone(&self.derivation).lock_owned().await;
+        let work = move || {
+            let _one = one;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Task)?
     }
 }
