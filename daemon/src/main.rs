@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod env_set;
 mod loan;
+mod patience;
 mod policy;
 mod readiness;
 mod requester;

@@ -5,7 +5,6 @@ use keyloan_platform::peer::Peer;
 use keyloan_platform::process;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
@@ -81,11 +80,6 @@ impl Requester {
     pub(crate) fn terminal_name(&self) -> Option<String> {
         let path = keyloan_platform::terminal::path_of_device(self.terminal)?;
         Some(path.display().to_string().trim_start_matches("/dev/").to_owned())
-    }
-
-    /// Names in the environment the requester's program started with.
-    pub(crate) fn environment_names(&self) -> Vec<OsString> {
-        process::environment_names(self.peer.pid).unwrap_or_default()
     }
 
     /// The claimed command line, for people: arguments with white space quoted, long ones by head and tail

@@ -5,6 +5,7 @@ pub(crate) mod pin;
 pub(crate) mod program;
 pub(crate) mod question;
 pub(crate) mod queue;
+pub(crate) mod steering;
 pub(crate) mod terminal;
 
 use std::time::Duration;

@@ -3,12 +3,9 @@
 //! shown whole is put to nobody: a yes to what was cut away is none.
 
 use crate::requester::Requester;
-use keyloan_protocol::env_vars;
 use keyloan_protocol::names::escaped;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// How sure a line is. Observed things inform; none of them approves by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -112,39 +109,6 @@ impl Question {
         }
     }
 
-    /// What would steer the command elsewhere: its environment, and where its program lies.
-    pub(crate) fn warn_of_steering(&mut self, requester: &Requester) {
-        let mut steering: Vec<String> = requester
-            .environment_names()
-            .iter()
-            .filter_map(|name| name.to_str())
-            .filter(|name| env_vars::steers(name) && !env_vars::is_everyday(name))
-            .map(str::to_owned)
-            .collect();
-        steering.sort_unstable();
-        if !steering.is_empty() {
-            if requester.claimed.clean_env {
-                steering.push("by --clean-env".to_owned());
-                self.list("dropped", &steering, ", ", Certainty::Claimed);
-            } else {
-                steering[0].insert_str(0, "the environment steers the command: ");
-                self.list("warning", &steering, ", ", Certainty::Seen);
-            }
-        }
-        let Some(program) = &requester.claimed.program else { return };
-        if let Some(directory) = requester.seen_directory()
-            && program.starts_with(directory)
-        {
-            self.line("warning", "the program lies in the directory it is started from", Certainty::Claimed);
-        }
-        if let Some(parent) = program.parent().filter(|_| requester.shares_our_mounts)
-            && others_may_write(parent)
-        {
-            let text = format!("others may write to {}", parent.display());
-            self.line("warning", &text, Certainty::Seen);
-        }
-    }
-
     /// The text for a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("\nkeyloan: {}\n", self.title);
@@ -158,10 +122,6 @@ impl Question {
 /// Whether text has to be cut to be shown.
 fn is_long(text: &str) -> bool {
     escaped(text, usize::MAX).chars().count() > WIDTH
-}
-
-fn others_may_write(directory: &Path) -> bool {
-    std::fs::metadata(directory).is_ok_and(|found| found.mode() & 0o022 != 0)
 }
 
 #[cfg(test)]

@@ -2,11 +2,12 @@
 
 use super::{Act, Approved, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
+use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
 use crate::env_set::plan::{self, File, From, Plan, PlanError, Search, VARS};
 use crate::policy::decide::decide;
-use crate::policy::rule::Kind;
+use crate::policy::rule::{Kind, Verdict};
 use crate::requester::Requester;
 use crate::trust::Standing;
 use crate::vault::local::{LocalVault, index};
@@ -58,8 +59,11 @@ impl Broker {
         };
         let requester = &client.requester;
         let time = self.loan_time(ask.seconds)?;
-        let approved =
-            self.authorise(client, act, |question| describe(question, &plan, requester, time)).await?;
+        let asks = self.with_policy(|policy| decide(policy, &act.kinds))?.verdict == Verdict::Ask;
+        let steering = if asks { Steering::of(requester).await } else { Steering::default() };
+        let approved = self
+            .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
+            .await?;
         let (values, files) =
             self.read_planned(&approved, &plan).map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
@@ -291,7 +295,13 @@ fn title(plan: &Plan) -> String {
     format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
 }
 
-fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: Option<Duration>) {
+fn describe(
+    question: &mut Question,
+    plan: &Plan,
+    requester: &Requester,
+    time: Option<Duration>,
+    steering: Steering,
+) {
     for planned in &plan.variables {
         let mut parts = from_parts(&planned.from);
         if let Some(first) = parts.first_mut() {
@@ -314,7 +324,7 @@ fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: O
     if let Some(command) = requester.shown_command() {
         question.line("command", &command, Certainty::Claimed);
     }
-    question.warn_of_steering(requester);
+    question.warn_of_steering(requester, steering);
 }
 
 /// Where a variable comes from; more than one place where it is a directory of files.
