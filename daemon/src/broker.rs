@@ -38,6 +38,7 @@ use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc};
 
@@ -65,10 +66,14 @@ pub(crate) struct Broker {
     requests: Cell<u64>,
     last_used: Cell<Duration>,
     anchored_at: Cell<Duration>,
+    /// This daemon has found a log that was not the one the vault remembers.
+    log_mismatched: Cell<bool>,
     /// The terminal of the last unlock; questions elsewhere are announced there.
     surface: Cell<u64>,
     /// One key derivation at a time: each takes 128 MiB.
-    derivation: Mutex<()>,
+    derivation: Arc<Mutex<()>>,
+    /// One check of the log at a time: each reads all of it.
+    verification: Arc<Mutex<()>>,
     pub(crate) stop: Notify,
 }
 
@@ -124,8 +129,10 @@ impl Broker {
             requests: Cell::new(0),
             last_used: Cell::new(clock::since_boot()),
             anchored_at: Cell::new(Duration::ZERO),
+            log_mismatched: Cell::new(false),
             surface: Cell::new(0),
-            derivation: Mutex::new(()),
+            derivation: Arc::default(),
+            verification: Arc::default(),
             stop: Notify::new(),
             paths,
             config,
@@ -195,6 +202,9 @@ impl Broker {
 
     /// Puts the question where policy says it belongs, and tells the other surface.
     async fn ask(&self, client: &Client, question: &Question) -> Result<Yes, No> {
+        if let Some(cause) = question.unshowable() {
+            return Err(No::Unshowable(cause));
+        }
         let requester = &client.requester;
         let program = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
         let on = match &program {

@@ -5,7 +5,6 @@ use keyloan_platform::peer::Peer;
 use keyloan_platform::process;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
@@ -83,11 +82,6 @@ impl Requester {
         Some(path.display().to_string().trim_start_matches("/dev/").to_owned())
     }
 
-    /// Names in the environment the requester's program started with.
-    pub(crate) fn environment_names(&self) -> Vec<OsString> {
-        process::environment_names(self.peer.pid).unwrap_or_default()
-    }
-
     /// The claimed command line, for people: arguments with white space quoted, long ones by head and tail
     /// with their length and hash.
     pub(crate) fn shown_command(&self) -> Option<String> {
@@ -101,12 +95,12 @@ impl Requester {
             let quote = if plain { "" } else { "'" };
             shown.extend([quote, &text, quote, " "]);
         }
-        let shown = shown.trim_end();
+        let shown = keyloan_protocol::names::escaped(shown.trim_end(), usize::MAX);
         if shown.chars().count() <= WHOLE {
-            return Some(shown.to_owned());
+            return Some(shown);
         }
         let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(argv)[..8]);
-        let short = keyloan_protocol::names::escaped(shown, WHOLE);
+        let short = keyloan_protocol::names::escaped(&shown, WHOLE);
         Some(format!("{short} ({} bytes, sha256 {hash}…)", argv.len()))
     }
 }

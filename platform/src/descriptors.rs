@@ -1,13 +1,17 @@
 //! Messages with descriptors and the kernel's word on their sender.
 #![expect(unsafe_code, reason = "descriptors arrive as numbers and must be owned")]
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
-use std::io::{self, IoSlice, IoSliceMut};
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// The most descriptors one message may carry; further ones are closed by the kernel.
+/// The most descriptors one message may carry.
 const MOST: usize = 4;
+
+/// Room for all that the kernel can deliver at once, so that every descriptor is owned, and closed, here:
+/// `SCM_MAX_FD` is 253, unix(7), of 4 bytes each, and the sender takes no more than 64 with its header.
+const CONTROL: usize = (16 + 4 * 254 + 64) / 8;
 
 /// Another descriptor for one that the caller of this program opened and named by its number.
 pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
@@ -50,34 +54,88 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
 }
 
 /// Receives into `buffer`. Descriptors are close-on-exec; with more than `MOST` the message is an error.
+///
+/// Not by nix, which gives nothing at all of a message that was cut (`MSG_CTRUNC`): the descriptors that did
+/// arrive would stay open for ever.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = [0_u64; CONTROL];
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: a msghdr of zeros is one that points at nothing.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
     #[cfg(target_os = "linux")]
-    let mut control = cmsg_space!([RawFd; MOST], nix::libc::ucred);
+    let flags = libc::MSG_CMSG_CLOEXEC;
     #[cfg(not(target_os = "linux"))]
-    let mut control = cmsg_space!([RawFd; MOST]);
-    #[cfg(target_os = "linux")]
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    #[cfg(not(target_os = "linux"))]
-    let flags = MsgFlags::empty();
-    let mut parts = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), flags)?;
-    let mut received = Received { length: message.bytes, descriptors: Vec::new(), sender: None };
-    let truncated = message.flags.contains(MsgFlags::MSG_CTRUNC);
-    for control in message.cmsgs()? {
-        match control {
-            ControlMessageOwned::ScmRights(numbers) => {
-                for number in numbers {
-                    // SAFETY: the kernel has just made these descriptors in this process, for this message.
-                    received.descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
-                }
-            }
-            #[cfg(target_os = "linux")]
-            ControlMessageOwned::ScmCredentials(sender) => received.sender = Some(sender.pid()),
-            _ => {}
+    let flags = 0;
+    // SAFETY: the message points at `part` and `control` with their true lengths, and both outlive the call.
+    let length = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+    let mut received = Received { length, descriptors: Vec::new(), sender: None };
+    // SAFETY: the kernel has written whole headers into `control` and their length into the message.
+    let mut header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    while !header.is_null() {
+        // SAFETY: `header` is one of those headers, and what follows it is `cmsg_len` less its own length.
+        let (kind, data) = unsafe {
+            let size = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            let data = std::slice::from_raw_parts(libc::CMSG_DATA(header), size);
+            (((*header).cmsg_level, (*header).cmsg_type), data)
+        };
+        // Descriptors are numbers of this size, and a `ucred` begins with one: the pid.
+        let mut numbers = data.as_chunks().0.iter().map(|number| RawFd::from_ne_bytes(*number));
+        if kind == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: the kernel has just made these descriptors in this process, for this message.
+            received.descriptors.extend(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        } else if is_sender(kind) {
+            received.sender = numbers.next();
         }
+        // SAFETY: as for the first header.
+        header = unsafe { libc::CMSG_NXTHDR(&raw const message, header) };
     }
-    if truncated {
+    if message.msg_flags & libc::MSG_CTRUNC != 0 || received.descriptors.len() > MOST {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "more descriptors than a message may carry"));
     }
     Ok(received)
+}
+
+#[cfg(target_os = "linux")]
+fn is_sender(kind: (libc::c_int, libc::c_int)) -> bool {
+    kind == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_sender(_kind: (libc::c_int, libc::c_int)) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn what_is_refused_is_closed_however_much_it_is() {
+        for count in [1, MOST, MOST + 1, 100, 253] {
+            let (here, there) = UnixStream::pair().unwrap();
+            crate::peer::name_senders(there.as_fd()).unwrap();
+            let (mut left_open, passed) = io::pipe().unwrap();
+            let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
+            nix::fcntl::fcntl(&left_open, flags).unwrap();
+            send(here.as_fd(), b"x", &vec![passed.as_fd(); count]).unwrap();
+            drop(passed);
+            let received = receive(there.as_fd(), &mut [0; 8]);
+            assert_eq!(received.is_ok(), count <= MOST, "{count}");
+            if let Ok(received) = received {
+                assert_eq!((received.length, received.descriptors.len()), (1, count));
+                #[cfg(target_os = "linux")]
+                assert_eq!(received.sender, i32::try_from(std::process::id()).ok());
+            }
+            // The end of the pipe comes once nobody has its other end open; until then a read would block.
+            assert_eq!(left_open.read(&mut [0; 1]).unwrap(), 0);
+        }
+    }
 }

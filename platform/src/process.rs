@@ -103,30 +103,38 @@ pub fn shares_our_mounts(pid: i32) -> bool {
     ours.is_some() && ours == namespace(&pid.to_string())
 }
 
-/// What a program was started with. A longer one goes into a new buffer and the old one is wiped.
-fn environment(pid: i32) -> Option<Zeroizing<Vec<u8>>> {
-    let mut file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-    let mut held = Zeroizing::new(vec![0; 32 * 1024]);
-    let mut length = 0;
-    loop {
-        match file.read(&mut held[length..]).ok()? {
-            0 => break,
-            more => length += more,
-        }
-        if length == held.len() {
-            let mut longer = Zeroizing::new(vec![0; 2 * length]);
-            longer[..length].copy_from_slice(&held);
-            held = longer;
-        }
+/// The most of an environment that is read. A program is started with less (6 MiB, execve(2)), but a process
+/// may say afterwards that its environment is anywhere and of any length (`PR_SET_MM`, prctl(2)).
+const ENVIRONMENT: usize = 8 * 1024 * 1024;
+
+/// What a program was started with. Values lent stand there, so it is read into one buffer that is wiped.
+struct Environment(Zeroizing<Vec<u8>>);
+
+impl Environment {
+    fn new() -> Self {
+        Self(Zeroizing::new(vec![0; ENVIRONMENT + 1]))
     }
-    held.truncate(length);
-    Some(held)
+
+    /// `None` where it cannot be read or is too long.
+    fn read(&mut self, pid: i32) -> Option<&[u8]> {
+        let mut file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
+        let mut length = 0;
+        while length < self.0.len() {
+            match file.read(&mut self.0[length..]).ok()? {
+                0 => return Some(&self.0[..length]),
+                more => length += more,
+            }
+        }
+        None
+    }
 }
 
-/// The names in a process's environment as it was when its program started.
+/// The names in a process's environment as it was when its program started; `None` where that cannot be read
+/// or is too long.
 pub fn environment_names(pid: i32) -> Option<Vec<OsString>> {
-    let environment = environment(pid)?;
-    let names = environment
+    let mut held = Environment::new();
+    let names = held
+        .read(pid)?
         .split(|byte| *byte == 0)
         .filter_map(|entry| entry.split(|byte| *byte == b'=').next())
         .filter(|name| !name.is_empty())
@@ -138,10 +146,11 @@ pub fn environment_names(pid: i32) -> Option<Vec<OsString>> {
 /// Shows the environment that each process was started with, as far as the kernel lets this user read it,
 /// without holding more than one at a time.
 pub fn environments(mut look: impl FnMut(i32, &[u8])) {
+    let mut held = Environment::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if let Some(environment) = environment(pid) {
-            look(pid, &environment);
+        if let Some(environment) = held.read(pid) {
+            look(pid, environment);
         }
     }
 }

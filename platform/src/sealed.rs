@@ -3,12 +3,23 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+/// Who reads a copied program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// A binary is read by the kernel alone. A process that runs a file its user may not read is undumpable
+    /// (`would_dump()` in Linux): no program of the same user traces it or takes its descriptors.
+    Kernel,
+    /// A script is opened by its interpreter, which any program of the user may trace.
+    Interpreter,
+}
+
 /// A memory file holding `bytes` that nobody can change any more. Its descriptor is not close-on-exec,
 /// because a script's interpreter opens it again in the child; the caller drops it after the spawn.
 #[cfg(target_os = "linux")]
-pub fn copy(bytes: &[u8]) -> io::Result<OwnedFd> {
+pub fn copy(bytes: &[u8], reader: Reader) -> io::Result<OwnedFd> {
     use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     use nix::sys::memfd::{MFdFlags, memfd_create};
+    use nix::sys::stat::{Mode, fchmod};
     use std::io::Write;
     let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::from_bits_retain(nix::libc::MFD_EXEC);
     let descriptor = memfd_create("keyloan-approver", flags)
@@ -16,6 +27,9 @@ pub fn copy(bytes: &[u8]) -> io::Result<OwnedFd> {
         .or_else(|_| memfd_create("keyloan-approver", MFdFlags::MFD_ALLOW_SEALING))?;
     let mut file = std::fs::File::from(descriptor);
     file.write_all(bytes)?;
+    if reader == Reader::Kernel {
+        fchmod(&file, Mode::S_IXUSR | Mode::S_IXGRP | Mode::S_IXOTH)?;
+    }
     let seals =
         SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
@@ -23,6 +37,6 @@ pub fn copy(bytes: &[u8]) -> io::Result<OwnedFd> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub fn copy(_bytes: &[u8]) -> io::Result<OwnedFd> {
+pub fn copy(_bytes: &[u8], _reader: Reader) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no sealed memory files"))
 }

@@ -60,7 +60,7 @@ impl HiddenInput {
             .remove(LocalFlags::ECHO | LocalFlags::ECHONL | LocalFlags::ICANON | LocalFlags::ISIG);
         quiet.control_chars[SpecialCharacterIndices::VMIN as usize] = 1;
         quiet.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
-        termios::tcsetattr(&descriptor, SetArg::TCSAFLUSH, &quiet)?;
+        set(&descriptor, &quiet)?;
         Ok(Self { descriptor, before })
     }
 
@@ -78,8 +78,15 @@ impl HiddenInput {
 impl Drop for HiddenInput {
     fn drop(&mut self) {
         // Nothing is left to do when the terminal is gone.
-        let _ = termios::tcsetattr(&self.descriptor, SetArg::TCSAFLUSH, &self.before);
+        let _ = set(&self.descriptor, &self.before);
     }
+}
+
+/// Changes a terminal at once and throws away what was typed before. `TCSAFLUSH` would wait for everybody's
+/// output first, and so for a program whose output nobody reads, tcsetattr(3p).
+fn set(descriptor: &OwnedFd, settings: &Termios) -> io::Result<()> {
+    termios::tcsetattr(descriptor, SetArg::TCSANOW, settings)?;
+    Ok(termios::tcflush(descriptor, FlushArg::TCIFLUSH)?)
 }
 
 /// Turns echo, line editing and signals of this process's terminal on again: for a client whose daemon died
@@ -96,6 +103,32 @@ pub fn make_usable() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_whose_output_nobody_reads_keeps_nobody_waiting() {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let slave = pty.slave.try_clone().unwrap();
+        let writer = std::thread::spawn(move || while nix::unistd::write(&slave, &[b'x'; 4096]).is_ok() {});
+        // Once there is no room the writer sleeps in its write, and holds the terminal's lock for writing.
+        let mut room = [PollFd::new(pty.slave.as_fd(), PollFlags::POLLOUT)];
+        while poll(&mut room, PollTimeout::ZERO).unwrap() > 0 {
+            std::thread::yield_now();
+        }
+        let (done, ended) = std::sync::mpsc::channel();
+        let slave = pty.slave.try_clone().unwrap();
+        let asker = std::thread::spawn(move || {
+            drop(HiddenInput::begin(slave).unwrap());
+            done.send(()).unwrap();
+        });
+        let ended = ended.recv_timeout(std::time::Duration::from_secs(20));
+        // With its other end closed nothing waits any more.
+        drop(pty.master);
+        assert!(ended.is_ok(), "it waits for what another program writes");
+        asker.join().unwrap();
+        writer.join().unwrap();
+    }
 
     #[test]
     fn device_numbers_become_the_paths_the_kernel_gave_them() {

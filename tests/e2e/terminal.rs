@@ -39,6 +39,23 @@ fn the_pin_on_the_requesters_terminal_allows() {
 }
 
 #[test]
+fn each_setting_of_a_policy_stands_on_a_line_of_the_question() {
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    // As one line these would be cut, and what is in the middle would not be seen.
+    let harmless = ["loan.time=15m", "lock.idle=30m"].repeat(15).join(" ");
+    let line = |settings: &str| format!("keyloan policy set {settings}; echo ended $?");
+    terminal.run(&line(&format!("{harmless} item.read=allow loan.time=15m")));
+    let shown = terminal.expect("Passphrase, Enter alone to decline:");
+    assert!(shown.contains("sets      item.read=allow  (verified)"), "{shown}");
+    assert!(shown.contains("asked by"), "{shown}");
+    terminal.press("Enter");
+    terminal.expect("ended 6");
+    terminal.run(&line(&format!("{harmless} item.read=allow loan.time=15m lock.idle=30m")));
+    assert!(terminal.expect("ended 2").contains("at most 32 settings are changed at once"));
+}
+
+#[test]
 fn enter_escape_and_control_c_decline() {
     let sandbox = asked_on_terminals();
     let terminal = Terminal::open(&sandbox);

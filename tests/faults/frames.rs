@@ -122,3 +122,29 @@ fn a_client_that_vanishes_before_its_loan_arrives_leaves_no_loan() {
     assert!(sandbox.events("lent").is_empty());
     assert_eq!(sandbox.status()["loans"], 0);
 }
+
+/// Passes descriptors with the first byte of a request, as many as its second argument says.
+const PASSING: &str = r#"
+import array, os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.settimeout(15); s.connect(sys.argv[1])
+passed = array.array("i", [0] * int(sys.argv[2]))
+s.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+try: print(s.recv(65536).decode("latin1"))
+except OSError as error: print("nothing:", error)
+"#;
+
+#[test]
+fn descriptors_that_nobody_asked_for_do_not_stay_open() {
+    assert!(keyloan_e2e::sandbox::user().is_some(), "only root sees the daemon's descriptors: run as root");
+    let sandbox = Sandbox::with_vault();
+    let daemon = format!("/proc/{}/fd", sandbox.daemon().unwrap());
+    let open = || std::fs::read_dir(&daemon).unwrap().count();
+    let before = open();
+    let socket = sandbox.socket().display().to_string();
+    let python = keyloan_e2e::programs::needed("python3");
+    for count in ["5", "100", "253"] {
+        let passing = sandbox.command(&python, &["-c", PASSING, &socket, count]);
+        assert!(passing.run().ok().text().contains("more descriptors than a message may carry"));
+    }
+    keyloan_e2e::eventually("they are closed", || open() <= before);
+}

@@ -113,17 +113,59 @@ fn a_change_too_long_to_be_shown_is_not_put_to_anybody() {
 }
 
 #[test]
-fn a_long_list_of_variables_does_not_push_the_requester_out_of_the_question() {
+fn a_line_that_would_be_cut_in_the_middle_is_not_put_to_anybody() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
-    let vars: Vec<String> = (0..200).map(|number| format!("VARIABLE_{number}=x")).collect();
-    let vars = vars.join("\n");
-    sandbox.keyloan(&["item", "set", "many", "vars"]).stdin(vars).run().ok();
+    let padding = "harmless ".repeat(50);
+    let hidden = format!("[env]\nA = {{ value = \"{padding}\" }}\n# {padding}stolen{padding}\n");
+    sandbox.write("project/.keyloan.toml", hidden);
+    sandbox.keyloan(&["trust"]).run().refused(6, "'content' has more than 700 characters");
+    sandbox.write("project/.keyloan.toml", "[env]\nA = { value = \"a\" }\n");
+    sandbox.keyloan(&["trust"]).run().ok();
+}
+
+fn kept_lines(file: &std::path::Path) -> Vec<(String, String)> {
+    let question: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let word = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap().to_owned();
+    question["lines"].as_array().unwrap().iter().map(|line| (word(line, "label"), word(line, "text"))).collect()
+}
+
+#[test]
+fn every_variable_of_a_long_list_is_shown_with_its_origin_or_nobody_is_asked() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    for (item, count) in [("some", 40), ("many", 200)] {
+        let vars: Vec<String> = (0..count).map(|number| format!("VARIABLE_{number}=x")).collect();
+        sandbox.keyloan(&["item", "set", item, "vars"]).stdin(vars.join("\n")).run().ok();
+    }
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
-    let shown = sandbox.with_secrets(&["-s", "many", "--", "printenv", "VARIABLE_199"]).run().ok();
-    assert_eq!(shown.text(), "x\n");
-    let question: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
-    let labels: Vec<&str> =
-        question["lines"].as_array().unwrap().iter().map(|line| line["label"].as_str().unwrap()).collect();
-    assert!(labels.len() < 60 && labels.contains(&"asked by") && labels.contains(&"and"), "{labels:?}");
+    sandbox.set_approver(approver::recording(&kept));
+    let show = ["--", "printenv", "VARIABLE_39"];
+    assert_eq!(sandbox.with_secrets(&[&["-s", "some"], &show[..]].concat()).run().ok().text(), "x\n");
+    let lines = kept_lines(&kept);
+    for number in 0..40 {
+        let text = format!("VARIABLE_{number}  from local://some/vars, item 'some'");
+        assert!(lines.contains(&("lends".to_owned(), text)), "{lines:?}");
+    }
+    for label in ["to", "command", "asked by"] {
+        assert!(lines.iter().any(|(held, _)| held == label), "{lines:?}");
+    }
+    std::fs::remove_file(&kept).unwrap();
+    let refused = sandbox.with_secrets(&[&["-s", "many"], &show[..]].concat()).run();
+    refused.refused(125, "not all that a yes would allow can be shown in one question").refused(125, "--only");
+    assert!(!kept.exists() && sandbox.events("decided").last().unwrap()["decision"] == "declined");
+    let only = [&["-s", "many", "--only", "VARIABLE_39"], &show[..]].concat();
+    assert_eq!(sandbox.with_secrets(&only).run().ok().text(), "x\n");
+}
+
+#[test]
+fn a_set_that_is_named_again_and_again_is_told_once() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    sandbox.keyloan(&["item", "set", "web", "vars"]).stdin("A=1\nLD_PRELOAD=/x\n").run().ok();
+    let kept = sandbox.path("project/question");
+    sandbox.set_approver(approver::recording(&kept));
+    let mut arguments = ["-s", "web"].repeat(60);
+    arguments.extend(["--", "printenv", "A"]);
+    sandbox.with_secrets(&arguments).run().ok();
+    let lines = kept_lines(&kept);
+    assert_eq!(lines.iter().filter(|(label, _)| label == "note").count(), 1, "{lines:?}");
+    assert!(lines.iter().any(|(label, _)| label == "asked by"), "{lines:?}");
 }

@@ -155,9 +155,9 @@ fn a_full_disk_loses_nothing() {
 #[test]
 fn two_daemons_never_share_a_vault() {
     let sandbox = Sandbox::with_token(b"tok");
-    let other = sandbox.make_directory("run/other");
+    let (other, state) = (sandbox.make_directory("run/other"), sandbox.make_directory("state"));
     let second = |arguments: &[&str]| {
-        sandbox.keyloan(arguments).env("XDG_RUNTIME_DIR", &other).env("XDG_STATE_HOME", &other)
+        sandbox.keyloan(arguments).env("XDG_RUNTIME_DIR", &other).env("XDG_STATE_HOME", &state)
     };
     second(&["daemon", "start"]).run().ok();
     // Removing any lock file does not help: the lock is on the directory itself.
@@ -169,11 +169,22 @@ fn two_daemons_never_share_a_vault() {
     let refused = sandbox
         .command("/bin/sh", &["-c", &line])
         .env("XDG_RUNTIME_DIR", &other)
-        .env("XDG_STATE_HOME", &other)
+        .env("XDG_STATE_HOME", &state)
         .run();
     refused.refused(7, "is in use by another keyloan daemon");
     second(&["daemon", "stop"]).run().ok();
     sandbox.with_secrets(&["--", "true"]).run().ok();
+}
+
+#[test]
+fn two_daemons_never_write_one_log() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let other = sandbox.make_directory("run/other");
+    let second = sandbox.keyloan(&["daemon", "start"]).env("XDG_RUNTIME_DIR", &other).run();
+    second.refused(3, "is in use by another keyloan daemon");
+    assert!(!other.join("keyloan/control.sock").exists());
+    sandbox.with_secrets(&["--", "true"]).run().ok();
+    sandbox.keyloan(&["log", "--verify"]).run().ok();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Rows 24 and 28: what is written down, and what is not.
 
+use crate::attack;
 use keyloan_e2e::Sandbox;
 use std::fs;
 
@@ -29,6 +30,47 @@ fn an_edited_and_a_cut_log_are_found() {
     let status = sandbox.status();
     let verified = sandbox.keyloan(&["log", "--verify"]).run();
     assert!(verified.status == 8 || status["vault"] == "locked", "{}{status}", verified.text());
+}
+
+/// Takes the last records away and puts as many of its own in their place: without the key, but each with a
+/// chain value that is right for such a record.
+const FORGER: &str = r#"
+import hashlib, json, sys
+path = sys.argv[1]
+lines = open(path).read().splitlines()
+kept = lines[:-4]
+chain, last = bytes.fromhex(json.loads(kept[-1])["chain"]), json.loads(lines[-1])
+for seq in range(len(kept) + 1, len(lines) + 1):
+    body = json.dumps({"seq": seq, "time": last["time"], "counter": last["counter"], "keyed": False,
+                       "event": "daemon_stopped"}, separators=(",", ":"))
+    chain = hashlib.sha256(b"keyloan audit unkeyed v1" + chain + body.encode()).digest()
+    kept.append(body[:-1] + ',"chain":"' + chain.hex() + '"}')
+open(path, "w").write("\n".join(kept) + "\n")
+"#;
+
+#[test]
+fn a_log_whose_end_was_replaced_by_as_many_records_is_found_and_stays_found() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.with_secrets(&["--", "true"]).run().ok();
+    sandbox.stop();
+    let lines = || fs::read_to_string(sandbox.log()).unwrap().lines().count();
+    let before = lines();
+    attack(&sandbox, FORGER, &[&sandbox.log().display().to_string()]).ok();
+    // Whoever counts records sees nothing, and neither does whoever checks the chain without the vault.
+    assert_eq!(lines(), before);
+    sandbox.keyloan(&["log", "--verify"]).run().ok();
+    sandbox.unlock().ok();
+    let warned = || sandbox.status()["warnings"].to_string().contains("it was cut, replaced or put back");
+    assert!(warned());
+    let found = "says that the log before it was not what the vault remembered";
+    // Locking writes the end of the log, as it is now, into the vault.
+    sandbox.keyloan(&["lock"]).run().ok();
+    sandbox.unlock().ok();
+    assert!(warned());
+    sandbox.stop();
+    sandbox.unlock().ok();
+    sandbox.keyloan(&["log", "--verify"]).run().refused(8, found);
+    assert_eq!(sandbox.events("mismatched").len(), 1);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod files;
 mod log;
 mod memory;
 mod prompt;
+mod steering;
 mod trust;
 
 use keyloan_e2e::programs::needed;

@@ -1,7 +1,7 @@
 //! Rows 1, 4 and 5: the daemon's memory.
 
 use crate::attack;
-use keyloan_e2e::Sandbox;
+use keyloan_e2e::{Sandbox, wire};
 use keyloan_e2e::programs::needed;
 use std::process::{Child, Command};
 
@@ -126,4 +126,37 @@ fn without_memory_to_lock_it_works_and_says_so() {
     assert_eq!(sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).run().ok().text(), "tok\n");
     sandbox.keyloan(&["daemon", "stop"]).run().ok();
     limited.wait().unwrap();
+}
+
+/// Asks for a key derivation, again and again, and never waits for its end.
+const IMPATIENT: &str = r#"
+import socket, sys, time
+for _ in range(8):
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
+    s.sendall(bytes.fromhex(sys.argv[2]))
+    time.sleep(0.05)
+    s.close()
+"#;
+
+#[test]
+fn requesters_that_go_away_do_not_leave_many_key_derivations_behind() {
+    let sandbox = Sandbox::with_vault();
+    sandbox.stop();
+    // The most the daemon ever held, in KiB, proc_pid_status(5).
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox.daemon().unwrap())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    sandbox.unlock().ok();
+    let one = peak();
+    assert!(one > 64 * 1024, "a derivation takes its memory: {one} KiB");
+    let header = r#"{"version":1,"body":{"unlock":{}},"values":[{"name":"passphrase","length":5}]}"#;
+    let frame = wire::frame(header, b"wrong");
+    let frame = frame.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    attack(&sandbox, IMPATIENT, &[&sandbox.socket().display().to_string(), &frame]).ok();
+    // Waits for those before it.
+    sandbox.unlock().ok();
+    let all = peak();
+    assert!(all < 2 * one, "{one} KiB for one derivation, {all} KiB for eight");
 }

@@ -147,23 +147,47 @@ fn an_approver_finds_an_empty_environment() {
     assert_eq!(std::fs::read_to_string(&seen).unwrap(), "/\n");
 }
 
+/// Reads a question and answers it wrongly, through the approver's own descriptors: by opening them, or by
+/// taking them from the live process (`pidfd_getfd`(2)). Says which ways worked.
+const MEDDLER: &str = r#"
+import ctypes, os, sys
+pid = int(sys.argv[1])
+libc = ctypes.CDLL(None, use_errno=True)
+def rewrite():
+    with open(f"/proc/{pid}/fd/0", "r+b", 0) as question: return question.write(b"another question") > 0
+def answer():
+    with open(f"/proc/{pid}/fd/1", "wb", 0) as out: return out.write(b'{"decision":"allow"}') > 0
+def take():
+    return libc.syscall(438, libc.syscall(434, pid, 0), 0, 0) >= 0
+def trace():
+    worked = libc.ptrace(16, pid, 0, 0) == 0
+    if worked: os.waitpid(pid, 0); libc.ptrace(17, pid, 0, 0)
+    return worked
+for name, way in {"rewrite": rewrite, "answer": answer, "take": take, "trace": trace}.items():
+    try:
+        if way(): print(name)
+    except OSError: pass
+"#;
+
+fn meddled(sandbox: &Sandbox, pid: &str) -> Vec<String> {
+    attack(sandbox, MEDDLER, &[pid]).ok().text().lines().map(str::to_owned).collect()
+}
+
 #[test]
-fn an_answer_cannot_be_written_into_the_approvers_output() {
+fn neither_question_nor_answer_of_an_approver_can_be_written_by_another_program() {
     let sandbox = Sandbox::with_token(b"tok");
-    let writer = "import os,sys\n\
-        with open(f'/proc/{sys.argv[1]}/fd/1','w') as out: out.write('{\"decision\":\"allow\"}')\nprint('written')";
-    // The undefended victim answers over a pipe.
-    let victim = "sh -c 'echo $$ >victim; exec sleep 2' | cat >heard";
-    let piped = sandbox.command("/bin/sh", &["-c", victim]).start();
+    // The undefended victim is asked and answers over pipes.
+    let victim = "sleep 20 | (sh -c 'echo $PPID >victim'; exec sleep 20) | cat";
+    let mut piped = sandbox.command("/bin/sh", &["-c", victim]).start();
     let victim = sandbox.path("project/victim");
     keyloan_e2e::eventually("the victim runs", || {
         std::fs::read_to_string(&victim).is_ok_and(|pid| pid.ends_with('\n'))
     });
-    let written = attack(&sandbox, writer, &[std::fs::read_to_string(&victim).unwrap().trim()]);
-    assert_eq!(written.text(), "written\n", "{}", written.stderr);
-    keyloan_e2e::sandbox::finished(piped).ok();
-    let heard = std::fs::read_to_string(sandbox.path("project/heard")).unwrap();
-    assert_eq!(heard, "{\"decision\":\"allow\"}");
+    let victim = std::fs::read_to_string(&victim).unwrap().trim().to_owned();
+    assert_eq!(meddled(&sandbox, &victim), ["rewrite", "answer", "take", "trace"]);
+    sandbox.command("/bin/kill", &[&victim]).run().ok();
+    piped.kill().unwrap();
+    piped.wait().unwrap();
     let pid_file = sandbox.path("project/pid");
     sandbox.set_approver(&format!("#!/bin/sh\necho $$ >{}\nexec sleep 20\n", pid_file.display()));
     let asking = sandbox.with_secrets(&["--", "true"]).start();
@@ -171,10 +195,33 @@ fn an_answer_cannot_be_written_into_the_approvers_output() {
         std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n'))
     });
     let pid = std::fs::read_to_string(&pid_file).unwrap().trim().to_owned();
-    let written = attack(&sandbox, writer, &[&pid]);
-    assert!(written.stderr.contains("No such device or address"), "{}{}", written.text(), written.stderr);
+    assert_eq!(meddled(&sandbox, &pid), ["take", "trace"], "a script's interpreter can be traced");
     sandbox.command("/bin/kill", &[&pid]).run().ok();
     keyloan_e2e::sandbox::finished(asking).refused(125, "it ended without success");
+}
+
+#[test]
+fn an_approver_that_is_a_binary_cannot_be_traced_and_its_descriptors_cannot_be_taken() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let program = std::fs::read(env!("CARGO_BIN_EXE_patient-approver")).unwrap();
+    // The undefended victim: the same program, started by its path as programs are.
+    let victim = sandbox.write_program("victim", &program);
+    let mut victim = sandbox.command(&victim, &[""; 0]).start();
+    assert_eq!(meddled(&sandbox, &victim.id().to_string()), ["take", "trace"]);
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    sandbox.set_approver(&program);
+    let mut asking = sandbox.with_secrets(&["--", "true"]).start();
+    let daemon = sandbox.daemon().unwrap().to_string();
+    let child = || sandbox.command(needed("pgrep"), &["-P", &daemon]).run().text().trim().to_owned();
+    keyloan_e2e::eventually("the approver runs", || {
+        let pid = child();
+        // Until it is the program it is a copy of the daemon.
+        !pid.is_empty() && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "keyloand\n")
+    });
+    assert_eq!(meddled(&sandbox, &child()), [""; 0]);
+    asking.kill().unwrap();
+    asking.wait().unwrap();
 }
 
 #[test]

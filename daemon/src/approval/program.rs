@@ -4,6 +4,7 @@
 use super::question::Question;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;
+use keyloan_platform::sealed::{self, Reader};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -77,19 +78,23 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
         return Err(ProgramError::Changed);
     }
     let interpreter = interpreter(&bytes)?;
-    let copy = keyloan_platform::sealed::copy(&bytes).map_err(ProgramError::Start)?;
-    let (mut child, answers) = start(&copy, interpreter).map_err(ProgramError::Start)?;
+    let reader = if interpreter.is_some() { Reader::Interpreter } else { Reader::Kernel };
+    let copy = sealed::copy(&bytes, reader).map_err(ProgramError::Start)?;
+    let (mut child, mut channel) = start(&copy, interpreter).map_err(ProgramError::Start)?;
     drop(copy);
     let _group = Group(child.id());
     let request =
         Request { version: 1, question, scopes: ["once"], deadline_seconds: super::DEADLINE.as_secs() };
     let request = serde_json::to_vec(&request).map_err(|_| ProgramError::Garbage)?;
-    if let Some(mut input) = child.stdin.take() {
-        // A program may answer without having read; that is no failure.
-        let _ = input.write_all(&request).await;
-    }
+    // A program may answer without having read; that is no failure.
+    let _ = channel.write_all(&request).await;
+    let _ = channel.shutdown().await;
     let mut answer = Vec::new();
-    answers.take(ANSWER).read_to_end(&mut answer).await.map_err(|_| ProgramError::Garbage)?;
+    match channel.take(ANSWER).read_to_end(&mut answer).await {
+        // What ends the answer of a program that left the question unread, unix(7).
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        read => drop(read.map_err(|_| ProgramError::Garbage)?),
+    }
     if !child.wait().await.is_ok_and(|status| status.success()) {
         return Err(ProgramError::Crashed);
     }
@@ -108,8 +113,8 @@ impl Drop for Group {
     }
 }
 
-/// The answer comes over a socket pair: a pipe could be opened through `/proc` by the same user, who would
-/// write the yes himself; a socket cannot.
+/// Question and answer go over one socket pair: a pipe could be opened through `/proc` by the same user, who
+/// would put another question in place of this one, or write the yes himself; a socket cannot.
 #[expect(clippy::disallowed_methods, reason = "the spawner of approver programs")]
 fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
@@ -127,7 +132,7 @@ fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child,
     let child = command
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
         .stdout(Stdio::from(OwnedFd::from(theirs)))
         .stderr(Stdio::null())
         .process_group(0)

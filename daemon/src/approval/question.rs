@@ -1,13 +1,11 @@
 //! A question, before it is known who will be asked: what will happen, to whom, with what, who asks, and how
-//! sure each line is. All text in it may come from an attacker and is escaped here, once.
+//! sure each line is. All text in it may come from an attacker and is escaped here, once. What cannot be
+//! shown whole is put to nobody: a yes to what was cut away is none.
 
 use crate::requester::Requester;
-use keyloan_protocol::env_vars;
 use keyloan_protocol::names::escaped;
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 /// How sure a line is. Observed things inform; none of them approves by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,43 +29,78 @@ impl Certainty {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct Line {
     pub(crate) label: &'static str,
     pub(crate) text: String,
     pub(crate) certainty: Certainty,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub(crate) struct Question {
     pub(crate) title: String,
     pub(crate) lines: Vec<Line>,
+    /// What of it was too long to be shown whole.
+    #[serde(skip)]
+    cut: Option<&'static str>,
 }
 
 /// The longest line shown; a screen has some dozens of lines and a person less patience.
 const WIDTH: usize = 700;
-/// Whoever describes an act keeps below this, so that who asks is never cut away.
+/// The most lines shown.
 pub(crate) const LINES: usize = 60;
 
 impl Question {
     pub(crate) fn new(title: &str) -> Self {
-        Self { title: escaped(title, WIDTH), lines: Vec::new() }
+        Self { title: escaped(title, WIDTH), lines: Vec::new(), cut: is_long(title).then_some("title") }
     }
 
     pub(crate) fn line(&mut self, label: &'static str, text: &str, certainty: Certainty) {
+        if is_long(text) {
+            self.cut = self.cut.or(Some(label));
+        }
         self.lines.push(Line { label, text: escaped(text, WIDTH), certainty });
+    }
+
+    /// Parts on one line, or on more where they need it.
+    pub(crate) fn list(&mut self, label: &'static str, parts: &[String], between: &str, certainty: Certainty) {
+        let mut text = String::new();
+        for part in parts {
+            let longer = if text.is_empty() { part.clone() } else { format!("{text}{between}{part}") };
+            if text.is_empty() || !is_long(&longer) {
+                text = longer;
+            } else {
+                self.line(label, &text, certainty);
+                text.clone_from(part);
+            }
+        }
+        self.line(label, &text, certainty);
+    }
+
+    /// Why it cannot be put to anybody.
+    pub(crate) fn unshowable(&self) -> Option<String> {
+        if self.lines.len() > LINES {
+            return Some(format!("there are {} lines, and {LINES} are shown", self.lines.len()));
+        }
+        self.cut.map(|label| format!("'{label}' has more than {WIDTH} characters"))
     }
 
     /// Who asks: program chain, directory, terminal.
     pub(crate) fn asked_by(&mut self, requester: &Requester) {
-        let mut chain = String::new();
-        for program in &requester.chain() {
-            let shown = program
-                .as_ref()
-                .map_or_else(|| "AN UNREADABLE PROGRAM".to_owned(), |program| program.display().to_string());
-            let _ = write!(chain, "{}{shown}", if chain.is_empty() { "" } else { " ← " });
+        let mut chain: Vec<String> = requester
+            .chain()
+            .iter()
+            .map(|program| match program {
+                Some(program) => program.display().to_string(),
+                None => "AN UNREADABLE PROGRAM".to_owned(),
+            })
+            .collect();
+        let pid = format!("(pid {})", requester.peer.pid);
+        match chain.last_mut() {
+            Some(last) => *last += &format!(" {pid}"),
+            None => chain.push(pid),
         }
-        self.line("asked by", &format!("{chain} (pid {})", requester.peer.pid), Certainty::Seen);
+        self.list("asked by", &chain, " ← ", Certainty::Seen);
         if let Some(directory) = requester.seen_directory() {
             self.line("in", &directory.display().to_string(), Certainty::Seen);
         }
@@ -76,57 +109,19 @@ impl Question {
         }
     }
 
-    /// What would steer the command elsewhere: its environment, and where its program lies.
-    pub(crate) fn warn_of_steering(&mut self, requester: &Requester) {
-        let mut steering: Vec<String> = requester
-            .environment_names()
-            .iter()
-            .filter_map(|name| name.to_str())
-            .filter(|name| env_vars::steers(name) && !env_vars::is_everyday(name))
-            .map(str::to_owned)
-            .collect();
-        steering.sort_unstable();
-        if !steering.is_empty() {
-            let names = steering.join(", ");
-            if requester.claimed.clean_env {
-                self.line("dropped", &format!("{names}, by --clean-env"), Certainty::Claimed);
-            } else {
-                self.line(
-                    "warning",
-                    &format!("the environment steers the command: {names}"),
-                    Certainty::Seen,
-                );
-            }
-        }
-        let Some(program) = &requester.claimed.program else { return };
-        if let Some(directory) = requester.seen_directory()
-            && program.starts_with(directory)
-        {
-            self.line("warning", "the program lies in the directory it is started from", Certainty::Claimed);
-        }
-        if let Some(parent) = program.parent().filter(|_| requester.shares_our_mounts)
-            && others_may_write(parent)
-        {
-            let text = format!("others may write to {}", parent.display());
-            self.line("warning", &text, Certainty::Seen);
-        }
-    }
-
     /// The text for a terminal.
     pub(crate) fn text(&self) -> String {
         let mut text = format!("\nkeyloan: {}\n", self.title);
-        for line in self.lines.iter().take(LINES) {
+        for line in &self.lines {
             let _ = writeln!(text, "  {:<9} {}  ({})", line.label, line.text, line.certainty.word());
-        }
-        if self.lines.len() > LINES {
-            let _ = writeln!(text, "  … and {} further lines", self.lines.len() - LINES);
         }
         text
     }
 }
 
-fn others_may_write(directory: &Path) -> bool {
-    std::fs::metadata(directory).is_ok_and(|found| found.mode() & 0o022 != 0)
+/// Whether text has to be cut to be shown.
+fn is_long(text: &str) -> bool {
+    escaped(text, usize::MAX).chars().count() > WIDTH
 }
 
 #[cfg(test)]
@@ -143,11 +138,28 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_lines_is_cut_with_a_mark() {
+    fn what_cannot_be_shown_whole_is_said() {
         let mut question = Question::new("x");
-        for _ in 0..100 {
-            question.line("lends", "A", Certainty::Verified);
+        for _ in 0..LINES {
+            question.line("lends", &"A".repeat(WIDTH), Certainty::Verified);
         }
-        assert!(question.text().ends_with("… and 40 further lines\n"));
+        assert_eq!(question.unshowable(), None);
+        question.line("lends", "A", Certainty::Verified);
+        assert_eq!(question.unshowable().unwrap(), "there are 61 lines, and 60 are shown");
+        let mut question = Question::new("x");
+        // Short as it was sent, long as it is shown.
+        question.line("content", &"\u{202e}".repeat(100), Certainty::Verified);
+        assert_eq!(question.unshowable().unwrap(), "'content' has more than 700 characters");
+        assert!(Question::new(&"x".repeat(WIDTH + 1)).unshowable().is_some());
+    }
+
+    #[test]
+    fn a_list_takes_the_lines_it_needs_and_loses_nothing() {
+        let mut question = Question::new("x");
+        let parts: Vec<String> = (0..300).map(|number| format!("PART_{number}")).collect();
+        question.list("warning", &parts, ", ", Certainty::Seen);
+        assert_eq!((question.unshowable(), question.lines.len()), (None, 5));
+        let texts: Vec<&str> = question.lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts.join(", "), parts.join(", "));
     }
 }

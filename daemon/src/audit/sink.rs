@@ -2,6 +2,7 @@
 //! all before it, keyed from the vault while that is open; after a failure that could not be undone nothing
 //! more is accepted.
 
+use super::backwards::backwards;
 use super::event::Event;
 use crate::clock;
 use crate::vault::local::keys::{Digest, mac};
@@ -108,7 +109,7 @@ impl Sink {
             sink.chain = chain.try_into().map_err(|_| foreign())?;
             sink.sequence = head.seq;
             sink.counter = head.counter;
-            sink.unkeyed_from = (!head.keyed).then_some(head.seq);
+            sink.unkeyed_from = sink.first_unkeyed()?;
         }
         if whole > length {
             let failed = |cause| LogError::Write { path: sink.path.clone(), cause };
@@ -133,7 +134,7 @@ impl Sink {
     }
 
     pub(crate) fn works(&self) -> bool {
-        !self.broken && self.check_place().is_ok()
+        !self.broken && self.check().is_ok()
     }
 
     pub(crate) fn sequence(&self) -> u64 {
@@ -151,10 +152,46 @@ impl Sink {
 
     /// Vouches for what was written without the key.
     pub(crate) fn adopt(&mut self, key: &[u8]) -> Result<(), LogError> {
-        match self.unkeyed_from.take() {
-            Some(from) => self.append(&Event::Adopted { from, to: self.sequence }, Durable::Soon, Some(key)),
-            None => Ok(()),
-        }
+        let Some(from) = self.unkeyed_from else { return Ok(()) };
+        self.append(&Event::Adopted { from, to: self.sequence }, Durable::Soon, Some(key))?;
+        self.unkeyed_from = None;
+        Ok(())
+    }
+
+    /// The chain value that a record carries; `None` where the log has no such record.
+    pub(crate) fn chain_at(&self, sequence: u64) -> Result<Option<String>, LogError> {
+        let mut found = None;
+        self.look_back(|head| {
+            if head.seq == sequence {
+                found = Some(head.chain);
+                return false;
+            }
+            head.seq > sequence
+        })?;
+        Ok(found)
+    }
+
+    /// The first of the records at the end that were written without the key.
+    fn first_unkeyed(&self) -> Result<Option<u64>, LogError> {
+        let mut first = None;
+        self.look_back(|head| {
+            if !head.keyed {
+                first = Some(head.seq);
+            }
+            !head.keyed
+        })?;
+        Ok(first)
+    }
+
+    /// Shows the records from the last one back. What is none of keyloan's is `verify`'s to find.
+    fn look_back(&self, mut look: impl FnMut(Head) -> bool) -> Result<(), LogError> {
+        backwards(&self.file, self.length, |line| serde_json::from_slice(line).map_or(true, &mut look))
+            .map_err(|cause| LogError::Write { path: self.path.clone(), cause })
+    }
+
+    /// Makes sure that all of it is on disk.
+    pub(crate) fn sync(&mut self) -> Result<(), LogError> {
+        self.file.sync_data().map_err(|cause| LogError::Write { path: self.path.clone(), cause })
     }
 
     /// A new vault begins to count anew.
@@ -186,10 +223,7 @@ impl Sink {
         if self.broken {
             return Err(LogError::Broken(self.path.clone()));
         }
-        self.check_place()?;
-        if self.file.metadata().map(|found| found.len()).ok() != Some(self.length) {
-            return Err(LogError::Altered(self.path.clone()));
-        }
+        self.check()?;
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let time = clock::now();
         let (mut bytes, mut chain, mut sequence) = (Vec::with_capacity(1024), self.chain, self.sequence);
@@ -226,6 +260,16 @@ impl Sink {
     /// A descriptor to sync elsewhere, where something waits for it.
     pub(crate) fn unsynced(&mut self) -> Option<File> {
         std::mem::take(&mut self.unsynced).then(|| self.file.try_clone().ok()).flatten()
+    }
+
+    /// The file is the one that was opened, and nobody else has written to it.
+    fn check(&self) -> Result<(), LogError> {
+        self.check_place()?;
+        if self.file.metadata().map(|found| found.len()).ok() == Some(self.length) {
+            Ok(())
+        } else {
+            Err(LogError::Altered(self.path.clone()))
+        }
     }
 
     /// Whoever replaces the file takes the log away without touching a record of it.
@@ -265,17 +309,22 @@ impl Reader {
         use std::os::unix::fs::FileExt;
         let failed = |path: &Path, cause| LogError::Write { path: path.to_owned(), cause };
         let left = usize::try_from(end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(Vec::new());
+        }
         let mut piece = vec![0; left.min(Self::PIECE)];
         loop {
             let read = self.file.read_at(&mut piece, self.at).map_err(|error| failed(&self.path, error))?;
+            let cut = read < piece.len();
             piece.truncate(read);
             if let Some(last) = piece.iter().rposition(|byte| *byte == b'\n') {
                 piece.truncate(last + 1);
                 self.at += piece.len() as u64;
                 return Ok(piece);
             }
-            if read == 0 || piece.len() >= left {
-                return Ok(Vec::new());
+            // Up to `end` there were whole lines; where there are none now, the file is another than it was.
+            if cut || piece.len() >= left {
+                return Err(LogError::Altered(self.path.clone()));
             }
             if piece.len() > RECORD {
                 return Err(LogError::Foreign(self.path.clone()));

@@ -6,6 +6,7 @@ use crate::vault::local::index::Anchor;
 use crate::vault::local::keys::Digest;
 use data_encoding::HEXLOWER;
 use keyloan_protocol::control::response::Verified;
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 
 /// Findings shown; a log that is wrong throughout says so soon enough.
@@ -18,7 +19,13 @@ pub(crate) fn verify(
     key: Option<&[u8]>,
     anchor: Option<&Anchor>,
 ) -> Result<Verified, LogError> {
-    let mut check = Check { previous: [0; 32], records: 0, anchored: anchor.is_none(), findings: Vec::new() };
+    let mut check = Check {
+        previous: [0; 32],
+        records: 0,
+        anchored: anchor.is_none(),
+        unkeyed_from: None,
+        findings: Vec::new(),
+    };
     loop {
         let lines = reader.lines(end)?;
         if lines.is_empty() {
@@ -45,7 +52,24 @@ struct Check {
     previous: Digest,
     records: u64,
     anchored: bool,
+    /// The first of the records without the key that none has vouched for yet.
+    unkeyed_from: Option<u64>,
     findings: Vec<String>,
+}
+
+/// What records say that bear on the log itself.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum Told {
+    Adopted {
+        from: u64,
+        to: u64,
+    },
+    Mismatched {
+        expected: u64,
+    },
+    #[serde(other)]
+    Other,
 }
 
 impl Check {
@@ -71,7 +95,28 @@ impl Check {
         if anchor.is_some_and(|anchor| anchor.sequence == head.seq && anchor.chain == head.chain) {
             self.anchored = true;
         }
+        self.told(line, &head);
         self.previous = chain;
+    }
+
+    /// Records without the key are anybody's until the first record with it vouches for all of them.
+    fn told(&mut self, line: &[u8], head: &Head) {
+        let told = serde_json::from_slice(line).unwrap_or(Told::Other);
+        if let Told::Mismatched { expected } = told {
+            self.findings.push(format!(
+                "record {} says that the log before it was not what the vault remembered (record {expected})",
+                head.seq
+            ));
+        }
+        if !head.keyed {
+            self.unkeyed_from = self.unkeyed_from.or(Some(head.seq));
+            return;
+        }
+        let Some(first) = self.unkeyed_from.take() else { return };
+        let last = head.seq.saturating_sub(1);
+        if !matches!(told, Told::Adopted { from, to } if from <= first && to >= last) {
+            self.findings.push(format!("nothing vouches for the records {first} to {last}"));
+        }
     }
 }
 
@@ -179,6 +224,60 @@ mod tests {
         assert_eq!(findings(&directory, None), [""; 0], "a cut end alone leaves no trace");
         assert!(findings(&directory, Some(&anchor))[0].contains("was cut"));
         fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn after_restarts_all_that_was_written_without_the_key_is_vouched_for() {
+        let (path, directory) = scratch("restarts");
+        drop(written(&directory));
+        for _ in 0..3 {
+            let mut sink = Sink::open(again(&directory)).unwrap();
+            sink.append(&Event::DaemonStopped, Durable::Now, None).unwrap();
+            sink.append(&Event::DaemonStopped, Durable::Now, None).unwrap();
+        }
+        assert_eq!(findings(&directory, None), [""; 0], "none has vouched for them, and none had to yet");
+        Sink::open(again(&directory)).unwrap().adopt(KEY).unwrap();
+        let text = fs::read_to_string(path.join("audit.jsonl")).unwrap();
+        assert!(text.lines().last().unwrap().contains("\"from\":8,\"to\":13"), "{text}");
+        assert_eq!(findings(&directory, None), [""; 0]);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn an_adoption_that_failed_is_made_up_for() {
+        let (path, directory) = scratch("adoption");
+        let mut sink = Sink::open(again(&directory)).unwrap();
+        sink.append(&Event::VaultCreated, Durable::Now, None).unwrap();
+        let (file, aside) = (path.join("audit.jsonl"), path.join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        assert!(sink.adopt(KEY).is_err());
+        fs::rename(&aside, &file).unwrap();
+        sink.adopt(KEY).unwrap();
+        assert_eq!((sink.sequence(), findings(&directory, None)), (2, Vec::new()));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn records_that_nothing_vouches_for_are_found() {
+        let (path, directory) = scratch("unvouched");
+        let mut sink = written(&directory);
+        sink.append(&Event::DaemonStopped, Durable::Now, None).unwrap();
+        sink.append(&Event::VaultCreated, Durable::Now, Some(KEY)).unwrap();
+        assert_eq!(findings(&directory, None), ["nothing vouches for the records 8 to 8"]);
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_gets_shorter_while_it_is_read_ends_the_reading() {
+        for kept in [0, 5, 300] {
+            let (path, directory) = scratch("shorter");
+            let sink = written(&directory);
+            OpenOptions::new().write(true).open(path.join("audit.jsonl")).unwrap().set_len(kept).unwrap();
+            let read = verify(sink.reader().unwrap().0, sink.length(), Some(KEY), None);
+            assert!(matches!(read, Err(LogError::Altered(_))), "{kept}");
+            assert!(!sink.works());
+            fs::remove_dir_all(path).unwrap();
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Broker {
     }
 
     fn write_field(&self, item: &ItemName, field: Field) -> Result<(), Refusal> {
-        let anchor = Some(self.log_head());
+        let anchor = Some(self.log_head()?);
         let mut vault = self.vault.borrow_mut();
         let mut fields = vault.read(index::Kind::Item, item.as_str())?.unwrap_or_default();
         match fields.iter_mut().find(|held| held.name == field.name) {
@@ -186,7 +186,7 @@ impl Broker {
     }
 
     fn remove_field(&self, item: &ItemName, field: Option<&FieldName>) -> Result<(), Refusal> {
-        let anchor = Some(self.log_head());
+        let anchor = Some(self.log_head()?);
         let mut vault = self.vault.borrow_mut();
         if let Some(field) = field {
             let fields = vault.read(index::Kind::Item, item.as_str())?.ok_or_else(|| no_item(item))?;
@@ -249,7 +249,7 @@ impl Broker {
         };
         let approved =
             self.authorise(client, act, |question| Self::about(question, "renames", &about)).await?;
-        let anchor = Some(self.log_head());
+        let anchor = Some(self.log_head().map_err(|refusal| self.failed(&approved, refusal))?);
         let moved = self.vault.borrow_mut().rename(from.as_str(), to.as_str(), &clock::now(), anchor);
         let moved = moved.map_err(Refusal::from);
         if !moved.map_err(|refusal| self.failed(&approved, refusal))? {

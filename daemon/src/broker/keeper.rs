@@ -20,6 +20,7 @@ use keyloan_platform::private_file::Directory;
 use keyloan_protocol::control::response::{Recipient, Reply, VaultState};
 use keyloan_protocol::names::PlainName;
 use keyloan_protocol::secret::SecretBytes;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -80,6 +81,7 @@ impl Broker {
         let directory = Directory::open(&self.paths.state).map_err(local::VaultError::from)?;
         let aside = Sink::put_aside(&directory, &clock::now())?;
         *self.log.borrow_mut() = Sink::open(directory)?;
+        self.log_mismatched.set(false);
         Ok(Some(format!("the log of an earlier vault was put aside as {aside}")))
     }
 
@@ -157,12 +159,15 @@ impl Broker {
     /// What follows from an open vault: policy, trust, the log's key. Where any of it fails it closes again.
     pub(super) fn opened(&self, client: &Client) -> Result<(), Refusal> {
         let opened = self.load_sealed().and_then(|()| {
+            let mismatch = self.compare_log()?;
             let vault = self.vault.borrow();
             if let Some(key) = vault.audit_key() {
                 self.log.borrow_mut().adopt(key)?;
             }
             drop(vault);
-            self.compare_log()?;
+            if let Some(mismatch) = mismatch {
+                self.record(&mismatch, Durable::Now)?;
+            }
             Ok(self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?)
         });
         if opened.is_err() {
@@ -170,6 +175,7 @@ impl Broker {
             *self.unsealed.borrow_mut() = None;
         }
         self.last_used.set(clock::since_boot());
+        self.anchored_at.set(clock::since_boot());
         if opened.is_ok() {
             journal::say(Level::Info, "unlocked");
         }
@@ -187,14 +193,17 @@ impl Broker {
         Ok(())
     }
 
-    /// A log shorter than the vault remembers was cut: that is written down and shown by `status`.
-    fn compare_log(&self) -> Result<(), Refusal> {
-        let expected = self.vault.borrow().index()?.anchor().map_or(0, |anchor| anchor.sequence);
-        let found = self.log.borrow().sequence();
-        if found < expected {
-            self.record(&Event::Mismatched { expected, found }, Durable::Now)?;
+    /// A log without the very record that the vault remembers was cut, replaced or put back: that is to be
+    /// written down and is shown by `status`. Comes before anything is vouched for, and before another record
+    /// takes the remembered one's place.
+    fn compare_log(&self) -> Result<Option<Event>, Refusal> {
+        let Some(anchor) = self.vault.borrow().index()?.anchor().cloned() else { return Ok(None) };
+        let log = self.log.borrow();
+        if log.chain_at(anchor.sequence)?.as_ref() == Some(&anchor.chain) {
+            return Ok(None);
         }
-        Ok(())
+        self.log_mismatched.set(true);
+        Ok(Some(Event::Mismatched { expected: anchor.sequence, found: log.sequence() }))
     }
 
     /// Closes everything. What fails on the way does not keep it open.
@@ -216,7 +225,7 @@ impl Broker {
 
     /// Writes the log's head into the index, so that a log cut later is noticed.
     fn anchor_log(&self) {
-        let anchor = self.log_head();
+        let Ok(anchor) = self.log_head() else { return };
         let mut vault = self.vault.borrow_mut();
         let known = vault.index().ok().and_then(|index| index.anchor().cloned());
         if known.as_ref() != Some(&anchor) && vault.anchor(anchor).is_ok() {
@@ -225,9 +234,12 @@ impl Broker {
         self.anchored_at.set(clock::since_boot());
     }
 
-    pub(super) fn log_head(&self) -> Anchor {
-        let log = self.log.borrow();
-        Anchor { sequence: log.sequence(), chain: log.chain() }
+    /// Where the log ends, on disk: a record that a power failure took away, and the vault remembers, would
+    /// look like a cut.
+    pub(super) fn log_head(&self) -> Result<Anchor, Refusal> {
+        let mut log = self.log.borrow_mut();
+        log.sync()?;
+        Ok(Anchor { sequence: log.sequence(), chain: log.chain() })
     }
 
     /// Called every few seconds: locks after the idle time, anchors the log.
@@ -258,7 +270,7 @@ impl Broker {
         new: Option<SecretBytes>,
     ) -> Done {
         self.open_vault_for(client, "change its passphrase").await?;
-        self.prove_passphrase(client, passphrase, "change the passphrase").await?;
+        self.prove_passphrase(client, passphrase, &Question::new("change the passphrase")).await?;
         let new = self.new_secret(client, new, "new passphrase for the vault", 1).await?;
         let new = identity::passphrase(&new)?;
         let text = Zeroizing::new(self.vault.borrow().keys()?.expose_identity().to_owned());
@@ -275,7 +287,7 @@ impl Broker {
         new: Option<SecretBytes>,
     ) -> Done {
         self.open_vault_for(client, "change the PIN").await?;
-        self.prove_passphrase(client, passphrase, "change the PIN for approvals").await?;
+        self.prove_passphrase(client, passphrase, &Question::new("change the PIN for approvals")).await?;
         let new = self.new_secret(client, new, "new PIN for approvals", pin::SHORTEST).await?;
         let verifier = self.derive(move || pin::verifier(&new).ok_or(Refusal::Task)).await?;
         self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
@@ -292,7 +304,8 @@ impl Broker {
     ) -> Done {
         self.open_vault_for(client, "add a recipient").await?;
         let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
-        self.prove_passphrase(client, passphrase, &format!("add the recipient '{name}'")).await?;
+        let question = Question::new(&format!("add the recipient '{name}'"));
+        self.prove_passphrase(client, passphrase, &question).await?;
         let by = self.who(&client.requester);
         let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
         self.record(&event, Durable::Now)?;
@@ -307,7 +320,8 @@ impl Broker {
         name: PlainName,
     ) -> Done {
         self.open_vault_for(client, "remove a recipient").await?;
-        self.prove_passphrase(client, passphrase, &format!("remove the recipient '{name}'")).await?;
+        let question = Question::new(&format!("remove the recipient '{name}'"));
+        self.prove_passphrase(client, passphrase, &question).await?;
         let by = self.who(&client.requester);
         let event = Event::RecipientChanged { name: name.to_string(), action: "removed", by };
         self.record(&event, Durable::Now)?;
@@ -331,9 +345,9 @@ impl Broker {
         &self,
         client: &Client,
         given: Option<SecretBytes>,
-        what: &str,
+        question: &Question,
     ) -> Result<(), Refusal> {
-        let text = self.proved_identity(client, given, &Question::new(what)).await?;
+        let text = self.proved_identity(client, given, question).await?;
         if self.vault.borrow().keys()?.is_identity(&text) { Ok(()) } else { Err(Refusal::WrongPassphrase) }
     }
 
@@ -364,11 +378,14 @@ impl Broker {
         _turn: Turn<'_>,
     ) -> Result<Zeroizing<String>, Refusal> {
         let screen = Screen::of(&client.requester)?;
-        let mut whole = Question::new(&question.title);
+        let mut whole = question.clone();
         if let Some(command) = client.requester.shown_command() {
             whole.line("command", &command, Certainty::Claimed);
         }
         whole.asked_by(&client.requester);
+        if let Some(cause) = whole.unshowable() {
+            return Err(No::Unshowable(cause).into());
+        }
         let asked = async {
             screen.write(&whole.text()).await.map_err(No::Terminal)?;
             screen.settle().await.map_err(No::Terminal)?;
@@ -434,12 +451,17 @@ impl Broker {
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
     }
 
-    /// Runs a key derivation off the event loop, one at a time.
+    /// Runs a key derivation off the event loop, one at a time. It goes on when its requester goes away, so
+    /// the next one waits for its end and not for the requester's.
     pub(super) async fn derive<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let _one = self.derivation.lock().await;
+        let one = Arc::clone(&self.derivation).lock_owned().await;
+        let work = move || {
+            let _one = one;
+            work()
+        };
         tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Task)?
     }
 }

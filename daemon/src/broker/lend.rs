@@ -2,11 +2,12 @@
 
 use super::{Act, Approved, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
+use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
 use crate::env_set::plan::{self, File, From, Plan, PlanError, Search, VARS};
 use crate::policy::decide::decide;
-use crate::policy::rule::Kind;
+use crate::policy::rule::{Kind, Verdict};
 use crate::requester::Requester;
 use crate::trust::Standing;
 use crate::vault::local::item_file::Field;
@@ -58,8 +59,11 @@ impl Broker {
         };
         let requester = &client.requester;
         let time = self.loan_time(ask.seconds)?;
-        let approved =
-            self.authorise(client, act, |question| describe(question, &plan, requester, time)).await?;
+        let asks = self.with_policy(|policy| decide(policy, &act.kinds))?.verdict == Verdict::Ask;
+        let steering = if asks { Steering::of(requester).await } else { Steering::default() };
+        let approved = self
+            .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
+            .await?;
         let (values, files) =
             self.read_planned(&approved, &plan).map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
@@ -132,7 +136,7 @@ impl Broker {
             .variables
             .into_iter()
             .map(|planned| PlannedVariable {
-                from: from_text(&planned.from),
+                from: from_parts(&planned.from).join("; "),
                 name: planned.name,
                 set: planned.set,
             })
@@ -294,19 +298,22 @@ fn title(plan: &Plan) -> String {
     format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
 }
 
-/// Variables that a question shows with their origin; further ones by name.
-const VARIABLES: usize = 24;
-
-fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: Option<Duration>) {
-    // Who asks comes last and must not be pushed out of sight by a long list.
-    let (shown, more) = plan.variables.split_at(plan.variables.len().min(VARIABLES));
-    for planned in shown {
-        let text = format!("{}  from {}, {}", planned.name, from_text(&planned.from), planned.set);
-        Broker::about(question, "lends", &text);
-    }
-    if !more.is_empty() {
-        let names: Vec<&str> = more.iter().map(|planned| planned.name.as_str()).collect();
-        Broker::about(question, "and", &format!("{} more: {}", more.len(), names.join(" ")));
+fn describe(
+    question: &mut Question,
+    plan: &Plan,
+    requester: &Requester,
+    time: Option<Duration>,
+    steering: Steering,
+) {
+    for planned in &plan.variables {
+        let mut parts = from_parts(&planned.from);
+        if let Some(first) = parts.first_mut() {
+            first.insert_str(0, &format!("{}  from ", planned.name));
+        }
+        if let Some(last) = parts.last_mut() {
+            *last += &format!(", {}", planned.set);
+        }
+        question.list("lends", &parts, "; ", Certainty::Verified);
     }
     for note in &plan.notes {
         Broker::about(question, "note", note);
@@ -320,25 +327,23 @@ fn describe(question: &mut Question, plan: &Plan, requester: &Requester, time: O
     if let Some(command) = requester.shown_command() {
         question.line("command", &command, Certainty::Claimed);
     }
-    question.warn_of_steering(requester);
+    question.warn_of_steering(requester, steering);
 }
 
-fn from_text(from: &From) -> String {
+/// Where a variable comes from; more than one place where it is a directory of files.
+fn from_parts(from: &From) -> Vec<String> {
     match from {
-        From::Literal(_) => "a literal".to_owned(),
-        From::Field(reference) => reference.to_string(),
-        From::Vars(item) => format!("local://{item}/{VARS}"),
-        From::Files(form, parts) => {
-            let parts: Vec<String> = parts
-                .iter()
-                .map(|(name, reference)| match form {
-                    FileForm::Descriptor => format!("{reference}, as a file in memory"),
-                    FileForm::Path => format!("{reference}, as the file {name}"),
-                    FileForm::Directory => format!("{reference}, as {name} in a directory"),
-                })
-                .collect();
-            parts.join("; ")
-        }
+        From::Literal(_) => vec!["a literal".to_owned()],
+        From::Field(reference) => vec![reference.to_string()],
+        From::Vars(item) => vec![format!("local://{item}/{VARS}")],
+        From::Files(form, parts) => parts
+            .iter()
+            .map(|(name, reference)| match form {
+                FileForm::Descriptor => format!("{reference}, as a file in memory"),
+                FileForm::Path => format!("{reference}, as the file {name}"),
+                FileForm::Directory => format!("{reference}, as {name} in a directory"),
+            })
+            .collect(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::env_set::plan::{Plan, Planned};
 use crate::loan::table::Loan;
+use crate::patience;
 use crate::readiness;
 use crate::requester::Requester;
 use keyloan_platform::lent_files::{self, LoanName, Place};
@@ -120,7 +121,7 @@ impl Broker {
         if wanted.is_empty() {
             return;
         }
-        let Ok(found) = tokio::task::spawn_blocking(move || holders(&wanted)).await else { return };
+        let Some(found) = patience::look(move || holders(&wanted)).await else { return };
         let mut loans = self.loans.borrow_mut();
         for (id, mut held_by) in found {
             // A holder whose environment cannot be read is still one.

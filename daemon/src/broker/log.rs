@@ -7,6 +7,7 @@ use crate::policy::rule::Kind;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 impl Broker {
@@ -71,8 +72,9 @@ impl Broker {
         shown
     }
 
-    /// Checks the whole log, off the event loop: it may be long.
+    /// Checks the whole log, off the event loop: it may be long. One at a time, as with derivations.
     pub(crate) async fn verify_log(&self) -> Result<Reply, Refusal> {
+        let one = Arc::clone(&self.verification).lock_owned().await;
         let (reader, _) = self.log.borrow().reader()?;
         let end = self.log.borrow().length();
         let (key, anchor) = {
@@ -81,6 +83,7 @@ impl Broker {
             (key, vault.index().ok().and_then(|index| index.anchor().cloned()))
         };
         let checked = tokio::task::spawn_blocking(move || {
+            let _one = one;
             verify(reader, end, key.as_ref().map(|key| key.as_slice()), anchor.as_ref())
         });
         Ok(Reply::Verified(checked.await.map_err(|_| Refusal::Task)??))

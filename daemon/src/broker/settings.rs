@@ -2,7 +2,8 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::{program, question};
+use crate::approval::question::{LINES, Question};
+use crate::approval::program;
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -17,6 +18,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 type Done = Result<Reply, Refusal>;
+
+/// Settings changed at once: each has its line in one question.
+const SETTINGS: usize = 32;
 
 impl Broker {
     pub(crate) async fn trust(&self, client: &Client, descriptor: OwnedFd) -> Done {
@@ -46,7 +50,7 @@ impl Broker {
             let trust = &unsealed.as_ref().ok_or(Refusal::Locked)?.trust;
             (trust.standing(&path, &content), trust.difference(&path, &content))
         };
-        if difference.len() > question::LINES - 10 {
+        if difference.len() > LINES - 10 {
             return Err(unusable(Path::new(&path), "it has more new lines than one question can show (50)"));
         }
         let title = match standing {
@@ -121,6 +125,9 @@ impl Broker {
         passphrase: Option<SecretBytes>,
         settings: Vec<String>,
     ) -> Done {
+        if settings.len() > SETTINGS {
+            return Err(Refusal::Input("at most 32 settings are changed at once"));
+        }
         self.open_vault_for(client, "change its policy").await?;
         let mut policy = self.with_policy(Clone::clone)?;
         for text in &settings {
@@ -142,7 +149,11 @@ impl Broker {
                 }
             }
         }
-        self.prove_passphrase(client, passphrase, &format!("set {}", settings.join(" "))).await?;
+        let mut question = Question::new("change the policy");
+        for setting in &settings {
+            Self::about(&mut question, "sets", setting);
+        }
+        self.prove_passphrase(client, passphrase, &question).await?;
         let text = parse::print(&policy);
         let by = self.who(&client.requester);
         self.record(&Event::PolicyChanged { settings: settings.clone(), by }, Durable::Now)?;

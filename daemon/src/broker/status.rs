@@ -23,13 +23,12 @@ impl Broker {
         if !log.works() {
             warnings.push("the audit log is broken, so every request is refused".to_owned());
         }
-        let anchored = vault.index().ok().and_then(|index| index.anchor().cloned());
-        if let Some(anchor) = anchored.filter(|anchor| anchor.sequence > log.sequence()) {
-            warnings.push(format!(
-                "the audit log has {} records where the vault remembers {}: it was cut",
-                log.sequence(),
-                anchor.sequence
-            ));
+        if self.log_mismatched.get() {
+            warnings.push(
+                "the audit log was not the one that the vault remembers: it was cut, replaced or put back; look \
+                 at it with: keyloan log --verify"
+                    .to_owned(),
+            );
         }
         for name in vault.unlisted_recipients() {
             warnings.push(format!(

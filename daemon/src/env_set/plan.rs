@@ -107,8 +107,11 @@ impl Search<'_> {
         if sets.is_empty() {
             self.default_set(&mut draft)?;
         }
-        for name in sets {
-            self.named_set(name, &mut draft)?;
+        for (at, name) in sets.iter().enumerate() {
+            // Later sets win, so of a set that is named twice the last is the one.
+            if !sets[at + 1..].contains(name) {
+                self.named_set(name, &mut draft)?;
+            }
         }
         draft.keep_only(only);
         draft.check_references(self.index);
@@ -273,6 +276,8 @@ impl Draft {
         if only.is_empty() {
             return;
         }
+        // Whoever names what they want is not told what else they will not get.
+        self.plan.notes.clear();
         for name in only {
             if !self.plan.variables.iter().any(|planned| planned.name == *name) {
                 self.faults.push(format!("no set that was asked for has {name}"));
