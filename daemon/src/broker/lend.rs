@@ -71,7 +71,9 @@ impl Broker {
             self.loans.borrow_mut().end(loan);
             return Err(error.into());
         }
-        Ok(Message { body: Reply::Lent { loan, notes: plan.notes }, values })
+        let literals = plan.variables.iter().filter(|planned| matches!(planned.from, From::Literal(_)));
+        let literals = literals.map(|planned| planned.name.clone()).collect();
+        Ok(Message { body: Reply::Lent { loan, notes: plan.notes, literals }, values })
     }
 
     /// Puts the sets together from names alone.

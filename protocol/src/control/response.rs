@@ -33,6 +33,9 @@ pub enum Reply {
         loan: u64,
         #[serde(default)]
         notes: Vec<String>,
+        /// Those whose value stands in a `.keyloan.toml` as it is, and is no secret.
+        #[serde(default)]
+        literals: Vec<VarName>,
     },
     Plan(Plan),
     Loans {
