@@ -7,6 +7,7 @@ mod client;
 mod commands;
 mod environment;
 mod exit;
+mod mask;
 mod output;
 
 use args::{Arguments, Command, Run, WithSecrets};
