@@ -213,6 +213,9 @@ pub(crate) struct Run {
     /// Drop variables of the environment that steer what runs or where it talks
     #[arg(long)]
     pub(crate) clean_env: bool,
+    /// Hide lent values of 8 bytes or more in what the command prints
+    #[arg(long)]
+    pub(crate) mask: bool,
     /// With --dry-run: for programs
     #[arg(long, requires = "dry_run")]
     pub(crate) json: bool,

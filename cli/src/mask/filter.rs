@@ -142,15 +142,12 @@ mod tests {
         let mut at = 0;
         while at < text.len() {
             let here = patterns.iter().filter(|pattern| text[at..].starts_with(pattern));
-            match here.map(|pattern| pattern.len()).max() {
-                Some(length) => {
-                    said.extend_from_slice(MARK);
-                    at += length;
-                }
-                None => {
-                    said.push(text[at]);
-                    at += 1;
-                }
+            if let Some(length) = here.map(|pattern| pattern.len()).max() {
+                said.extend_from_slice(MARK);
+                at += length;
+            } else {
+                said.push(text[at]);
+                at += 1;
             }
         }
         said

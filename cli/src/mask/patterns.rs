@@ -73,6 +73,10 @@ impl Patterns {
         built
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.sorted.is_empty()
+    }
+
     pub(super) fn longest(&self) -> usize {
         self.longest
     }
@@ -95,7 +99,8 @@ impl Patterns {
     fn hash(&self, beginning: &[u8]) -> usize {
         let word = beginning.try_into().map_or(0, u64::from_le_bytes);
         // The constant of Fibonacci hashing: the upper bits depend on all bytes.
-        (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
+        // At most twenty bits are left, so it fits.
+        usize::try_from(word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift).unwrap_or(0)
     }
 
     /// Walks on over `text`, which begins where the walk began. True while more text could make a pattern whole.
