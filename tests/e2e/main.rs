@@ -10,6 +10,8 @@
 mod architecture;
 mod daemon;
 mod first_loan;
+mod mask;
+mod mask_terminal;
 mod publish;
 mod recovery;
 mod terminal;

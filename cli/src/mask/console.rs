@@ -80,6 +80,11 @@ impl Console {
         }
     }
 
+    /// Gives another terminal the settings that will be put back here.
+    pub(super) fn settle(&self, other: BorrowedFd<'_>) -> bool {
+        self.before.as_ref().is_some_and(|before| termios::tcsetattr(other, SetArg::TCSANOW, before).is_ok())
+    }
+
     /// Puts the settings back, unless others have the terminal: they brought their own.
     pub(super) fn give_back(&mut self) {
         let Some(before) = self.before.take() else { return };

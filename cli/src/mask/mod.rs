@@ -123,7 +123,8 @@ fn on_terminal(
     let pipe = |stream: BorrowedFd<'_>| is_kind(stream, SFlag::S_IFIFO) || is_kind(stream, SFlag::S_IFSOCK);
     let shared = standard.input.is_none() || pipe(inherited.output.as_fd()) || pipe(inherited.errors.as_fd());
     let (orders, relay) = UnixStream::pair()?;
-    let foreground = !shared && console.in_foreground();
+    let settled = console.in_foreground();
+    let foreground = !shared && settled;
     let blocked = signals::block_all()?;
     let signals = Signals::catch(&[&PASSED_ON[..], &[SIGCHLD, SIGWINCH, SIGCONT, SIGTSTP]].concat())?;
     if pty::fork()?.is_none() {
@@ -134,7 +135,8 @@ fn on_terminal(
     }
     drop((slave, relay));
     attend(command, standard, blocked)?;
-    let mut session = Session { console, master, orders, keys: Keys::new(), wanted: !shared, shared };
+    let mut session =
+        Session { console, master, orders, keys: Keys::new(), wanted: !shared, shared, settled };
     if foreground {
         session.console.take(shared);
     }

@@ -107,17 +107,18 @@ impl Patterns {
     pub(super) fn walk(&self, begun: Option<Walk>, text: &[u8]) -> (Walk, bool) {
         let mut walk = begun.unwrap_or(Walk { depth: 0, best: 0, open: 0..self.sorted.len() });
         while walk.depth < text.len() && !walk.open.is_empty() {
+            // What the first and the last agree in, all between them do.
             let first = self.sorted[walk.open.start].expose();
-            if walk.open.len() == 1 {
-                let end = first.len().min(text.len());
-                if first[walk.depth..end] != text[walk.depth..end] {
-                    walk.open.end = walk.open.start;
-                } else if end == first.len() {
-                    walk.open.end = walk.open.start;
-                    walk.best = end;
-                }
-                walk.depth = end;
+            let last = self.sorted[walk.open.end - 1].expose();
+            walk.depth += agreement(&first[walk.depth..], &last[walk.depth..], &text[walk.depth..]);
+            if walk.depth == first.len() {
+                // The shorter of two that agree is sorted first.
+                walk.best = walk.depth;
+                walk.open.start += 1;
                 continue;
+            }
+            if walk.depth == text.len() {
+                break;
             }
             let byte = text[walk.depth];
             let place = |pattern: &SecretBytes| pattern.expose()[walk.depth];
@@ -125,12 +126,6 @@ impl Patterns {
             let below = open.partition_point(|pattern| place(pattern) < byte);
             let same = open[below..].partition_point(|pattern| place(pattern) == byte);
             walk.open = walk.open.start + below..walk.open.start + below + same;
-            walk.depth += 1;
-            // The shorter of two that agree is sorted first.
-            if !walk.open.is_empty() && self.sorted[walk.open.start].len() == walk.depth {
-                walk.best = walk.depth;
-                walk.open.start += 1;
-            }
         }
         let open = !walk.open.is_empty();
         (walk, open)
@@ -140,6 +135,24 @@ impl Patterns {
     pub(super) fn is_half(&self, walk: &Walk) -> bool {
         self.sorted[walk.open.clone()].iter().any(|pattern| walk.depth >= pattern.len().div_ceil(2))
     }
+}
+
+/// How many bytes three texts have in common at their beginnings.
+fn agreement(one: &[u8], two: &[u8], three: &[u8]) -> usize {
+    const BLOCK: usize = 64;
+    let most = one.len().min(two.len()).min(three.len());
+    let mut at = 0;
+    // By blocks first: values with much in common may be long.
+    while at + BLOCK <= most
+        && one[at..at + BLOCK] == three[at..at + BLOCK]
+        && two[at..at + BLOCK] == three[at..at + BLOCK]
+    {
+        at += BLOCK;
+    }
+    while at < most && one[at] == three[at] && two[at] == three[at] {
+        at += 1;
+    }
+    at
 }
 
 /// The value, and what it becomes in a terminal, base64, hexadecimal and a URL.

@@ -48,6 +48,9 @@ pub(super) struct Session {
     pub(super) wanted: bool,
     /// Others of a pipeline print on the terminal, too.
     pub(super) shared: bool,
+    /// The pseudo terminal has the settings that the terminal has for its jobs. In the background those of
+    /// the shell's own line editor are seen.
+    pub(super) settled: bool,
 }
 
 /// Typed, and not taken by the command yet.
@@ -264,6 +267,9 @@ impl Session {
             self.console.take(self.shared);
         }
         let foreground = self.console.is_taken();
+        if foreground && !self.settled {
+            self.settled = self.console.settle(self.master.as_fd());
+        }
         self.order(Order::Continue { foreground });
     }
 
