@@ -302,6 +302,9 @@ pub(crate) struct Run {
     /// End the loan after this time (90s, 30m, 8h), if not before
     #[arg(long = "for", value_name = "TIME", value_parser = TimeSpan::parse)]
     pub(crate) time: Option<TimeSpan>,
+    /// Hide lent values of 8 bytes or more in what the command prints
+    #[arg(long)]
+    pub(crate) mask: bool,
     /// With --dry-run: for programs
     #[arg(long, requires = "dry_run")]
     pub(crate) json: bool,

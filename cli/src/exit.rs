@@ -1,7 +1,9 @@
 //! How a command ends that could not do what was asked.
 
+use keyloan_platform::exec::ExecError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
+use std::ffi::OsStr;
 use std::fmt::{Display, Write as _};
 use std::io::Write;
 use std::process::ExitCode;
@@ -36,6 +38,12 @@ impl Failure {
         Self { details: findings, status: 8, ..Self::new(ErrorKind::Vault, act, cause) }
     }
 
+    /// A command that was not run; the statuses are those of POSIX (XCU 2.8.2).
+    pub(crate) fn not_run(command: &OsStr, error: &ExecError) -> Self {
+        let act = format!("run {}", command.display());
+        Self::usage(&act, error).with_status(error.exit_status())
+    }
+
     pub(crate) fn unreachable(cause: impl Display) -> Self {
         Self::new(ErrorKind::Protocol, "reach the daemon", cause)
     }
@@ -60,6 +68,10 @@ impl Failure {
     pub(crate) fn with_status(mut self, status: u8) -> Self {
         self.status = status;
         self
+    }
+
+    pub(crate) fn status(&self) -> u8 {
+        self.status
     }
 
     /// Says it on standard error and gives the status.

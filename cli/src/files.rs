@@ -21,12 +21,14 @@ const ACT: &str = "lend a file";
 /// What this program is called as to wait for a holder's end.
 pub(crate) const WATCHER: &str = "keyloan-files-watcher";
 
-/// Makes the files and gives each variable the path of its own. What could not be made is removed by the daemon,
+/// Makes the files and gives each variable the path of its own. A process that stays as the command's parent shows
+/// nobody its descriptors, so what would have been a file in memory is one with a path then. What could not be made is removed by the daemon,
 /// for this process ends then.
 pub(crate) fn make(
     name: &LoanName,
     files: &[LentFile],
     values: &[Value],
+    stays: bool,
 ) -> Result<Vec<(String, OsString)>, Failure> {
     let failed = |error: LentFileError| Failure::usage(ACT, error);
     let content = |value: &str| {
@@ -38,7 +40,7 @@ pub(crate) fn make(
     let mut directory = None;
     for file in files {
         let mut parts = file.parts.iter().map(|part| Ok((&part.name, content(&part.value)?)));
-        let path = if file.form == FileForm::Descriptor {
+        let path = if file.form == FileForm::Descriptor && !stays {
             let (_, content) = parts.next().ok_or_else(|| client::unexpected(ACT))??;
             let made = Sealed::new(name, content).map_err(failed)?;
             let path = made.path();
@@ -78,7 +80,7 @@ fn in_directory(
     for (name, content) in parts {
         own.create(name.as_str(), content)?;
     }
-    let only = parts.first().filter(|_| file.form == FileForm::Path);
+    let only = parts.first().filter(|_| file.form != FileForm::Directory);
     Ok(only.map_or_else(|| own.path().to_owned(), |(name, _)| own.path().join(name.as_str())))
 }
 

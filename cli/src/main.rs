@@ -8,6 +8,7 @@ mod commands;
 mod environment;
 mod exit;
 mod files;
+mod mask;
 mod output;
 
 use args::{Arguments, Command, Run, WithSecrets};

@@ -8,9 +8,11 @@ pub mod paths;
 pub mod peer;
 pub mod private_file;
 pub mod process;
+pub mod pty;
 pub mod sealed;
 pub mod search;
 pub mod service;
+pub mod signals;
 pub mod terminal;
 
 mod sys {

@@ -69,6 +69,7 @@ fn a_restored_backup_gives_back_everything_on_an_empty_machine() {
     empty.stop();
     empty.unlock().ok();
     empty.keyloan(&["log", "--verify"]).run().ok();
+    assert_eq!(empty.status()["warnings"].to_string(), "[]");
     assert_eq!(empty.events("restored")[0]["items"], 2);
     restore(OTHER).refused(7, "is there already");
 }

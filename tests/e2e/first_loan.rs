@@ -187,7 +187,7 @@ fn clean_env_drops_what_steers_and_nothing_else() {
 fn the_question_says_what_to_whom_where_and_how_sure_that_is() {
     let sandbox = Sandbox::with_token(b"tok");
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     let run = sandbox.with_secrets(&["--", "sh", "-c", "true #\u{1b}[2J"]);
     run.env("HTTPS_PROXY", "http://x").run().ok();
     let question: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();

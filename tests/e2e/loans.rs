@@ -61,7 +61,7 @@ fn a_recalled_loan_is_shown_with_its_holder_until_that_ends() {
 fn kill_ends_the_holders_process_group_even_one_that_will_not() {
     let sandbox = Sandbox::with_token(b"tok");
     for line in ["exec sleep 1000", "trap '' TERM; sleep 1000 & while :; do wait; done", "kill -STOP $$"] {
-        sandbox.write_program("project/holder", &format!("#!/bin/sh\n{line}\n"));
+        sandbox.write_program("project/holder", format!("#!/bin/sh\n{line}\n"));
         let line = "setsid -w with-secrets -- ./holder; echo ended";
         let caller = sandbox.command(needed("sh"), &["-c", line]).start();
         eventually("it is lent", || sandbox.status()["loans"] == 1);

@@ -13,6 +13,8 @@ mod daemon;
 mod files;
 mod first_loan;
 mod loans;
+mod mask;
+mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;

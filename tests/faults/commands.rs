@@ -105,7 +105,7 @@ fn an_approver_that_is_gone_or_unfit_is_told() {
     set("/tmp").refused(2, "not a regular file");
     sandbox.write_program("project/interpreter", "#!/bin/sh\n");
     let own = sandbox.path("project/interpreter").display().to_string();
-    let script = sandbox.write_program("project/script", &format!("#!{own}\n")).display().to_string();
+    let script = sandbox.write_program("project/script", format!("#!{own}\n")).display().to_string();
     set(&script).refused(2, "is not root's alone to change");
 }
 

@@ -52,7 +52,6 @@ fn template() -> &'static (Sandbox, String) {
         let sandbox = Sandbox::with_token(b"old");
         sandbox.policy("item.write=allow");
         sandbox.policy("item.read=allow");
-        sandbox.policy("env=allow");
         sandbox.policy("trust=allow");
         sandbox.write("project/Second", "[env]\nA = \"local://pypi/token\"\n");
         let page = sandbox.keyed(PASSPHRASE, &["recovery-key", "--passphrase-fd", "3"]).run().ok().text();

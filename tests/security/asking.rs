@@ -130,7 +130,7 @@ fn the_daemon_is_never_searched_for_in_the_path() {
     sandbox.stop();
     let evil = sandbox.make_directory("project/evil");
     let mark = sandbox.path("project/mark").display().to_string();
-    sandbox.write_program("project/evil/keyloand", &format!("#!/bin/sh\necho ran >{mark}\n"));
+    sandbox.write_program("project/evil/keyloand", format!("#!/bin/sh\necho ran >{mark}\n"));
     let path = format!("{}:{}:/usr/bin:/bin", evil.display(), bin().display());
     // The shell, which does search, runs the attacker's.
     sandbox.command("/bin/sh", &["-c", "keyloand run"]).env("PATH", &path).run().ok();

@@ -140,7 +140,7 @@ fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
 fn an_approver_finds_an_empty_environment() {
     let sandbox = Sandbox::with_token(b"tok");
     let seen = sandbox.path("project/seen").display().to_string();
-    sandbox.set_approver(&format!(
+    sandbox.set_approver(format!(
         "#!/bin/sh\ncat /proc/$$/environ >{seen}\npwd >>{seen}\necho '{{\"decision\":\"allow\"}}'\n"
     ));
     sandbox.with_secrets(&["--", "true"]).env("LD_PRELOAD", "").env("EVIL", "x").run().ok();
@@ -189,7 +189,7 @@ fn neither_question_nor_answer_of_an_approver_can_be_written_by_another_program(
     piped.kill().unwrap();
     piped.wait().unwrap();
     let pid_file = sandbox.path("project/pid");
-    sandbox.set_approver(&format!("#!/bin/sh\necho $$ >{}\nexec sleep 20\n", pid_file.display()));
+    sandbox.set_approver(format!("#!/bin/sh\necho $$ >{}\nexec sleep 20\n", pid_file.display()));
     let asking = sandbox.with_secrets(&["--", "true"]).start();
     keyloan_e2e::eventually("the approver runs", || {
         std::fs::read_to_string(&pid_file).is_ok_and(|pid| pid.ends_with('\n'))
@@ -217,7 +217,8 @@ fn an_approver_that_is_a_binary_cannot_be_traced_and_its_descriptors_cannot_be_t
     keyloan_e2e::eventually("the approver runs", || {
         let pid = child();
         // Until it is the program it is a copy of the daemon.
-        !pid.is_empty() && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "keyloand\n")
+        !pid.is_empty()
+            && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "keyloand\n")
     });
     assert_eq!(meddled(&sandbox, &child()), [""; 0]);
     asking.kill().unwrap();
@@ -228,7 +229,7 @@ fn an_approver_that_is_a_binary_cannot_be_traced_and_its_descriptors_cannot_be_t
 fn a_flood_of_requests_leaves_one_question_and_a_bounded_queue() {
     let sandbox = Sandbox::with_token(b"tok");
     let asked = sandbox.path("project/asked").display().to_string();
-    sandbox.set_approver(&format!("#!/bin/sh\necho x >>{asked}\nexec sleep 1000\n"));
+    sandbox.set_approver(format!("#!/bin/sh\necho x >>{asked}\nexec sleep 1000\n"));
     let mut flood: Vec<_> = (0..40).map(|_| sandbox.with_secrets(&["--", "true"]).start()).collect();
     let refused = || {
         sandbox

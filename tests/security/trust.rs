@@ -15,7 +15,7 @@ fn a_file_edited_after_trust_needs_trust_again_and_shows_the_difference() {
     std::fs::write(&path, format!("{before}STOLEN = \"local://pypi/token\"\n")).unwrap();
     sandbox.with_secrets(&SHOW).run().refused(125, "was changed after it was trusted");
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     sandbox.keyloan(&["trust"]).run().ok();
     let question: serde_json::Value = serde_json::from_slice(&std::fs::read(&kept).unwrap()).unwrap();
     let content: Vec<&str> = question["lines"]

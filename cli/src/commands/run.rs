@@ -6,9 +6,11 @@ use crate::commands::trust::unreadable;
 use crate::environment;
 use crate::exit::Failure;
 use crate::files;
+use crate::mask;
 use crate::output;
-use keyloan_platform::exec::{self, ExecError};
+use keyloan_platform::exec;
 use keyloan_platform::lent_files::{LoanName, VARIABLE};
+use keyloan_platform::process;
 use keyloan_platform::search::{FILE, Search};
 use keyloan_protocol::control::request::{Lend, Request};
 use keyloan_protocol::control::response::{LentFile, Plan, Reply};
@@ -27,25 +29,19 @@ const FAILED: u8 = 125;
 const ACT: &str = "lend credentials";
 
 pub(crate) fn run(run: &Run) -> ExitCode {
-    let done = if run.dry_run { dry_run(run) } else { lend(run) };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
-    }
+    let done = if run.dry_run { dry_run(run).map(|()| ExitCode::SUCCESS) } else { lend(run) };
+    done.unwrap_or_else(|failure| failure.report())
 }
 
-/// Returns only when the command did not run. The daemon is called first and waited for last: between the two
+/// Without `--mask` returns only when the command did not run. The daemon is called first and waited for last: between the two
 /// it wakes and works while this side looks for the command and puts its environment together.
-fn lend(run: &Run) -> Result<(), Failure> {
+fn lend(run: &Run) -> Result<ExitCode, Failure> {
     let failed = |failure: Failure| failure.with_status(FAILED);
     let connection = Connection::existing(ACT).map_err(failed)?;
     let command = run.command.first().map(OsString::as_os_str).unwrap_or_default();
-    let not_run = |error: &ExecError| {
-        let act = format!("run {}", Path::new(command).display());
-        Failure::usage(&act, error).with_status(error.exit_status())
-    };
     // A command that cannot run is not worth a question.
-    let program = exec::find(command, &environment::path()).map_err(|error| not_run(&error))?;
+    let program =
+        exec::find(command, &environment::path()).map_err(|error| Failure::not_run(command, &error))?;
     let mut connection = match connection {
         Some(connection) => connection,
         None => Connection::open(ACT).map_err(failed)?,
@@ -56,14 +52,25 @@ fn lend(run: &Run) -> Result<(), Failure> {
     let mut environment = kept(run.clean_env).map_err(failed)?;
     let mut reply = connection.reply().map_err(failed)?;
     let values = std::mem::take(&mut reply.values);
-    let Reply::Lent { loan, notes, files } = reply.body else { return Err(failed(client::unexpected(ACT))) };
+    if run.mask {
+        // The daemon has looked at this process by now. It will hold values, and not for a moment only.
+        process::make_undumpable().map_err(|error| failed(Failure::usage("protect this process", error)))?;
+    }
+    let Reply::Lent { loan, notes, files, literals } = reply.body else {
+        return Err(failed(client::unexpected(ACT)));
+    };
     for note in &notes {
         output::note(note);
     }
+    let lent = Lent { loan, files: &files, values: &values, stays: run.mask };
+    add(&mut environment, &lent).map_err(failed)?;
+    let command = mask::Command { program, arguments, environment };
+    if run.mask {
+        drop(connection);
+        return mask::run(command, values, &literals);
+    }
     // The values now stand in the environment to be; exec replaces all of this memory.
-    add(&mut environment, loan, &files, &values).map_err(failed)?;
-    let error = exec::become_program(&program, &arguments, &environment);
-    Err(not_run(&error))
+    Err(command.become_program())
 }
 
 fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Result<(), Failure> {
@@ -114,20 +121,24 @@ fn kept(clean: bool) -> Result<Vec<CString>, Failure> {
         .collect()
 }
 
-/// Puts what was lent in the place of variables of the same name, and the loan's name with it.
-fn add(
-    environment: &mut Vec<CString>,
+/// What the daemon gave for one command.
+struct Lent<'a> {
     loan: u64,
-    files: &[LentFile],
-    values: &[Value],
-) -> Result<(), Failure> {
-    let name = LoanName::own(loan).map_err(|error| Failure::usage(ACT, error))?;
+    files: &'a [LentFile],
+    values: &'a [Value],
+    /// This process does not become the command.
+    stays: bool,
+}
+
+/// Puts what was lent in the place of variables of the same name, and the loan's name with it.
+fn add(environment: &mut Vec<CString>, lent: &Lent<'_>) -> Result<(), Failure> {
+    let name = LoanName::own(lent.loan).map_err(|error| Failure::usage(ACT, error))?;
     // A value whose name holds a slash is a file's content.
-    for value in values.iter().filter(|value| !value.name.contains('/')) {
+    for value in lent.values.iter().filter(|value| !value.name.contains('/')) {
         put(environment, value.name.as_bytes(), value.bytes.expose())?;
     }
-    if !files.is_empty() {
-        for (variable, path) in files::make(&name, files, values)? {
+    if !lent.files.is_empty() {
+        for (variable, path) in files::make(&name, lent.files, lent.values, lent.stays)? {
             put(environment, variable.as_bytes(), path.as_bytes())?;
         }
     }

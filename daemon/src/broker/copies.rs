@@ -55,7 +55,7 @@ impl Broker {
             format!("back up the whole vault, to be opened by {}", shown.join(", "))
         };
         let keys = recipients.iter().map(|one| identity::recipient(one)).collect::<Result<Vec<_>, _>>()?;
-        self.prove_passphrase(client, passphrase, &what).await?;
+        self.prove_passphrase(client, passphrase, &Question::new(&what)).await?;
         let sealed_for = if keys.is_empty() {
             let new = self.new_secret(client, new, "passphrase for the backup", 1).await?;
             For::Passphrase(identity::passphrase(&new)?)
@@ -126,7 +126,8 @@ impl Broker {
         new: Option<SecretBytes>,
     ) -> Done {
         self.open_vault_for(client, "re-key it").await?;
-        self.prove_passphrase(client, passphrase, "encrypt the whole vault anew, to a new identity").await?;
+        let question = Question::new("encrypt the whole vault anew, to a new identity");
+        self.prove_passphrase(client, passphrase, &question).await?;
         let new = self.new_secret(client, new, "passphrase for the re-keyed vault", 1).await?;
         let new = identity::passphrase(&new)?;
         let keys = Keys::generate().map_err(IdentityError::from)?;
@@ -154,7 +155,8 @@ impl Broker {
     ) -> Result<Message<Reply>, Refusal> {
         let Ok(name) = PlainName::parse(RECOVERY) else { return Err(Refusal::Task) };
         self.open_vault_for(client, "make a recovery key").await?;
-        self.prove_passphrase(client, passphrase, "make a recovery key for the vault").await?;
+        self.prove_passphrase(client, passphrase, &Question::new("make a recovery key for the vault"))
+            .await?;
         let (key, recipient) = identity::recovery_key();
         let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
         let by = self.who(&client.requester);
@@ -217,7 +219,8 @@ impl Broker {
         };
         notes.extend(merge.conflicts.iter().map(both));
         let kept = merge.kept.clone();
-        let done = self.vault.borrow_mut().merge(merge, &clock::now(), &self.log_head());
+        let anchor = self.log_head().map_err(|refusal| self.failed(&approved, refusal))?;
+        let done = self.vault.borrow_mut().merge(merge, &clock::now(), &anchor);
         done.map_err(|error| self.failed(&approved, error.into()))?;
         let request = approved.request;
         let event = Event::Merged { request, added: counts.0, updated: counts.1, conflicts: counts.2 };

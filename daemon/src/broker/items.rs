@@ -215,7 +215,7 @@ impl Broker {
         };
         let about = format!("{item} expires {when}");
         let approved = self.authorise(client, act, |question| Self::about(question, "notes", &about)).await?;
-        let anchor = Some(self.log_head());
+        let anchor = Some(self.log_head().map_err(|refusal| self.failed(&approved, refusal))?);
         let noted = self.vault.borrow_mut().set_expiry(item.as_str(), day.as_deref(), &clock::now(), anchor);
         if !noted.map_err(|error| self.failed(&approved, error.into()))? {
             return Err(self.failed(&approved, no_item(&item)));

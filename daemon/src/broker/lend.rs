@@ -77,7 +77,9 @@ impl Broker {
             self.loans.borrow_mut().forget(loan);
             return Err(error.into());
         }
-        Ok(Message { body: Reply::Lent { loan, notes: plan.notes, files }, values })
+        let literals = plan.variables.iter().filter(|planned| matches!(planned.from, From::Literal(_)));
+        let literals = literals.map(|planned| planned.name.clone()).collect();
+        Ok(Message { body: Reply::Lent { loan, notes: plan.notes, files, literals }, values })
     }
 
     /// Puts the sets together from names alone.

@@ -2,8 +2,8 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::question::{LINES, Question};
 use crate::approval::program;
+use crate::approval::question::{LINES, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;

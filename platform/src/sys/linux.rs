@@ -60,6 +60,11 @@ pub(crate) fn make_undumpable() -> io::Result<()> {
     Ok(())
 }
 
+/// The directory has an entry for each thread, `proc_pid_task`(5).
+pub(crate) fn has_one_thread() -> bool {
+    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
 /// Whether this process runs in the first user namespace: its map covers every id, onto itself.
 pub(crate) fn in_first_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map")

@@ -32,6 +32,11 @@ pub(crate) fn make_undumpable() -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "keyloand cannot protect its memory on this system yet"))
 }
 
+/// Nothing here needs it until memory can be protected.
+pub(crate) fn has_one_thread() -> bool {
+    false
+}
+
 pub(crate) fn in_first_user_namespace() -> bool {
     true
 }

@@ -166,7 +166,9 @@ mod tests {
         };
         let set = Message::new(set).with("value", SecretBytes::copy_of(b"tok"));
         same_bytes("request-item-set.bin", &set);
-        let lent = Message::new(Reply::Lent { loan: 7, notes: vec![], files: vec![] })
+        let literals = vec![VarName::parse("TWINE_USERNAME").unwrap()];
+        let lent = Message::new(Reply::Lent { loan: 7, notes: vec![], files: vec![], literals })
+            .with("TWINE_USERNAME", SecretBytes::copy_of(b"__token__"))
             .with("TWINE_PASSWORD", SecretBytes::copy_of(b"tok"));
         same_bytes("reply-lent.bin", &lent);
         let error = ErrorReply {
@@ -187,6 +189,13 @@ mod tests {
         assert_eq!(read.take("argv").unwrap().expose(), b"twine\0upload\0");
         let Request::Lend(lend) = read.body else { unreachable!("another request") };
         assert_eq!(lend.sets[0].as_str(), "deploy");
+    }
+
+    #[test]
+    fn a_loan_told_by_an_older_daemon_has_no_literals() {
+        let older = br#"{"version":1,"body":{"lent":{"loan":7,"notes":[]}}}"#;
+        let read: Message<Reply> = decode(older, b"").unwrap();
+        assert!(matches!(read.body, Reply::Lent { loan: 7, literals, .. } if literals.is_empty()));
     }
 
     #[test]

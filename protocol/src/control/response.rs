@@ -39,6 +39,9 @@ pub enum Reply {
         notes: Vec<String>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         files: Vec<LentFile>,
+        /// Those whose value stands in a `.keyloan.toml` as it is, and is no secret.
+        #[serde(default)]
+        literals: Vec<VarName>,
     },
     Plan(Plan),
     Loans {

@@ -148,9 +148,11 @@ impl Unpacked {
         let text = identity::identity_line(&text).map_err(VaultError::Identity)?;
         let keys = Keys::from_text(&text).map_err(|_| form())?;
         let snapshot = expect("vault/index.age")?;
-        let index = Index::open(&keys, &snapshot)?;
+        let mut index = Index::open(&keys, &snapshot)?;
+        // The log that this vault remembers is another machine's.
+        index.forget_anchor();
         let making = Making::begin(place)?;
-        making.index(&snapshot)?;
+        making.index(&index.snapshot(&keys)?)?;
         let mut wrapped = None;
         let mut missing: BTreeSet<String> = index.files().collect();
         while let Some((name, content)) = next()? {

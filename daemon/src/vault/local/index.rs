@@ -265,6 +265,10 @@ impl Index {
         self.content.anchor.as_ref()
     }
 
+    pub(crate) fn forget_anchor(&mut self) {
+        self.content.anchor = None;
+    }
+
     pub(crate) fn recipients(&self) -> &BTreeMap<String, String> {
         &self.content.recipients
     }

@@ -1,0 +1,101 @@
+//! The person's terminal. Its settings are changed only while this job is in its foreground, and put back
+//! before anybody else gets to see it: at the end, at a stop, on failures.
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, fstat};
+use nix::sys::termios::{self, SetArg, Termios};
+use nix::unistd::{getpgrp, getsid, isatty, tcgetpgrp, ttyname};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+pub(super) struct Console {
+    /// Opened by us, so that it can be made not to block: what was inherited is shared with the shell.
+    terminal: OwnedFd,
+    /// Its device, where it is not our session's own terminal.
+    device: Option<u64>,
+    /// What to put back; there is one exactly while keys pass unprocessed.
+    before: Option<Termios>,
+}
+
+impl Console {
+    /// The session's terminal; without one, the terminal that one of these is.
+    pub(super) fn find(streams: &[BorrowedFd<'_>]) -> Option<Self> {
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        if let Ok(terminal) = open("/dev/tty", flags, Mode::empty()) {
+            return Some(Self { terminal, device: None, before: None });
+        }
+        let stream = streams.iter().find(|stream| isatty(**stream).unwrap_or(false))?;
+        let terminal = open(&ttyname(stream).ok()?, flags, Mode::empty()).ok()?;
+        #[expect(clippy::useless_conversion, reason = "it is narrower on other systems")]
+        let device = u64::try_from(fstat(&terminal).ok()?.st_rdev).ok()?;
+        Some(Self { terminal, device: Some(device), before: None })
+    }
+
+    /// Whether a stream leads to this terminal.
+    pub(super) fn is(&self, stream: BorrowedFd<'_>) -> bool {
+        match self.device {
+            // tcgetsid(3) fails for a terminal that is not the caller's own.
+            None => termios::tcgetsid(stream).is_ok_and(|session| Ok(session) == getsid(None)),
+            #[expect(clippy::useless_conversion, reason = "it is narrower on other systems")]
+            Some(device) => {
+                let same = fstat(stream).is_ok_and(|found| u64::try_from(found.st_rdev) == Ok(device));
+                same && isatty(stream).unwrap_or(false)
+            }
+        }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.terminal.as_fd()
+    }
+
+    pub(super) fn settings(&self) -> io::Result<Termios> {
+        Ok(termios::tcgetattr(&self.terminal)?)
+    }
+
+    /// A terminal that is not our session's has no job control, so nobody else waits for it.
+    pub(super) fn in_foreground(&self) -> bool {
+        self.device.is_some() || tcgetpgrp(&self.terminal) == Ok(getpgrp())
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.before.is_some()
+    }
+
+    /// Lets keys pass as they are. With `shared`, others of a pipeline print here too and need their newlines
+    /// processed. Done again after a stop that we did not see coming, for the shell set the terminal up for itself.
+    pub(super) fn take(&mut self, shared: bool) {
+        if !self.in_foreground() {
+            self.before = None;
+            return;
+        }
+        let before = self.before.take().map_or_else(|| termios::tcgetattr(&self.terminal), Ok);
+        let Ok(before) = before else { return };
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        if shared {
+            raw.output_flags = before.output_flags;
+        }
+        if termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &raw).is_ok() {
+            self.before = Some(before);
+        }
+    }
+
+    /// Gives another terminal the settings that will be put back here.
+    pub(super) fn settle(&self, other: BorrowedFd<'_>) -> bool {
+        self.before.as_ref().is_some_and(|before| termios::tcsetattr(other, SetArg::TCSANOW, before).is_ok())
+    }
+
+    /// Puts the settings back, unless others have the terminal: they brought their own.
+    pub(super) fn give_back(&mut self) {
+        let Some(before) = self.before.take() else { return };
+        if self.in_foreground() {
+            let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &before);
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
