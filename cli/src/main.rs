@@ -1,5 +1,5 @@
 //! keyloan: asks the daemon, and becomes the command that credentials are lent to. Synchronous, linked
-//! static, and gone as soon as the command runs.
+//! static, and gone as soon as the command runs, unless it hides what was lent in what the command prints.
 #![forbid(unsafe_code)]
 
 mod args;

@@ -154,7 +154,7 @@ fn the_largest_values_are_hidden() {
     for (at, letter) in ["A", "B", "C", "D"].into_iter().enumerate() {
         let value = format!("{}{letter}", "0123456789abcdef\n".repeat(6000 + at));
         sandbox.keyloan(&["item", "set", "big", letter]).stdin(value).run().ok();
-        manifest += &format!("{letter} = \"local://big/{letter}\"\n");
+        manifest.extend([letter, " = \"local://big/", letter, "\"\n"]);
     }
     sandbox.write("project/.keyloan.toml", manifest);
     sandbox.keyloan(&["trust"]).run().ok();

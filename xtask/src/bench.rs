@@ -56,7 +56,7 @@ fn parse<'a>(arguments: &[&'a str]) -> Result<Options<'a>, Failure> {
 }
 
 /// A warm daemon that lends by rule, and proof that it does: a path that fails is fast and worth nothing.
-fn prepare(home: &Home) -> Result<()> {
+pub(crate) fn prepare(home: &Home) -> Result<()> {
     let passphrase = Handed::new(&home.passphrase)?;
     let pin = Handed::new(&home.pin)?;
     let mut init = home.command("keyloan");

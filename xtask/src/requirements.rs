@@ -34,6 +34,8 @@ const fn checks(package: &'static str, proof: &'static [&'static str], reason: &
 const REQUIREMENTS: &[Requirement] = &[
     tests("age", &["age"], "docs/recovery.md is followed with the stock program"),
     tests("tmux", &["tmux"], "a real terminal that a test, or an attacker, types into"),
+    tests("vim", &["vim"], "an editor on the pseudo terminal of `with-secrets --mask`"),
+    tests("less", &["less"], "a pager there, and one that reads the terminal beside it"),
     tests("strace", &["strace"], "stops and kills a program at each of its writes"),
     // Debian's own interpreter: one in a home directory is out of reach for the unprivileged user of the tests.
     tests(
