@@ -13,7 +13,7 @@ use keyloan_protocol::names::escaped;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the vault is locked, and there was no terminal to ask for the passphrase on")]
+    #[error("the vault is locked, and there was no terminal or desktop to ask for the passphrase on")]
     Locked,
     #[error("there is no vault yet")]
     Absent,
@@ -41,6 +41,8 @@ pub(crate) enum Refusal {
     Policy { setting: String, cause: PolicyError },
     #[error("the approver program {path}: {cause}")]
     Approver { path: String, cause: crate::approval::program::ProgramError },
+    #[error("the pinentry {0}: it is not there, or not root's alone to change")]
+    Pinentry(String),
     #[error("the sealed {0} does not have the form of one")]
     Sealed(&'static str),
     #[error("{0}")]
@@ -89,6 +91,7 @@ impl Refusal {
             | Self::Identity(_)
             | Self::Policy { .. }
             | Self::Approver { .. }
+            | Self::Pinentry(_)
             | Self::Input(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,

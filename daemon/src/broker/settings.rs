@@ -2,7 +2,7 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::{program, question};
+use crate::approval::{child, program, question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -132,6 +132,7 @@ impl Broker {
             match setting {
                 Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
                 Setting::LockIdle(time) => policy.lock_idle = time,
+                Setting::Pinentry(path) => policy.pinentry = path,
                 Setting::Approver(None) => policy.approver = None,
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();
@@ -140,6 +141,9 @@ impl Broker {
                     policy.approver = Some(pinned);
                 }
             }
+        }
+        if let Some(path) = policy.pinentry.as_deref().filter(|path| !child::is_roots(path)) {
+            return Err(Refusal::Pinentry(path.display().to_string()));
         }
         self.prove_passphrase(client, passphrase, &format!("set {}", settings.join(" "))).await?;
         let text = parse::print(&policy);

@@ -12,15 +12,16 @@ pub(crate) enum PolicyError {
     Key(String),
     #[error("{key} takes ask, allow or deny")]
     Verdict { key: &'static str },
-    #[error("approver.command takes the absolute path of a program, or nothing to remove it")]
-    Path,
+    #[error("{0} takes the absolute path of a program, or nothing to remove it")]
+    Path(&'static str),
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
     #[error("the sealed policy does not have the form of one")]
     Stored,
 }
 
-const KEYS: [&str; 6] = ["approver.command", "env", "item.read", "item.write", "trust", "lock.idle"];
+const KEYS: [&str; 7] =
+    ["approver.command", "approver.pinentry", "env", "item.read", "item.write", "trust", "lock.idle"];
 
 fn nearest(key: &str) -> String {
     keyloan_protocol::names::nearest(key, &KEYS)
@@ -33,6 +34,7 @@ pub(crate) enum Setting {
     Verdict(Kind, Verdict),
     /// The program's hash is still to be taken; `None` removes it.
     Approver(Option<PathBuf>),
+    Pinentry(Option<PathBuf>),
     LockIdle(Duration),
 }
 
@@ -46,11 +48,18 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
         return Ok(Setting::Verdict(kind, verdict));
     }
     match key {
-        "approver.command" if value.is_empty() => Ok(Setting::Approver(None)),
-        "approver.command" if value.starts_with('/') => Ok(Setting::Approver(Some(value.into()))),
-        "approver.command" => Err(PolicyError::Path),
+        "approver.command" => program("approver.command", value).map(Setting::Approver),
+        "approver.pinentry" => program("approver.pinentry", value).map(Setting::Pinentry),
         "lock.idle" => duration(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
         _ => Err(PolicyError::Key(key.to_owned())),
+    }
+}
+
+fn program(key: &'static str, value: &str) -> Result<Option<PathBuf>, PolicyError> {
+    match value {
+        "" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(path.into())),
+        _ => Err(PolicyError::Path(key)),
     }
 }
 
@@ -86,6 +95,9 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
         lines.push(format!("approver.command={}", approver.path.display()));
         lines.push(format!("approver.sha256={}", approver.sha256));
     }
+    if let Some(pinentry) = &policy.pinentry {
+        lines.push(format!("approver.pinentry={}", pinentry.display()));
+    }
     lines
 }
 
@@ -103,6 +115,7 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
             Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
             Setting::LockIdle(time) => policy.lock_idle = time,
             Setting::Approver(path) => program = path,
+            Setting::Pinentry(path) => policy.pinentry = path,
         }
     }
     // An approver without its hash would run whatever lies at its path.
@@ -119,10 +132,12 @@ mod tests {
         policy.verdicts.insert(Kind::Env, Verdict::Allow);
         policy.verdicts.insert(Kind::Trust, Verdict::Deny);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
+        policy.pinentry = Some("/usr/bin/pinentry-qt".into());
         policy.lock_idle = Duration::from_secs(5400);
         let read = read(&print(&policy).join("\n")).unwrap();
         assert_eq!(print(&read), print(&policy));
         assert_eq!(read.verdicts.get(&Kind::Env), Some(&Verdict::Allow));
+        assert_eq!(read.pinentry, policy.pinentry);
     }
 
     #[test]
@@ -136,7 +151,8 @@ mod tests {
             ("env", "KEY=VALUE is wanted"),
             ("item.raed=ask", "item.read?"),
             ("env=yes", "env takes ask, allow or deny"),
-            ("approver.command=bin/x", "absolute path"),
+            ("approver.command=bin/x", "approver.command takes the absolute path"),
+            ("approver.pinentry=qt", "approver.pinentry takes the absolute path"),
             ("lock.idle=8", "30m or 8h"),
             ("lock.idle=99999999999999999999d", "30m or 8h"),
         ] {

@@ -1,6 +1,6 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Found, Refusal};
+use crate::broker::{Broker, Client, Desktop, Found, Refusal, Unlock};
 use crate::requester::Claimed;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
@@ -38,6 +38,7 @@ async fn serve(
     let pin = typed(&mut message, "pin")?;
     let new = typed(&mut message, "new")?;
     let value = message.take("value");
+    let desktop = Desktop::from_values(|name| message.take(name));
     let untrusted = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
@@ -53,9 +54,10 @@ async fn serve(
         }
         Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
         Request::Status => broker.status(),
-        Request::Init => broker.init(client, passphrase, pin).await?,
-        Request::Unlock { here, accept_rollback } => {
-            broker.unlock(client, passphrase, here, accept_rollback).await?
+        Request::Init => broker.init(client, passphrase, pin, desktop).await?,
+        Request::Unlock { here, desktop: in_window, accept_rollback } => {
+            let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
+            broker.unlock(client, passphrase, how).await?
         }
         Request::Lock => {
             broker.lock("asked");
