@@ -9,6 +9,7 @@
 
 mod architecture;
 mod daemon;
+mod desktop;
 mod first_loan;
 mod publish;
 mod recovery;

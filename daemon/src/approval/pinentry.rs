@@ -149,13 +149,14 @@ impl Window {
         let mut pages = question.pages(assuan::room("SETDESC"), assuan::length);
         let last = pages.pop().unwrap_or_default();
         self.set("SETTITLE", "keyloan").await?;
-        self.set("SETPROMPT", wanted.name()).await?;
         self.set("SETCANCEL", "Deny").await?;
-        self.set("SETOK", "Next page").await?;
+        // Enter denies on these pages, as is their default; Alt-N turns them.
+        self.set("SETOK", "_Next page").await?;
         for page in pages {
             self.set("SETDESC", &page).await?;
             self.asked("CONFIRM").await?;
         }
+        self.set("SETPROMPT", wanted.name()).await?;
         self.set("SETOK", wanted.button()).await?;
         self.set("SETDESC", &last).await
     }

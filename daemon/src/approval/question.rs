@@ -47,7 +47,7 @@ pub(crate) struct Question {
 /// The longest line shown; a screen has some dozens of lines and a person less patience.
 const WIDTH: usize = 700;
 /// Columns of a window's text: a longer line would push the window over the screen's edge, buttons and all.
-const COLUMNS: usize = 72;
+const COLUMNS: usize = 60;
 /// Lines on one page of a window, so that it fits on a small screen.
 const PAGE: usize = 24;
 /// Begins a line of a window and nothing else: toolkits break long lines where they like, and what then
