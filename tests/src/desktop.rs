@@ -33,7 +33,7 @@ impl<'a> Desktop<'a> {
     pub fn open(sandbox: &'a Sandbox) -> Self {
         let cookie = cookie();
         let authority = |name: &str, display: &str| {
-            let path = sandbox.write(&format!("run/{name}"), "");
+            let path = sandbox.write(&format!("run/{name}-{}", &cookie[..8]), "");
             let add = ["-q", "-f", path.to_str().unwrap(), "add", display, ".", &cookie];
             sandbox.command(needed("xauth"), &add).run().ok();
             path
