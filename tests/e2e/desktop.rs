@@ -77,9 +77,9 @@ fn story(pinentry: &str, name: &str) {
         let asking = ask().start();
         let seen = desktop.window();
         if no == "closing" {
-            desktop.close(&seen)
+            desktop.close(&seen);
         } else {
-            desktop.press(no)
+            desktop.press(no);
         }
         finished(asking).refused(125, "it was declined");
         desktop.no_window();
@@ -219,4 +219,18 @@ fn unlock_takes_a_window_on_demand_and_moves_questions_on_demand() {
     assert!(questions().contains(&desktop.display), "an open vault's questions stay: {}", questions());
     unlock(&["unlock", "--here", "--passphrase-fd", "3"]);
     assert!(questions().contains(&other.display), "{}", questions());
+}
+
+#[test]
+fn a_new_vault_asks_on_the_desktop_it_was_made_on_with_a_pinentry_that_is_there() {
+    let sandbox = Sandbox::empty();
+    let desktop = Desktop::open(&sandbox);
+    let init = ["init", "--passphrase-fd", "3", "--pin-fd", "4"];
+    desktop.on(sandbox.keyed(PASSPHRASE, &init)).run().ok();
+    let questions = sandbox.status()["questions"].as_str().unwrap().to_owned();
+    assert!(questions.contains(&format!("display {} (/usr/bin/pinentry-", desktop.display)), "{questions}");
+    let storing = sandbox.keyloan(&["item", "set", "pypi", "token"]).stdin("tok").start();
+    desktop.window();
+    desktop.answer(PIN);
+    finished(storing).ok();
 }

@@ -24,11 +24,10 @@ pub(crate) enum No {
     Declined,
     #[error("nobody answered within {} seconds", DEADLINE.as_secs())]
     TimedOut,
-    #[error(
-        "there is no way to ask: no approver program is set, no window can be opened, and the request comes from \
-             no terminal"
-    )]
+    #[error("there is no way to ask: no approver program is set, and the request comes from no terminal")]
     Unaskable,
+    #[error("there is no way to ask: no window can be opened on {0}, and the request comes from no terminal")]
+    Windowless(String),
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error("too many questions are waiting already")]

@@ -56,12 +56,14 @@ pub(crate) enum Place {
 impl Place {
     /// A window on that desktop, or else the requester's terminal.
     pub(crate) async fn find(desktop: Option<&Desktop>, requester: &Requester) -> Result<Self, No> {
-        if let Some(desktop) = desktop
-            && let Some(window) = desktop.open().await
-        {
+        let Some(desktop) = desktop else { return Screen::of(requester).map(Self::Terminal) };
+        if let Some(window) = desktop.open().await {
             return Ok(Self::Window(window));
         }
-        Screen::of(requester).map(Self::Terminal)
+        match Screen::of(requester) {
+            Err(No::Unaskable) => Err(No::Windowless(desktop.name.clone())),
+            screen => screen.map(Self::Terminal),
+        }
     }
 
     pub(crate) async fn show(&mut self, question: &Question, wanted: Wanted) -> Result<(), No> {

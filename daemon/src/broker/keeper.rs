@@ -135,7 +135,7 @@ impl Broker {
         }
         let wrapped = self.vault.borrow_mut().wrapped_identity()?;
         let mut place = match Place::find(desktop.as_ref(), &client.requester).await {
-            Err(No::Unaskable) => return Err(Refusal::Locked),
+            Err(No::Unaskable | No::Windowless(_)) => return Err(Refusal::Locked),
             place => place?,
         };
         let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;

@@ -13,7 +13,7 @@ use keyloan_protocol::names::escaped;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
-    #[error("the vault is locked, and there was no terminal or desktop to ask for the passphrase on")]
+    #[error("the vault is locked, and there was no terminal to ask for the passphrase on")]
     Locked,
     #[error("there is no vault yet")]
     Absent,
@@ -107,7 +107,7 @@ impl Refusal {
             Self::Locked => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
-            Self::No(No::Unaskable | No::Background) => {
+            Self::No(No::Unaskable | No::Windowless(_) | No::Background) => {
                 "run it in the foreground of a terminal, or set a program that answers: \
                  keyloan policy set approver.command=/path/to/program"
             }
