@@ -99,9 +99,12 @@ pub(crate) struct Init {
 
 #[derive(Args)]
 pub(crate) struct Unlock {
-    /// Tell this terminal when another one is asked
+    /// Ask on this desktop, and tell this terminal when another one is asked, from now on
     #[arg(long)]
     pub(crate) here: bool,
+    /// Type the passphrase in a window
+    #[arg(long, conflicts_with = "passphrase_fd")]
+    pub(crate) desktop: bool,
     /// Open a vault that is older than its log remembers
     #[arg(long)]
     pub(crate) accept_rollback: bool,
@@ -339,8 +342,8 @@ pub(crate) enum Policy {
     Show,
     /// Change rules; the passphrase is asked for
     Set {
-        /// env, file, item.read, item.write, trust: ask, allow or deny; approver.command=PATH; lock.idle=8h;
-        /// loan.time=2h
+        /// env, file, item.read, item.write, trust: ask, allow or deny; approver.command=PATH,
+        /// approver.pinentry=PATH; lock.idle=8h; loan.time=2h
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

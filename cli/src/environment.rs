@@ -1,5 +1,6 @@
 //! The only reader of this process's environment, besides `platform::paths`.
 
+use keyloan_protocol::control::request::DESKTOP;
 use std::ffi::OsString;
 
 /// Every variable, to be handed on to the command.
@@ -12,4 +13,15 @@ pub(crate) fn all() -> impl Iterator<Item = (OsString, OsString)> {
 #[expect(clippy::disallowed_methods, reason = "this is the one loader")]
 pub(crate) fn path() -> OsString {
     std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into())
+}
+
+/// What says where windows can be opened, by the names of the protocol. Without XAUTHORITY, X programs look
+/// into the home directory; what the daemon starts has none.
+#[expect(clippy::disallowed_methods, reason = "this is the one loader")]
+pub(crate) fn desktop() -> impl Iterator<Item = (&'static str, OsString)> {
+    let at_home = || Some(keyloan_platform::paths::home()?.join(".Xauthority")).filter(|path| path.exists());
+    DESKTOP.into_iter().filter_map(move |(name, variable)| {
+        let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+        Some((name, value.or_else(|| (name == "xauthority").then(at_home)?.map(OsString::from))?))
+    })
 }

@@ -15,13 +15,16 @@ mod made;
 mod refusal;
 mod settings;
 mod status;
+mod surface;
 
+pub(crate) use crate::approval::pinentry::Desktop;
 pub(crate) use copies::Opening;
+pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
 
 use crate::approval::question::{Certainty, Question};
-use crate::approval::queue::{Queue, Ways};
+use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{No, Yes};
 use crate::audit::event::{Event, Who};
 use crate::audit::sink::{Durable, LogError, Sink};
@@ -40,6 +43,7 @@ use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Duration;
+use surface::Surface;
 use tokio::sync::{Mutex, Notify, mpsc};
 
 /// One client and the way back to it.
@@ -68,8 +72,7 @@ pub(crate) struct Broker {
     anchored_at: Cell<Duration>,
     /// This daemon has found a log that was not the one the vault remembers.
     log_mismatched: Cell<bool>,
-    /// The terminal of the last unlock; questions elsewhere are announced there.
-    surface: Cell<u64>,
+    surface: RefCell<Surface>,
     /// One key derivation at a time: each takes 128 MiB.
     derivation: Arc<Mutex<()>>,
     /// One check of the log at a time: each reads all of it.
@@ -130,7 +133,7 @@ impl Broker {
             last_used: Cell::new(clock::since_boot()),
             anchored_at: Cell::new(Duration::ZERO),
             log_mismatched: Cell::new(false),
-            surface: Cell::new(0),
+            surface: RefCell::default(),
             derivation: Arc::default(),
             verification: Arc::default(),
             stop: Notify::new(),
@@ -200,47 +203,27 @@ impl Broker {
         Ok(Approved { request, durable, names: act.names })
     }
 
-    /// Puts the question where policy says it belongs, and tells the other surface.
+    /// Puts the question where policy and the last unlock say it belongs.
     async fn ask(&self, client: &Client, question: &Question) -> Result<Yes, No> {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
         let program = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
-        let on = match &program {
-            Some(program) => format!("the approver program {}", program.path.display()),
-            None => requester.terminal_name().unwrap_or_default(),
-        };
-        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
-        if program.is_some() {
+        if let Some(program) = &program {
+            let on = format!("the approver program {}", program.path.display());
             // A client that is gone is noticed by its connection, which drops this whole request.
             let _ = client.replies.send(Message::new(Reply::Waiting { on })).await;
-        } else {
-            self.announce(requester, &question.title);
         }
+        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
         let wrong_pin = |failures| {
             let by = self.who(requester);
             // The refusal that follows does not depend on this record.
             let _ = self.record(&Event::PinFailed { by, failures }, Durable::Now);
         };
-        self.queue.ask(question, requester, Ways { program, pin_verifier }, &wrong_pin).await
-    }
-
-    /// Writes one line to the terminal of the last unlock when another terminal is asked.
-    fn announce(&self, requester: &Requester, title: &str) {
-        let surface = self.surface.get();
-        if surface == 0 || surface == requester.terminal || requester.terminal == 0 {
-            return;
-        }
-        let Ok(terminal) =
-            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        else {
-            return;
-        };
-        let line =
-            format!("\r\nkeyloan: asking on {}: {title}\r\n", requester.terminal_name().unwrap_or_default());
-        // Non-blocking: a stopped terminal misses the line and nothing waits for it.
-        let _ = nix::unistd::write(&terminal, line.as_bytes());
+        let asking = |place: &_| self.tell(client, place, &question.title);
+        let ways = Ways { program, desktop: self.desktop(), pin_verifier };
+        self.queue.ask(question, requester, ways, Told { wrong_pin: &wrong_pin, asking: &asking }).await
     }
 
     /// Writes a record, keyed while the vault is open.

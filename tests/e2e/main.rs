@@ -10,6 +10,7 @@
 mod architecture;
 mod copies;
 mod daemon;
+mod desktop;
 mod files;
 mod first_loan;
 mod loans;

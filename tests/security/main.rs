@@ -9,6 +9,7 @@
 )]
 
 mod asking;
+mod desktop;
 mod files;
 mod log;
 mod memory;

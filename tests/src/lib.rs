@@ -11,6 +11,7 @@
 )]
 
 pub mod approver;
+pub mod desktop;
 pub mod programs;
 pub mod sandbox;
 pub mod terminal;

@@ -2,14 +2,17 @@
 
 use crate::args::{Init, Passwd, Pin, Unlock};
 use crate::client::{self, Connection};
+use crate::environment;
 use crate::exit::Failure;
 use crate::output;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
+use keyloan_protocol::secret::SecretBytes;
+use std::os::unix::ffi::OsStringExt;
 
 pub(crate) fn init(init: &Init) -> Result<(), Failure> {
     let act = "make a vault";
-    let message = Message::new(Request::Init);
+    let message = with_desktop(Message::new(Request::Init));
     let message = client::with_secret(act, message, "passphrase", init.passphrase_fd)?;
     let message = client::with_secret(act, message, "pin", init.pin_fd)?;
     client::tell(act, &message)?;
@@ -19,10 +22,20 @@ pub(crate) fn init(init: &Init) -> Result<(), Failure> {
 
 pub(crate) fn unlock(unlock: &Unlock) -> Result<(), Failure> {
     let act = "unlock the vault";
-    let request = Request::Unlock { here: unlock.here, accept_rollback: unlock.accept_rollback };
-    let message = Message::new(request);
+    let request = Request::Unlock {
+        here: unlock.here,
+        desktop: unlock.desktop,
+        accept_rollback: unlock.accept_rollback,
+    };
+    let message = with_desktop(Message::new(request));
     let message = client::with_secret(act, message, "passphrase", unlock.passphrase.passphrase_fd)?;
     client::tell(act, &message)
+}
+
+/// Tells where windows can be opened, for questions from now on.
+fn with_desktop(message: Message<Request>) -> Message<Request> {
+    environment::desktop()
+        .fold(message, |message, (name, value)| message.with(name, SecretBytes::new(value.into_vec())))
 }
 
 pub(crate) fn lock() -> Result<(), Failure> {

@@ -1,7 +1,12 @@
 //! Putting a question to a human. A request never chooses who judges it: an approver program was set with
-//! the passphrase, and a terminal is the one the kernel names, opened and read by the daemon itself.
+//! the passphrase, a desktop is that of whoever proved it, and a terminal is the one the kernel names, opened
+//! and read by the daemon itself.
 
+mod assuan;
+pub(crate) mod child;
 pub(crate) mod pin;
+pub(crate) mod pinentry;
+pub(crate) mod place;
 pub(crate) mod program;
 pub(crate) mod question;
 pub(crate) mod queue;
@@ -26,6 +31,8 @@ pub(crate) enum No {
         "not all that a yes would allow can be shown in one question ({0}), and what is not shown is not asked"
     )]
     Unshowable(String),
+    #[error("there is no way to ask: no window can be opened on {0}, and the request comes from no terminal")]
+    Windowless(String),
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error("too many questions are waiting already")]
@@ -36,6 +43,8 @@ pub(crate) enum No {
     Closed(u64),
     #[error("the approver program {path}: {cause}")]
     Program { path: String, cause: program::ProgramError },
+    #[error("the window: {0}")]
+    Window(#[from] pinentry::WindowError),
     #[error("the terminal: {0}")]
     Terminal(std::io::Error),
     #[error("there is no PIN in the vault")]

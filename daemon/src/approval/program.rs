@@ -1,17 +1,16 @@
 //! The approver program: set with the passphrase, pinned by its hash. What runs is a sealed copy of the
 //! bytes that were hashed, with an empty environment; only a clear yes is a yes.
 
+use super::child::{self, Group};
 use super::question::Question;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;
 use keyloan_platform::sealed::{self, Reader};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,24 +101,11 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
     Ok(answer.decision == Decision::Allow)
 }
 
-/// The program's process group, ended with the question.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
 /// Question and answer go over one socket pair: a pipe could be opened through `/proc` by the same user, who
 /// would put another question in place of this one, or write the yes himself; a socket cannot.
 #[expect(clippy::disallowed_methods, reason = "the spawner of approver programs")]
 fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = UnixStream::pair()?;
-    let theirs = theirs.into_std()?;
-    theirs.set_nonblocking(false)?;
+    let (ours, theirs) = child::socket_pair()?;
     let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
     let mut command = match interpreter {
         Some(Interpreter { program, argument }) => {
@@ -132,8 +118,8 @@ fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child,
     let child = command
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::from(OwnedFd::from(theirs.try_clone()?)))
-        .stdout(Stdio::from(OwnedFd::from(theirs)))
+        .stdin(Stdio::from(theirs.try_clone()?))
+        .stdout(Stdio::from(theirs))
         .stderr(Stdio::null())
         .process_group(0)
         .kill_on_drop(true)
@@ -160,8 +146,7 @@ struct Interpreter {
     argument: Option<String>,
 }
 
-/// The interpreter of a script, `None` for a binary. It must be root's: whoever can change it, or anything on
-/// the way to it, answers in the script's name.
+/// The interpreter of a script, `None` for a binary. It must be root's.
 fn interpreter(bytes: &[u8]) -> Result<Option<Interpreter>, ProgramError> {
     let Some(rest) = bytes.strip_prefix(b"#!") else { return Ok(None) };
     let line = rest.split(|byte| *byte == b'\n').next().unwrap_or_default();
@@ -169,12 +154,7 @@ fn interpreter(bytes: &[u8]) -> Result<Option<Interpreter>, ProgramError> {
     let mut words = line.trim().splitn(2, [' ', '\t']);
     let program = PathBuf::from(words.next().unwrap_or_default());
     let argument = words.next().map(|argument| argument.trim().to_owned());
-    let real = std::fs::canonicalize(&program).map_err(|_| ProgramError::Interpreter(program.clone()))?;
-    let roots = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
-    };
-    // Both ways to it: the links' directories, and the file's own.
-    if !program.is_absolute() || !real.ancestors().chain(program.ancestors()).all(roots) {
+    if !child::is_roots(&program) {
         return Err(ProgramError::Interpreter(program));
     }
     Ok(Some(Interpreter { program, argument }))

@@ -47,6 +47,13 @@ pub(crate) struct Question {
 
 /// The longest line shown; a screen has some dozens of lines and a person less patience.
 const WIDTH: usize = 700;
+/// Columns of a window's text: a longer line would push the window over the screen's edge, buttons and all.
+const COLUMNS: usize = 60;
+/// Lines on one page of a window, so that it fits on a small screen.
+const PAGE: usize = 24;
+/// Begins a line of a window and nothing else: toolkits break long lines where they like, and what then
+/// stands at the left edge must not pass for a line of ours.
+const BULLET: char = '•';
 /// The most lines shown.
 pub(crate) const LINES: usize = 60;
 
@@ -103,7 +110,7 @@ impl Question {
             .collect();
         let pid = format!("(pid {})", requester.peer.pid);
         match chain.last_mut() {
-            Some(last) => *last += &format!(" {pid}"),
+            Some(last) => *last = format!("{last} {pid}"),
             None => chain.push(pid),
         }
         self.list("asked by", &chain, " ← ", Certainty::Seen);
@@ -123,6 +130,70 @@ impl Question {
         }
         text
     }
+
+    /// The text for windows, in pages that fit a room, measured by `length`. The last one says who asks.
+    pub(crate) fn pages(&self, room: usize, length: impl Fn(&str) -> usize) -> Vec<String> {
+        let title = wrapped(&format!("keyloan: {}", escaped(&self.title, 2 * COLUMNS)));
+        let room = room.saturating_sub(length(&title) + length("  (page 00 of 00)\n\n"));
+        let mut pages = vec![String::new()];
+        let mut add = |block: String| match pages.last_mut() {
+            Some(page)
+                if page.is_empty()
+                    || length(page) + length(&block) <= room
+                        && page.lines().count() + block.lines().count() <= PAGE =>
+            {
+                page.push_str(&block);
+            }
+            _ => pages.push(block),
+        };
+        for line in &self.lines {
+            line.blocks(&|block| length(block) <= room).into_iter().for_each(&mut add);
+        }
+        let count = pages.len();
+        let mark = |at| if count > 1 { format!("  (page {at} of {count})") } else { String::new() };
+        let pages = pages.iter().enumerate();
+        pages.map(|(at, page)| format!("{title}{}\n\n{}", mark(at + 1), page.trim_end())).collect()
+    }
+}
+
+impl Line {
+    /// The line as it stands in a window: in one piece, or in as many as fit, since nothing of it is cut away.
+    fn blocks(&self, fits: &impl Fn(&str) -> bool) -> Vec<String> {
+        let text: Vec<char> = self.text.replace(BULLET, "\\u{2022}").chars().collect();
+        let shown = |pieces: usize| -> Vec<String> {
+            text.chunks(text.len().div_ceil(pieces).max(1))
+                .enumerate()
+                .map(|(at, piece)| {
+                    let goes_on = if at > 0 { ", going on" } else { "" };
+                    let piece: String = piece.iter().collect();
+                    let word = self.certainty.word();
+                    wrapped(&format!("{BULLET} {}{goes_on}:  {piece}  ({word})", self.label)) + "\n"
+                })
+                .collect()
+        };
+        let whole = (1..text.len()).map(shown).find(|blocks| blocks.iter().all(|block| fits(block)));
+        whole.unwrap_or_else(|| shown(text.len().max(1)))
+    }
+}
+
+/// Breaks a line at spaces, or within a long word. What is not ASCII may be twice as wide.
+fn wrapped(text: &str) -> String {
+    let width = |c: char| if c.is_ascii() { 1 } else { 2 };
+    let mut lines = String::with_capacity(text.len() + 64);
+    let mut column = 0;
+    for word in text.split_inclusive(' ') {
+        let mut fits = column + word.trim_end().chars().map(width).sum::<usize>() <= COLUMNS;
+        for c in word.chars() {
+            if (!fits && column > COLUMNS / 2) || column + width(c) > COLUMNS && c != ' ' {
+                lines.push_str("\n      ");
+                column = 6;
+            }
+            fits = true;
+            lines.push(c);
+            column += width(c);
+        }
+    }
+    lines
 }
 
 /// Whether text has to be cut to be shown.
@@ -141,6 +212,43 @@ mod tests {
         let text = question.text();
         assert!(text.contains("twine \\u{1b}[2J\\u{202e}upload\\u{a}PIN:  (claimed)"), "{text}");
         assert_eq!(text.matches('\n').count(), 3);
+    }
+
+    #[test]
+    fn a_window_shows_every_line_within_its_room() {
+        let mut question = Question::new("lend 3 variables to a command");
+        for text in ["A".to_owned(), "パ".repeat(700), "x ".repeat(350), "%".repeat(700)] {
+            question.line("lends", &text, Certainty::Claimed);
+        }
+        question.line("asked by", "/usr/bin/git", Certainty::Seen);
+        let length = |text: &str| text.bytes().map(|byte| if byte == b'%' { 3 } else { 1 }).sum();
+        let pages = question.pages(900, length);
+        assert!(pages.len() > 1);
+        for (at, page) in pages.iter().enumerate() {
+            assert!(length(page) <= 900, "{} bytes:\n{page}", length(page));
+            assert!(page.lines().all(|line| line.chars().count() <= COLUMNS + 1), "{page}");
+            let title =
+                format!("keyloan: lend 3 variables to a command  (page {} of {})\n\n", at + 1, pages.len());
+            assert!(page.starts_with(&title), "{page}");
+        }
+        let whole = pages.join("\n");
+        assert_eq!(whole.matches("• lends:  ").count(), 4);
+        for (mark, count) in [('パ', 700), ('%', 700), ('x', 351)] {
+            assert_eq!(whole.matches(mark).count(), count, "nothing is cut away");
+        }
+        assert!(pages.last().unwrap().ends_with("• asked by:  /usr/bin/git  (seen)"), "{whole}");
+    }
+
+    #[test]
+    fn a_text_cannot_pass_for_a_line_of_ours_however_it_is_broken() {
+        let mut question = Question::new("x");
+        question.line(
+            "command",
+            &format!("{} • in:  ~/good  (verified)", "W".repeat(60)),
+            Certainty::Claimed,
+        );
+        let page = question.pages(900, str::len).remove(0);
+        assert_eq!(page.matches(BULLET).count(), 1, "{page}");
     }
 
     #[test]

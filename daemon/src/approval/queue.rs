@@ -1,13 +1,13 @@
 //! One question at a time, in the order they came; a flood is refused. One yes serves one request.
 
+use super::pinentry::Desktop;
+use super::place::{Place, Wanted};
 use super::question::Question;
-use super::terminal::{Screen, Typed};
 use super::{DEADLINE, No, Yes, pin, program};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -23,11 +23,16 @@ pub(crate) struct Queue {
 /// What the queue asks with. Decided by policy and the vault, never by the request.
 pub(crate) struct Ways {
     pub(crate) program: Option<ApproverProgram>,
+    pub(crate) desktop: Option<Desktop>,
     pub(crate) pin_verifier: Option<SecretBytes>,
 }
 
-/// Counts a wrong PIN where it is to be written down; gives the failures in a row.
-pub(crate) type OnWrongPin<'a> = &'a dyn Fn(u32);
+/// Whom the queue tells what happens meanwhile.
+pub(crate) struct Told<'a> {
+    /// A wrong PIN, with the failures in a row.
+    pub(crate) wrong_pin: &'a dyn Fn(u32),
+    pub(crate) asking: &'a dyn Fn(&Place),
+}
 
 impl Queue {
     pub(crate) fn new() -> Self {
@@ -44,56 +49,53 @@ impl Queue {
         if self.waiting.get() > WAITING {
             return Err(No::Busy);
         }
-        let place = Place::take(&self.waiting);
-        Ok(Turn { _turn: self.turn.lock().await, _place: place })
+        let spot = Spot::take(&self.waiting);
+        Ok(Turn { _turn: self.turn.lock().await, _spot: spot })
     }
 
-    /// Asks a human, by the program that was set or else on the requester's own terminal.
+    /// Asks a human: by the program that was set, or else in a window, or else on the requester's terminal.
     pub(crate) async fn ask(
         &self,
         question: &Question,
         requester: &Requester,
         ways: Ways,
-        on_wrong_pin: OnWrongPin<'_>,
+        told: Told<'_>,
     ) -> Result<Yes, No> {
         let _turn = self.turn().await?;
-        let answer = match (ways.program, ways.pin_verifier) {
-            (Some(approver), _) => timeout(DEADLINE, ask_program(&approver, question)).await,
-            (None, Some(verifier)) => {
-                let closed_for = self.gate.borrow().closed_for();
-                if closed_for > 0 {
-                    return Err(No::Closed(closed_for));
-                }
-                let screen = Screen::of(requester)?;
-                let answer = timeout(DEADLINE, self.ask_pin(&screen, question, verifier, on_wrong_pin)).await;
-                if answer.is_err() {
-                    // The terminal may be stopped; its last line is not worth a wait.
-                    let _ = timeout(Duration::from_secs(1), screen.write("\n")).await;
-                }
-                let terminal = requester.terminal_name().unwrap_or_default();
-                answer.map(|said| said.map(|()| Yes { by: format!("PIN on {terminal}") }))
+        let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
+            (Some(approver), _) => {
+                let answer = timeout(DEADLINE, ask_program(&approver, question)).await;
+                return answer.unwrap_or(Err(No::TimedOut));
             }
+            (None, Some(verifier)) => (verifier, ways.desktop),
             (None, None) => return Err(No::WithoutPin),
         };
-        answer.unwrap_or(Err(No::TimedOut))
+        let closed_for = self.gate.borrow().closed_for();
+        if closed_for > 0 {
+            return Err(No::Closed(closed_for));
+        }
+        let mut place = Place::find(desktop.as_ref(), requester).await?;
+        (told.asking)(&place);
+        let answer = timeout(DEADLINE, self.ask_pin(&mut place, question, verifier, told.wrong_pin)).await;
+        let by = format!("PIN {}", place.name(requester));
+        let Ok(answer) = answer else {
+            place.abandon().await;
+            return Err(No::TimedOut);
+        };
+        answer.map(|()| Yes { by })
     }
 
     async fn ask_pin(
         &self,
-        screen: &Screen,
+        place: &mut Place,
         question: &Question,
         verifier: SecretBytes,
-        on_wrong_pin: OnWrongPin<'_>,
+        on_wrong_pin: &dyn Fn(u32),
     ) -> Result<(), No> {
-        screen.write(&question.text()).await.map_err(No::Terminal)?;
-        screen.settle().await.map_err(No::Terminal)?;
+        place.show(question, Wanted::Pin).await?;
         let verifier = std::sync::Arc::new(verifier);
         for _ in 0..pin::TRIES {
-            let typed = screen.read_line("  PIN to allow, Enter alone to decline: ").await;
-            let typed = match typed.map_err(No::Terminal)? {
-                Typed::Line(pin) if !pin.is_empty() => pin,
-                _ => return Err(No::Declined),
-            };
+            let typed = place.typed(Wanted::Pin).await?;
             let against = verifier.clone();
             let checked = tokio::task::spawn_blocking(move || pin::is_right(&typed, &against));
             if checked.await.unwrap_or(false) {
@@ -101,7 +103,7 @@ impl Queue {
                 return Ok(());
             }
             on_wrong_pin(self.gate.borrow_mut().wrong());
-            screen.write("  That is not the PIN.\n").await.map_err(No::Terminal)?;
+            place.was_wrong(Wanted::Pin).await?;
         }
         Err(No::WrongPin)
     }
@@ -119,19 +121,19 @@ async fn ask_program(approver: &ApproverProgram, question: &Question) -> Result<
 /// The right to ask, until dropped.
 pub(crate) struct Turn<'a> {
     _turn: MutexGuard<'a, ()>,
-    _place: Place<'a>,
+    _spot: Spot<'a>,
 }
 
-struct Place<'a>(&'a Cell<usize>);
+struct Spot<'a>(&'a Cell<usize>);
 
-impl<'a> Place<'a> {
+impl<'a> Spot<'a> {
     fn take(waiting: &'a Cell<usize>) -> Self {
         waiting.set(waiting.get() + 1);
         Self(waiting)
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for Spot<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
     }

@@ -49,13 +49,12 @@ impl Broker {
         }
         self.open_vault_for(client, "back it up").await?;
         let shown: Vec<String> = recipients.iter().map(|one| identity::shown(one)).collect();
-        let what = if shown.is_empty() {
-            "back up the whole vault".to_owned()
-        } else {
-            format!("back up the whole vault, to be opened by {}", shown.join(", "))
-        };
+        let mut question = Question::new("back up the whole vault");
+        for recipient in &shown {
+            Self::about(&mut question, "opens to", recipient);
+        }
         let keys = recipients.iter().map(|one| identity::recipient(one)).collect::<Result<Vec<_>, _>>()?;
-        self.prove_passphrase(client, passphrase, &Question::new(&what)).await?;
+        self.prove_passphrase(client, passphrase, &question).await?;
         let sealed_for = if keys.is_empty() {
             let new = self.new_secret(client, new, "passphrase for the backup", 1).await?;
             For::Passphrase(identity::passphrase(&new)?)

@@ -1,10 +1,10 @@
 //! Opening and closing: init, unlock, lock, and what proves the passphrase.
 
 use super::{Broker, Client, Refusal, Unsealed};
+use crate::approval::pinentry::Desktop;
+use crate::approval::place::Place;
 use crate::approval::question::{Certainty, Question};
-use crate::approval::queue::Turn;
-use crate::approval::terminal::{Screen, Typed};
-use crate::approval::{DEADLINE, No, pin};
+use crate::approval::{No, pin};
 use crate::audit::event::Event;
 use crate::audit::sink::{Durable, Sink};
 use crate::clock;
@@ -22,16 +22,24 @@ use keyloan_protocol::names::PlainName;
 use keyloan_protocol::secret::SecretBytes;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
-
-/// Wrong passphrases within one request on a terminal.
-const TRIES: u32 = 3;
 
 /// The log's head is written into the index at most this often.
 const ANCHOR_EVERY: Duration = Duration::from_secs(60);
 
 type Done = Result<Reply, Refusal>;
+
+/// How `unlock` was asked for.
+pub(crate) struct Unlock {
+    /// Questions come here from now on, although the vault is open already.
+    pub(crate) here: bool,
+    /// The passphrase is to be typed in a window.
+    pub(crate) in_window: bool,
+    /// Opens a vault that is older than the log remembers.
+    pub(crate) accept_older: bool,
+    /// Where the requester says windows can be opened; believed with the passphrase.
+    pub(crate) desktop: Option<Desktop>,
+}
 
 impl Broker {
     pub(crate) async fn init(
@@ -39,6 +47,7 @@ impl Broker {
         client: &Client,
         passphrase: Option<SecretBytes>,
         new_pin: Option<SecretBytes>,
+        desktop: Option<Desktop>,
     ) -> Done {
         if self.vault.borrow_mut().state() != VaultState::Absent {
             let path = self.vault.borrow().path().to_owned();
@@ -67,6 +76,7 @@ impl Broker {
         self.log.borrow_mut().set_counter(counter);
         self.opened(client)?;
         self.record(&Event::VaultCreated, Durable::Now)?;
+        self.move_surface(client.requester.terminal, desktop);
         let path = self.vault.borrow().path().display().to_string();
         let mut notes = vec![format!("the vault is at {path} and unlocked")];
         notes.extend(moved);
@@ -85,24 +95,29 @@ impl Broker {
         Ok(Some(format!("the log of an earlier vault was put aside as {aside}")))
     }
 
-    pub(crate) async fn unlock(
-        &self,
-        client: &Client,
-        passphrase: Option<SecretBytes>,
-        here: bool,
-        accept_older: bool,
-    ) -> Done {
+    pub(crate) async fn unlock(&self, client: &Client, passphrase: Option<SecretBytes>, how: Unlock) -> Done {
+        if how.in_window && how.desktop.is_none() {
+            return Err(Refusal::Input(
+                "there is no desktop here: neither DISPLAY nor WAYLAND_DISPLAY is set",
+            ));
+        }
         let was_open = self.is_open();
-        let question = Question::new("unlock the vault");
-        let text = self.proved_identity(client, passphrase, &question).await?;
-        self.open_with(client, &text, accept_older)?;
-        if here || !was_open {
-            self.surface.set(client.requester.terminal);
+        let moves = how.here || !was_open;
+        let mut question = Question::new("unlock the vault");
+        if let Some(desktop) = how.desktop.as_ref().filter(|_| moves) {
+            question.line("then asks", &format!("on {}", desktop.name), Certainty::Claimed);
+        }
+        let desktop = how.desktop.as_ref();
+        let text = self.proved_identity(client, passphrase, question, desktop, how.in_window).await?;
+        self.open_with(client, &text, how.accept_older)?;
+        if moves {
+            self.move_surface(client.requester.terminal, how.desktop);
         }
         Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
     }
 
-    /// Opens the vault for a request that needs it, asking for the passphrase on the requester's terminal.
+    /// Opens the vault for a request that needs it, asking for the passphrase in a window on the desktop of
+    /// the last unlock, or else on the requester's terminal.
     pub(super) async fn open_vault_for(&self, client: &Client, what: &str) -> Result<(), Refusal> {
         if self.is_open() {
             self.last_used.set(clock::since_boot());
@@ -111,7 +126,8 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
-        if client.requester.terminal == 0 {
+        let desktop = self.desktop();
+        if client.requester.terminal == 0 && desktop.is_none() {
             return Err(Refusal::Locked);
         }
         let question = Question::new(&format!("the vault is locked; unlock it to {what}?"));
@@ -121,25 +137,16 @@ impl Broker {
             return Ok(());
         }
         let wrapped = self.vault.borrow_mut().wrapped_identity()?;
-        let text = self.unwrap_typed(client, wrapped, &question, turn).await?;
+        let mut place = match Place::find(desktop.as_ref(), &client.requester).await {
+            Err(No::Unaskable | No::Windowless(_)) => return Err(Refusal::Locked),
+            place => place?,
+        };
+        let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;
         self.open_with(client, &text, false)?;
-        self.surface.set(client.requester.terminal);
-        Ok(())
-    }
-
-    /// The vault's identity, by a passphrase that was handed over or is typed on the requester's terminal.
-    async fn proved_identity(
-        &self,
-        client: &Client,
-        given: Option<SecretBytes>,
-        question: &Question,
-    ) -> Result<Zeroizing<String>, Refusal> {
-        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
-        if let Some(passphrase) = given {
-            return self.unwrap_identity(client, wrapped, &passphrase).await;
+        if let Place::Terminal(_) = place {
+            self.move_surface(client.requester.terminal, None);
         }
-        let turn = self.queue.turn().await?;
-        self.unwrap_typed(client, wrapped, question, turn).await
+        Ok(())
     }
 
     fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
@@ -215,6 +222,8 @@ impl Broker {
         self.anchor_log();
         let _ = self.record(&Event::Locked { why }, Durable::Now);
         journal::say(Level::Info, &format!("locked: {why}"));
+        let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
+        self.surface.borrow_mut().pinentry = pinentry;
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }
@@ -340,115 +349,16 @@ impl Broker {
         Ok(Reply::Recipients { recipients: recipients.collect() })
     }
 
-    /// The passphrase of an open vault, for what loosens or hands over.
+    /// The passphrase of an open vault, for what loosens or hands over. Typed on the requester's terminal
+    /// only: a program without one could otherwise bring up a window for a change of its own.
     pub(super) async fn prove_passphrase(
         &self,
         client: &Client,
         given: Option<SecretBytes>,
         question: &Question,
     ) -> Result<(), Refusal> {
-        let text = self.proved_identity(client, given, question).await?;
+        let text = self.proved_identity(client, given, question.clone(), None, false).await?;
         if self.vault.borrow().keys()?.is_identity(&text) { Ok(()) } else { Err(Refusal::WrongPassphrase) }
-    }
-
-    async fn unwrap_identity(
-        &self,
-        client: &Client,
-        wrapped: Vec<u8>,
-        passphrase: &SecretBytes,
-    ) -> Result<Zeroizing<String>, Refusal> {
-        let unwrapped = if let Some(unwrapped) = self.unwrap_by_recovery_key(passphrase) {
-            unwrapped
-        } else {
-            let passphrase = identity::passphrase(passphrase)?;
-            self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await
-        };
-        if matches!(unwrapped, Err(Refusal::WrongPassphrase)) {
-            journal::say(Level::Warning, "a passphrase was wrong");
-            self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
-        }
-        unwrapped
-    }
-
-    async fn unwrap_typed(
-        &self,
-        client: &Client,
-        wrapped: Vec<u8>,
-        question: &Question,
-        _turn: Turn<'_>,
-    ) -> Result<Zeroizing<String>, Refusal> {
-        let screen = Screen::of(&client.requester)?;
-        let mut whole = question.clone();
-        if let Some(command) = client.requester.shown_command() {
-            whole.line("command", &command, Certainty::Claimed);
-        }
-        whole.asked_by(&client.requester);
-        if let Some(cause) = whole.unshowable() {
-            return Err(No::Unshowable(cause).into());
-        }
-        let asked = async {
-            screen.write(&whole.text()).await.map_err(No::Terminal)?;
-            screen.settle().await.map_err(No::Terminal)?;
-            for _ in 0..TRIES {
-                let typed = read_line(&screen, "  Passphrase, Enter alone to decline: ").await?;
-                match self.unwrap_identity(client, wrapped.clone(), &typed).await {
-                    Err(Refusal::WrongPassphrase) => {}
-                    other => return other,
-                }
-                screen.write("  That is not the passphrase.\n").await.map_err(No::Terminal)?;
-            }
-            Err(Refusal::WrongPassphrase)
-        };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
-    }
-
-    /// A new passphrase or PIN: handed over, or typed twice on the requester's terminal.
-    pub(super) async fn new_secret(
-        &self,
-        client: &Client,
-        given: Option<SecretBytes>,
-        what: &str,
-        shortest: usize,
-    ) -> Result<SecretBytes, Refusal> {
-        let too_short = Refusal::Input(if shortest > 1 {
-            "a PIN has at least 4 characters"
-        } else {
-            "a passphrase is empty"
-        });
-        if let Some(given) = given {
-            return if given.len() < shortest { Err(too_short) } else { Ok(given) };
-        }
-        let _turn = self.queue.turn().await?;
-        let screen = Screen::of(&client.requester)?;
-        let asked = async {
-            screen.settle().await.map_err(No::Terminal)?;
-            for _ in 0..TRIES {
-                let first = read_line(&screen, &format!("keyloan: {what}: ")).await?;
-                if first.len() < shortest {
-                    screen.write("  That is too short.\n").await.map_err(No::Terminal)?;
-                    continue;
-                }
-                let second = read_line(&screen, "keyloan: the same again: ").await?;
-                if first.expose() == second.expose() {
-                    return Ok(first);
-                }
-                screen.write("  The two differ.\n").await.map_err(No::Terminal)?;
-            }
-            Err(No::Declined.into())
-        };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
-    }
-
-    /// A value for an item, typed unseen on the requester's terminal.
-    pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
-        let _turn = self.queue.turn().await?;
-        let screen = Screen::of(&client.requester)?;
-        let asked = async {
-            screen.settle().await.map_err(No::Terminal)?;
-            let what = keyloan_protocol::names::escaped(what, 300);
-            read_line(&screen, &format!("keyloan: {what} (not shown): ")).await
-        };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
     }
 
     /// Runs a key derivation off the event loop, one at a time. It goes on when its requester goes away, so
@@ -463,13 +373,5 @@ impl Broker {
             work()
         };
         tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Task)?
-    }
-}
-
-/// A line that is not empty; an empty one declines.
-async fn read_line(screen: &Screen, prompt: &str) -> Result<SecretBytes, Refusal> {
-    match screen.read_line(prompt).await.map_err(No::Terminal)? {
-        Typed::Line(line) if !line.is_empty() => Ok(line),
-        _ => Err(No::Declined.into()),
     }
 }

@@ -313,7 +313,7 @@ fn describe(
             first.insert_str(0, &format!("{}  from ", planned.name));
         }
         if let Some(last) = parts.last_mut() {
-            *last += &format!(", {}", planned.set);
+            *last = format!("{last}, {}", planned.set);
         }
         question.list("lends", &parts, "; ", Certainty::Verified);
     }

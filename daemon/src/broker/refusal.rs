@@ -42,6 +42,8 @@ pub(crate) enum Refusal {
     Policy { setting: String, cause: PolicyError },
     #[error("the approver program {path}: {cause}")]
     Approver { path: String, cause: crate::approval::program::ProgramError },
+    #[error("the pinentry {0}: it is not there, or not root's alone to change")]
+    Pinentry(String),
     #[error("the sealed {0} does not have the form of one")]
     Sealed(&'static str),
     #[error("the key of the one-time password: {0}")]
@@ -94,6 +96,7 @@ impl Refusal {
             | Self::Identity(_)
             | Self::Policy { .. }
             | Self::Approver { .. }
+            | Self::Pinentry(_)
             | Self::Input(_)
             | Self::Totp(_)
             | Self::Manifest { .. }
@@ -110,7 +113,7 @@ impl Refusal {
             Self::Locked => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
-            Self::No(No::Unaskable | No::Background) => {
+            Self::No(No::Unaskable | No::Windowless(_) | No::Background) => {
                 "run it in the foreground of a terminal, or set a program that answers: \
                  keyloan policy set approver.command=/path/to/program"
             }

@@ -2,8 +2,8 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::program;
 use crate::approval::question::{LINES, Question};
+use crate::approval::{child, program};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -140,6 +140,7 @@ impl Broker {
                 Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
                 Setting::LockIdle(time) => policy.lock_idle = time,
                 Setting::LoanTime(time) => policy.loan_time = time,
+                Setting::Pinentry(path) => policy.pinentry = path,
                 Setting::Approver(None) => policy.approver = None,
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();
@@ -148,6 +149,9 @@ impl Broker {
                     policy.approver = Some(pinned);
                 }
             }
+        }
+        if let Some(path) = policy.pinentry.as_deref().filter(|path| !child::is_roots(path)) {
+            return Err(Refusal::Pinentry(path.display().to_string()));
         }
         let mut question = Question::new("change the policy");
         for setting in &settings {

@@ -13,7 +13,6 @@ impl Broker {
         let vault_state = self.vault.borrow_mut().state();
         let vault = self.vault.borrow();
         let log = self.log.borrow();
-        let approver = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
         let mut warnings = Vec::new();
         if !process::in_first_user_namespace() {
             warnings.push(
@@ -48,10 +47,7 @@ impl Broker {
             tier: Tier::BestEffort,
             warnings,
             key_memory: keys.unwrap_or("none in use").to_owned(),
-            questions: approver.map_or_else(
-                || "the requester's own terminal, with the PIN".to_owned(),
-                |program| format!("the approver program {}", program.path.display()),
-            ),
+            questions: self.where_questions_go(),
             loans: self.loans.borrow().out().count(),
             held: self.loans.borrow().all().filter(|(_, loan)| loan.over.is_some()).count(),
             pending: self.queue.pending(),

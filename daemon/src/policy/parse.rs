@@ -13,8 +13,8 @@ pub(crate) enum PolicyError {
     Key(String),
     #[error("{key} takes ask, allow or deny")]
     Verdict { key: &'static str },
-    #[error("approver.command takes the absolute path of a program, or nothing to remove it")]
-    Path,
+    #[error("{0} takes the absolute path of a program, or nothing to remove it")]
+    Path(&'static str),
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
     #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
@@ -23,8 +23,17 @@ pub(crate) enum PolicyError {
     Stored,
 }
 
-const KEYS: [&str; 8] =
-    ["approver.command", "env", "file", "item.read", "item.write", "trust", "loan.time", "lock.idle"];
+const KEYS: [&str; 9] = [
+    "approver.command",
+    "approver.pinentry",
+    "env",
+    "file",
+    "item.read",
+    "item.write",
+    "trust",
+    "loan.time",
+    "lock.idle",
+];
 
 fn nearest(key: &str) -> String {
     keyloan_protocol::names::nearest(key, &KEYS)
@@ -37,6 +46,7 @@ pub(crate) enum Setting {
     Verdict(Kind, Verdict),
     /// The program's hash is still to be taken; `None` removes it.
     Approver(Option<PathBuf>),
+    Pinentry(Option<PathBuf>),
     LockIdle(Duration),
     LoanTime(Option<Duration>),
 }
@@ -51,9 +61,8 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
         return Ok(Setting::Verdict(kind, verdict));
     }
     match key {
-        "approver.command" if value.is_empty() => Ok(Setting::Approver(None)),
-        "approver.command" if value.starts_with('/') => Ok(Setting::Approver(Some(value.into()))),
-        "approver.command" => Err(PolicyError::Path),
+        "approver.command" => program("approver.command", value).map(Setting::Approver),
+        "approver.pinentry" => program("approver.pinentry", value).map(Setting::Pinentry),
         "lock.idle" => idle(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
         "loan.time" if value.is_empty() => Ok(Setting::LoanTime(None)),
         "loan.time" => {
@@ -61,6 +70,14 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
             Ok(Setting::LoanTime(Some(time.duration())))
         }
         _ => Err(PolicyError::Key(key.to_owned())),
+    }
+}
+
+fn program(key: &'static str, value: &str) -> Result<Option<PathBuf>, PolicyError> {
+    match value {
+        "" => Ok(None),
+        path if path.starts_with('/') => Ok(Some(path.into())),
+        _ => Err(PolicyError::Path(key)),
     }
 }
 
@@ -87,6 +104,9 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
         lines.push(format!("approver.command={}", approver.path.display()));
         lines.push(format!("approver.sha256={}", approver.sha256));
     }
+    if let Some(pinentry) = &policy.pinentry {
+        lines.push(format!("approver.pinentry={}", pinentry.display()));
+    }
     lines
 }
 
@@ -105,6 +125,7 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
             Setting::LockIdle(time) => policy.lock_idle = time,
             Setting::LoanTime(time) => policy.loan_time = time,
             Setting::Approver(path) => program = path,
+            Setting::Pinentry(path) => policy.pinentry = path,
         }
     }
     // An approver without its hash would run whatever lies at its path.
@@ -121,11 +142,13 @@ mod tests {
         policy.verdicts.insert(Kind::Env, Verdict::Allow);
         policy.verdicts.insert(Kind::Trust, Verdict::Deny);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
+        policy.pinentry = Some("/usr/bin/pinentry-qt".into());
         policy.lock_idle = Duration::from_secs(5400);
         policy.loan_time = Some(Duration::from_secs(900));
         let read = read(&print(&policy).join("\n")).unwrap();
         assert_eq!(print(&read), print(&policy));
         assert_eq!(read.verdicts.get(&Kind::Env), Some(&Verdict::Allow));
+        assert_eq!(read.pinentry, policy.pinentry);
     }
 
     #[test]
@@ -139,7 +162,8 @@ mod tests {
             ("env", "KEY=VALUE is wanted"),
             ("item.raed=ask", "item.read?"),
             ("env=yes", "env takes ask, allow or deny"),
-            ("approver.command=bin/x", "absolute path"),
+            ("approver.command=bin/x", "approver.command takes the absolute path"),
+            ("approver.pinentry=qt", "approver.pinentry takes the absolute path"),
             ("lock.idle=8", "30m or 8h"),
             ("lock.idle=99999999999999999999d", "30m or 8h"),
             ("lock.idle=30s", "30m or 8h"),

@@ -63,6 +63,8 @@ pub(crate) struct ApproverProgram {
 pub(crate) struct Policy {
     pub(crate) verdicts: BTreeMap<Kind, Verdict>,
     pub(crate) approver: Option<ApproverProgram>,
+    /// The pinentry for windows; without one it is chosen by what is there.
+    pub(crate) pinentry: Option<PathBuf>,
     /// The vault locks itself after this long without a request.
     pub(crate) lock_idle: Duration,
     /// A loan to a command ends after this long, if not before; `None` for when the command ends.
@@ -75,6 +77,7 @@ pub(crate) const LOCK_IDLE: Duration = Duration::from_secs(8 * 3600);
 impl Default for Policy {
     /// Everything is asked.
     fn default() -> Self {
-        Self { verdicts: BTreeMap::new(), approver: None, lock_idle: LOCK_IDLE, loan_time: None }
+        let verdicts = BTreeMap::new();
+        Self { verdicts, approver: None, pinentry: None, lock_idle: LOCK_IDLE, loan_time: None }
     }
 }

@@ -1,6 +1,6 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Found, Opening, Refusal};
+use crate::broker::{Broker, Client, Desktop, Found, Opening, Refusal, Unlock};
 use crate::requester::Claimed;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
@@ -39,6 +39,7 @@ async fn serve(
     let new = typed(&mut message, "new")?;
     let value = message.take("value");
     let identity = message.take("identity");
+    let desktop = Desktop::from_values(|name| message.take(name));
     let path_value = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
@@ -74,9 +75,10 @@ async fn serve(
         }
         Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
         Request::Status => broker.status(),
-        Request::Init => broker.init(client, passphrase, pin).await?,
-        Request::Unlock { here, accept_rollback } => {
-            broker.unlock(client, passphrase, here, accept_rollback).await?
+        Request::Init => broker.init(client, passphrase, pin, desktop).await?,
+        Request::Unlock { here, desktop: in_window, accept_rollback } => {
+            let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
+            broker.unlock(client, passphrase, how).await?
         }
         Request::Lock => {
             broker.lock("asked");

@@ -3,18 +3,32 @@
 use crate::names::{FieldName, ItemName, PlainName, SetName, VarName};
 use serde::{Deserialize, Serialize};
 
+/// The values in the tail that say where windows can be opened, each with the variable it comes from.
+pub const DESKTOP: [(&str, &str); 5] = [
+    ("display", "DISPLAY"),
+    ("wayland_display", "WAYLAND_DISPLAY"),
+    ("xauthority", "XAUTHORITY"),
+    ("bus", "DBUS_SESSION_BUS_ADDRESS"),
+    ("runtime_dir", "XDG_RUNTIME_DIR"),
+];
+
 /// A request. Where a passphrase or a PIN is wanted and not in the tail, the daemon asks for it on the
 /// requester's own terminal.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Status,
-    /// Tail: `passphrase`, `pin`.
+    /// Tail: `passphrase`, `pin`, and those of [`DESKTOP`] that are set.
     Init,
-    /// Tail: `passphrase`. `here` moves the place of questions to the requester's terminal.
+    /// Tail: `passphrase`, and those of [`DESKTOP`] that are set. Whoever proves the passphrase says with
+    /// these where questions go from then on.
     Unlock {
+        /// Moves that place although the vault is open already.
         #[serde(default)]
         here: bool,
+        /// Asks for the passphrase in a window, also where there is a terminal.
+        #[serde(default)]
+        desktop: bool,
         /// Opens a vault that is older than the log remembers.
         #[serde(default)]
         accept_rollback: bool,

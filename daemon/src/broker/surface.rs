@@ -1,0 +1,230 @@
+//! Where questions go and passphrases are typed. That is fixed by whoever proved the passphrase last; a
+//! request that proves nothing moves nothing.
+
+use super::{Broker, Client, Refusal};
+use crate::approval::pinentry::Desktop;
+use crate::approval::place::{Place, Wanted};
+use crate::approval::question::{Certainty, Question};
+use crate::approval::queue::Turn;
+use crate::approval::terminal::{Screen, Typed};
+use crate::approval::{DEADLINE, No};
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::journal::{self, Level};
+use crate::requester::Requester;
+use crate::vault::local::identity;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::secret::SecretBytes;
+use std::path::PathBuf;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// Tries at a passphrase or a PIN within one request.
+const TRIES: u32 = 3;
+
+/// The place of whoever proved the passphrase last.
+#[derive(Default)]
+pub(super) struct Surface {
+    /// Questions on other terminals are announced on this one; 0 for none.
+    terminal: u64,
+    desktop: Option<Desktop>,
+    /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
+    pub(super) pinentry: Option<PathBuf>,
+}
+
+impl Broker {
+    pub(super) fn move_surface(&self, terminal: u64, desktop: Option<Desktop>) {
+        let mut surface = self.surface.borrow_mut();
+        surface.terminal = terminal;
+        surface.desktop = desktop;
+    }
+
+    /// The desktop for questions, with the pinentry that the policy names.
+    pub(super) fn desktop(&self) -> Option<Desktop> {
+        self.surface.borrow().desktop.clone().map(|desktop| self.with_chosen_pinentry(desktop))
+    }
+
+    fn with_chosen_pinentry(&self, mut desktop: Desktop) -> Desktop {
+        let kept = || self.surface.borrow().pinentry.clone();
+        desktop.program = self.with_policy(|policy| policy.pinentry.clone()).unwrap_or_else(|_| kept());
+        desktop
+    }
+
+    /// For `status`.
+    pub(super) fn where_questions_go(&self) -> String {
+        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
+            return format!("the approver program {}", program.path.display());
+        }
+        let terminal = "the requester's own terminal, with the PIN";
+        let Some(desktop) = self.desktop() else { return terminal.to_owned() };
+        match desktop.programs().next() {
+            Some(program) => {
+                format!("a window on {} ({}), with the PIN; else {terminal}", desktop.name, program.display())
+            }
+            None => format!("{terminal} (for {} there is no pinentry)", desktop.name),
+        }
+    }
+
+    /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
+    /// terminal of the last unlock of one on another terminal.
+    pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) {
+        match place {
+            Place::Window(_) => {
+                let on = "a window on your desktop".to_owned();
+                // Room is for four replies and this is the first; a client that is gone needs none.
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+            }
+            Place::Terminal(_) => self.announce(&client.requester, title),
+        }
+    }
+
+    /// Writes one line to the terminal of the last unlock when another terminal is asked.
+    fn announce(&self, requester: &Requester, title: &str) {
+        let surface = self.surface.borrow().terminal;
+        if surface == 0 || surface == requester.terminal || requester.terminal == 0 {
+            return;
+        }
+        let Ok(terminal) =
+            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
+        else {
+            return;
+        };
+        let line =
+            format!("\r\nkeyloan: asking on {}: {title}\r\n", requester.terminal_name().unwrap_or_default());
+        // Non-blocking: a stopped terminal misses the line and nothing waits for it.
+        let _ = nix::unistd::write(&terminal, line.as_bytes());
+    }
+
+    /// The vault's identity, by a passphrase that was handed over, or is typed: on the terminal that the
+    /// request comes from, else in a window on a desktop.
+    pub(super) async fn proved_identity(
+        &self,
+        client: &Client,
+        given: Option<SecretBytes>,
+        question: Question,
+        desktop: Option<&Desktop>,
+        in_window: bool,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
+        if let Some(passphrase) = given {
+            return self.unwrap_identity(client, wrapped, &passphrase).await;
+        }
+        let turn = self.queue.turn().await?;
+        let terminal = if in_window { None } else { Place::find(None, &client.requester).await.ok() };
+        let mut place = if let Some(terminal) = terminal {
+            terminal
+        } else {
+            let desktop = desktop.map(|desktop| self.with_chosen_pinentry(desktop.clone()));
+            Place::find(desktop.as_ref(), &client.requester).await?
+        };
+        self.unwrap_typed(client, &mut place, wrapped, question, turn).await
+    }
+
+    pub(super) async fn unwrap_typed(
+        &self,
+        client: &Client,
+        place: &mut Place,
+        wrapped: Vec<u8>,
+        mut question: Question,
+        _turn: Turn<'_>,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        if let Some(command) = client.requester.shown_command() {
+            question.line("command", &command, Certainty::Claimed);
+        }
+        question.asked_by(&client.requester);
+        if let Some(cause) = question.unshowable() {
+            return Err(No::Unshowable(cause).into());
+        }
+        self.tell(client, place, &question.title);
+        let asked = async {
+            place.show(&question, Wanted::Passphrase).await?;
+            for _ in 0..TRIES {
+                let typed = place.typed(Wanted::Passphrase).await?;
+                match self.unwrap_identity(client, wrapped.clone(), &typed).await {
+                    Err(Refusal::WrongPassphrase) => {}
+                    other => return other,
+                }
+                place.was_wrong(Wanted::Passphrase).await?;
+            }
+            Err(Refusal::WrongPassphrase)
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+
+    pub(super) async fn unwrap_identity(
+        &self,
+        client: &Client,
+        wrapped: Vec<u8>,
+        passphrase: &SecretBytes,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        let unwrapped = if let Some(unwrapped) = self.unwrap_by_recovery_key(passphrase) {
+            unwrapped
+        } else {
+            let passphrase = identity::passphrase(passphrase)?;
+            self.derive(move || Ok(identity::unwrap(&wrapped, &passphrase)?)).await
+        };
+        if matches!(unwrapped, Err(Refusal::WrongPassphrase)) {
+            journal::say(Level::Warning, "a passphrase was wrong");
+            self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
+        }
+        unwrapped
+    }
+
+    /// A new passphrase or PIN: handed over, or typed twice on the requester's terminal.
+    pub(super) async fn new_secret(
+        &self,
+        client: &Client,
+        given: Option<SecretBytes>,
+        what: &str,
+        shortest: usize,
+    ) -> Result<SecretBytes, Refusal> {
+        let too_short = Refusal::Input(if shortest > 1 {
+            "a PIN has at least 4 characters"
+        } else {
+            "a passphrase is empty"
+        });
+        if let Some(given) = given {
+            return if given.len() < shortest { Err(too_short) } else { Ok(given) };
+        }
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let asked = async {
+            screen.settle().await.map_err(No::Terminal)?;
+            for _ in 0..TRIES {
+                let first = read_line(&screen, &format!("keyloan: {what}: ")).await?;
+                if first.len() < shortest {
+                    screen.write("  That is too short.\n").await.map_err(No::Terminal)?;
+                    continue;
+                }
+                let second = read_line(&screen, "keyloan: the same again: ").await?;
+                if first.expose() == second.expose() {
+                    return Ok(first);
+                }
+                screen.write("  The two differ.\n").await.map_err(No::Terminal)?;
+            }
+            Err(No::Declined.into())
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+
+    /// A value for an item, typed unseen on the requester's terminal.
+    pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let asked = async {
+            screen.settle().await.map_err(No::Terminal)?;
+            let what = keyloan_protocol::names::escaped(what, 300);
+            read_line(&screen, &format!("keyloan: {what} (not shown): ")).await
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+    }
+}
+
+/// A line that is not empty; an empty one declines.
+async fn read_line(screen: &Screen, prompt: &str) -> Result<SecretBytes, Refusal> {
+    match screen.read_line(prompt).await.map_err(No::Terminal)? {
+        Typed::Line(line) if !line.is_empty() => Ok(line),
+        _ => Err(No::Declined.into()),
+    }
+}
