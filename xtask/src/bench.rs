@@ -122,14 +122,14 @@ fn measure(home: &Home, programs: &Programs, rounds: usize) -> Result<[Vec<Durat
     Ok(times)
 }
 
-struct Times {
+pub(crate) struct Times {
     /// Microseconds.
-    median: f64,
+    pub(crate) median: f64,
     minimum: f64,
 }
 
 impl Times {
-    fn of(times: &mut [Duration]) -> Self {
+    pub(crate) fn of(times: &mut [Duration]) -> Self {
         times.sort_unstable();
         let microseconds = |index: usize| times[index].as_secs_f64() * 1e6;
         let middle = times.len() / 2;

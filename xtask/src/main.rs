@@ -12,6 +12,7 @@
 
 mod bench;
 mod bench_mask;
+mod bench_vault;
 mod demo;
 mod install;
 mod process;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
                                 `cargo test --workspace ARGS` against them
   bench lend [--rounds N] [--json FILE]
                                 measure `with-secrets -- true` against `env FOO=bar true`
+  bench vault [--json FILE]     measure what ten thousand items cost beside ten, and many commands at once
   bench mask [--json FILE]      measure how fast output passes `with-secrets --mask`, beside `cat`
   install [--prefix DIR]        put the release programs and their links into DIR/bin (default ~/.local)
   requirements                  install what the tests and the checks of .ci/run need
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         ["test"] => test::run(&[]),
         ["test", "--", rest @ ..] => test::run(rest),
         ["bench", "lend", rest @ ..] => bench::run(rest),
+        ["bench", "vault", rest @ ..] => bench_vault::run(rest),
         ["bench", "mask", rest @ ..] => bench_mask::run(rest),
         ["install", rest @ ..] => install::run(rest),
         ["requirements"] => requirements::install_all(),
