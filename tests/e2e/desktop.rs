@@ -134,12 +134,16 @@ fn what_is_too_long_for_a_window_comes_in_pages_and_none_passes_the_screens_edge
         let long = format!("<b>{}</b> • in:  ~/good  (verified)", "W".repeat(200));
         let words = "many words & more ".repeat(20);
         let asking = sandbox.with_secrets(&["--", "echo", &long, &words]).start();
-        for page in 1..=3 {
-            let seen = desktop.window();
+        let mut seen = desktop.window();
+        keep_picture(&desktop, &seen, &format!("{name}-long-1"));
+        for page in 2..=3 {
+            desktop.press("alt+n");
+            // No two of these pages are of one size.
+            keyloan_e2e::eventually("the next page opens", || {
+                desktop.find().is_some_and(|next| next != seen)
+            });
+            seen = desktop.window();
             keep_picture(&desktop, &seen, &format!("{name}-long-{page}"));
-            if page < 3 {
-                desktop.press("alt+n");
-            }
         }
         desktop.answer(PIN);
         assert!(finished(asking).ok().text().ends_with("many words & more \n"));

@@ -41,7 +41,8 @@ impl<'a> Desktop<'a> {
         // The server compares the cookie only; its number is not known yet.
         let servers = authority("x-server", ":0");
         let arguments = ["-displayfd", "1", "-auth", servers.to_str().unwrap(), "-nolisten", "tcp"];
-        let arguments = [&arguments[..], &["-screen", "0", SCREEN]].concat();
+        // Without -noreset it begins anew whenever the last client leaves, and loses those who come just then.
+        let arguments = [&arguments[..], &["-screen", "0", SCREEN, "-noreset"]].concat();
         let (server, number) = started(sandbox.command(needed("Xvfb"), &arguments));
         let display = format!(":{number}");
         let mut variables: Vec<(&'static str, OsString)> =
