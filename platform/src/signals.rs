@@ -177,11 +177,16 @@ pub fn stop_by(signal: i32) -> io::Result<bool> {
     Ok(CONTINUED.load(Ordering::Relaxed) != before)
 }
 
+/// The default disposition, whatever this process was started with.
+pub fn heed(signal: i32) -> io::Result<()> {
+    change(signal, libc::SIG_DFL, 0).map(drop)
+}
+
 /// Ends this process as the signal ends one that does not catch it, `with_group` after sending it to all of its
 /// process group. Returns only where it ends none.
 pub fn die_by(signal: i32, with_group: bool) {
     // SIGKILL's disposition cannot be changed, and need not be.
-    let _ = change(signal, libc::SIG_DFL, 0);
+    let _ = heed(signal);
     let mut only = MaybeUninit::zeroed();
     // SAFETY: sigemptyset fills the set that the others take; all take valid pointers or none.
     unsafe {

@@ -97,6 +97,13 @@ fn a_reader_that_goes_away_ends_the_command() {
 }
 
 #[test]
+fn output_that_is_lost_is_told() {
+    let sandbox = Sandbox::with_token(VALUE.as_bytes());
+    let line = "with-secrets --mask -- echo lost >/dev/full";
+    sandbox.command("/bin/sh", &["-c", line]).run().refused(125, "No space left on device");
+}
+
+#[test]
 fn what_the_command_leaves_running_keeps_nobody_waiting_and_its_last_words_arrive() {
     let sandbox = Sandbox::with_token(VALUE.as_bytes());
     let line = "sleep 1000 & echo $!; (sleep 0.1; echo \"late $TWINE_PASSWORD\") & exit 4";

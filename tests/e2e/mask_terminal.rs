@@ -213,6 +213,19 @@ fn a_pipeline_shares_the_terminal_until_the_command_asks_for_it() {
 }
 
 #[test]
+fn a_command_substitution_can_be_asked_on_the_terminal() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    let ask = "echo asks $TWINE_PASSWORD >&2; read -r line; echo \"$line\"";
+    terminal.run(&format!("got=$(with-secrets --mask -- sh -c '{ask}'); echo got \"$got\""));
+    terminal.expect("\nasks ***");
+    terminal.type_text("an answer");
+    terminal.press("Enter");
+    terminal.expect("\ngot an answer");
+    is_as_before(&terminal);
+}
+
+#[test]
 fn a_file_for_one_stream_leaves_the_terminal_for_the_other() {
     let sandbox = lending(VALUE);
     let terminal = open(&sandbox);

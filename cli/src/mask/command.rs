@@ -4,7 +4,7 @@
 use crate::exit::Failure;
 use keyloan_platform::exec;
 use keyloan_platform::pty;
-use keyloan_platform::signals::{Blocked, Signals};
+use keyloan_platform::signals::Blocked;
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout};
 use std::ffi::{CString, OsStr};
 use std::os::fd::OwnedFd;
@@ -28,8 +28,8 @@ pub(super) struct Standard {
 }
 
 impl Command {
-    /// In a forked child, with all signals blocked since before the fork.
-    pub(super) fn run(&self, standard: &Standard, signals: &Signals, blocked: Blocked) -> ! {
+    /// In a forked child, with all signals blocked since before the fork and their dispositions put back.
+    pub(super) fn run(&self, standard: &Standard, blocked: Blocked) -> ! {
         let placed = [
             standard.input.as_ref().map(dup2_stdin),
             standard.output.as_ref().map(dup2_stdout),
@@ -38,7 +38,6 @@ impl Command {
         if placed.into_iter().flatten().any(|placed| placed.is_err()) {
             pty::end(super::FAILED);
         }
-        signals.restore();
         drop(blocked);
         let failure = self.become_program();
         let _ = failure.report();

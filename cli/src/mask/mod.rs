@@ -59,7 +59,9 @@ pub(crate) fn run(command: Command, values: Vec<Value>, literals: &[VarName]) ->
     };
     let mut relay = start(command, &Rc::new(patterns)).map_err(failed)?;
     let end = relay.run();
+    let mut lost = false;
     for error in relay.failures().filter(|error| *error != Errno::EPIPE && *error != Errno::EIO) {
+        lost = true;
         output::note(&format!("cannot write what the command printed: {}", io::Error::from(error)));
     }
     // Ctrl-C reaches all of a job, a script that started us too.
@@ -67,6 +69,8 @@ pub(crate) fn run(command: Command, values: Vec<Value>, literals: &[VarName]) ->
     // Puts the terminal and the dispositions back, and wipes.
     drop(relay);
     match end {
+        // The command could not know: it wrote to us.
+        Some(Change::Exited(0)) if lost => Ok(ExitCode::from(FAILED)),
         Some(Change::Exited(status)) => Ok(ExitCode::from(status)),
         Some(Change::Killed(signal) | Change::Stopped(signal)) => {
             signals::die_by(signal, with_group && matches!(signal, SIGINT | SIGQUIT));
@@ -101,7 +105,10 @@ fn as_child(command: Command, patterns: &Rc<Patterns>, inherited: &Inherited) ->
     let (standard, streams) = piped(inherited, patterns, |_| None)?;
     let blocked = signals::block_all()?;
     let signals = Signals::catch(&[&PASSED_ON[..], &[SIGCHLD]].concat())?;
-    let Some(child) = pty::fork()? else { command.run(&standard, &signals, blocked) };
+    let Some(child) = pty::fork()? else {
+        signals.restore();
+        command.run(&standard, blocked);
+    };
     attend(command, standard, blocked)?;
     Ok(Relay { signals, streams, held: Held::Child(child) })
 }

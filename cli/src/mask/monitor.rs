@@ -104,7 +104,12 @@ fn start(
             // SIGTTOU is blocked, so that this does not stop us.
             let _ = tcsetpgrp(&terminal, getpgrp());
         }
-        command.run(&standard, &signals, blocked);
+        signals.restore();
+        if !foreground {
+            // A shell's command substitution ignores it; then reading the terminal would fail and not ask for it.
+            let _ = signals::heed(SIGTTIN);
+        }
+        command.run(&standard, blocked);
     };
     // Whichever of the two comes first.
     let _ = setpgid(child, child);

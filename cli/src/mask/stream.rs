@@ -89,7 +89,6 @@ impl Stream {
                 self.written = 0;
                 self.filter.take(length, &mut self.out);
                 self.due = self.filter.holds().then(|| now + PAUSE);
-                // Most often it can be written at once.
                 if self.failed.is_some() {
                     self.out.clear();
                 }
