@@ -70,6 +70,7 @@ pub(crate) struct Broker {
     derivation: Arc<Mutex<()>>,
     /// One check of the log at a time: each reads all of it.
     verification: Arc<Mutex<()>>,
+    syncing: Mutex<()>,
     pub(crate) stop: Notify,
 }
 
@@ -129,6 +130,7 @@ impl Broker {
             surface: Cell::new(0),
             derivation: Arc::default(),
             verification: Arc::default(),
+            syncing: Mutex::default(),
             stop: Notify::new(),
             paths,
             config,

@@ -67,7 +67,7 @@ fn run() -> anyhow::Result<()> {
     let paths = Paths::discover()?;
     let config = Config::load(&paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let served = LocalSet::new().block_on(&runtime, async {
         let Some(listening) = accept::listen(&paths.runtime)? else {
             // Another daemon won the race; whoever started this one talks to that.
             return Ok(());
@@ -81,7 +81,10 @@ fn run() -> anyhow::Result<()> {
         broker.started()?;
         broker.remove_files_left();
         serve(&listening, &broker).await
-    })
+    });
+    // A thread that looks at a mount that does not answer is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()> {
@@ -105,7 +108,10 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
                 let broker = Rc::clone(broker);
                 tokio::task::spawn_local(async move { broker.look_for_holders().await });
             }
-            _ = sync.tick() => broker.sync_log().await,
+            _ = sync.tick() => {
+                let broker = Rc::clone(broker);
+                tokio::task::spawn_local(async move { broker.sync_log().await });
+            }
         }
     }
     listening.close();

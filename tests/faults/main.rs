@@ -10,4 +10,5 @@
 mod commands;
 mod frames;
 mod manifest;
+mod stuck;
 mod vault;
