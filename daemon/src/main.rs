@@ -26,12 +26,16 @@ use config::Config;
 use keyloan_platform::paths::Paths;
 use keyloan_platform::private_file::Directory;
 use keyloan_platform::process;
+use keyloan_platform::wiping::Wiping;
 use server::accept::{self, Listening};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
+
+#[global_allocator]
+static HEAP: Wiping = Wiping;
 
 const TICK: Duration = Duration::from_secs(5);
 /// Under an allow rule a record is on disk within this time.

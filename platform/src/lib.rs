@@ -11,6 +11,7 @@ pub mod process;
 pub mod sealed;
 pub mod search;
 pub mod terminal;
+pub mod wiping;
 
 mod sys {
     #[cfg(target_os = "linux")]

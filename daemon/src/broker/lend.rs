@@ -316,7 +316,7 @@ fn describe(
             first.insert_str(0, &format!("{}  from ", planned.name));
         }
         if let Some(last) = parts.last_mut() {
-            *last += &format!(", {}", planned.set);
+            last.extend([", ", &planned.set]);
         }
         question.list("lends", &parts, "; ", Certainty::Verified);
     }
