@@ -14,8 +14,12 @@ mod output;
 use args::{Arguments, Command, Run, WithSecrets};
 use clap::Parser;
 use exit::Failure;
+use keyloan_platform::wiping::Wiping;
 use std::path::Path;
 use std::process::ExitCode;
+
+#[global_allocator]
+static HEAP: Wiping = Wiping;
 
 fn main() -> ExitCode {
     let called_as = std::env::args_os().next().unwrap_or_default();

@@ -77,6 +77,7 @@ pub(crate) struct Broker {
     derivation: Arc<Mutex<()>>,
     /// One check of the log at a time: each reads all of it.
     verification: Arc<Mutex<()>>,
+    syncing: Mutex<()>,
     pub(crate) stop: Notify,
 }
 
@@ -136,6 +137,7 @@ impl Broker {
             surface: RefCell::default(),
             derivation: Arc::default(),
             verification: Arc::default(),
+            syncing: Mutex::default(),
             stop: Notify::new(),
             paths,
             config,

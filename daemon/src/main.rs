@@ -31,12 +31,16 @@ use keyloan_platform::paths::Paths;
 use keyloan_platform::private_file::Directory;
 use keyloan_platform::process;
 use keyloan_platform::service::{self, Manager};
+use keyloan_platform::wiping::Wiping;
 use server::accept::{self, Listening};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
+
+#[global_allocator]
+static HEAP: Wiping = Wiping;
 
 const TICK: Duration = Duration::from_secs(5);
 /// Under an allow rule a record is on disk within this time.
@@ -72,7 +76,7 @@ fn run() -> anyhow::Result<()> {
     let paths = Paths::discover()?;
     let config = Config::load(&paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let served = LocalSet::new().block_on(&runtime, async {
         let Some(listening) = accept::listen(&paths.runtime)? else {
             // Another daemon won the race; whoever started this one talks to that.
             return Ok(());
@@ -89,7 +93,10 @@ fn run() -> anyhow::Result<()> {
         broker.started()?;
         broker.remove_files_left();
         serve(&listening, &broker).await
-    })
+    });
+    // A thread that looks at a mount that does not answer is not waited for.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()> {
@@ -117,7 +124,10 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
                 let broker = Rc::clone(broker);
                 tokio::task::spawn_local(async move { broker.look_for_holders().await });
             }
-            _ = sync.tick() => broker.sync_log().await,
+            _ = sync.tick() => {
+                let broker = Rc::clone(broker);
+                tokio::task::spawn_local(async move { broker.sync_log().await });
+            }
             // Said from the loop that serves requests: while that stands still, so does this.
             _ = watched.tick() => tell(manager.as_ref(), "WATCHDOG=1"),
         }

@@ -14,6 +14,7 @@ pub mod search;
 pub mod service;
 pub mod signals;
 pub mod terminal;
+pub mod wiping;
 
 mod sys {
     #[cfg(target_os = "linux")]

@@ -19,6 +19,10 @@ pub const MANIFEST: usize = 64 * 1024;
 pub const PASSPHRASE: usize = 1024;
 /// `NAME=value` and its NUL, as the kernel limits it: `MAX_ARG_STRLEN`, execve(2).
 pub const ENVIRONMENT_STRING: usize = 128 * 1024;
+/// Sets named by one request (a count).
+pub const SETS: usize = 64;
+/// Variables picked by one request (a count).
+pub const ONLY: usize = 1024;
 /// Directories searched upwards for credentials (a count).
 pub const DIRECTORIES: usize = 64;
 /// The characters of a generated value (a count).

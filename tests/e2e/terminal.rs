@@ -56,6 +56,25 @@ fn each_setting_of_a_policy_stands_on_a_line_of_the_question() {
 }
 
 #[test]
+fn what_is_typed_is_taken_whole_or_not_at_all() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let terminal = Terminal::open(&sandbox);
+    let long = "0123456789".repeat(400);
+    terminal.run("keyloan item set pypi token; echo ended $?");
+    terminal.expect("(not shown):");
+    terminal.type_text(&long);
+    terminal.press("Enter");
+    terminal.expect("ended 0");
+    let kept = sandbox.keyloan(&["item", "get", "pypi", "token"]).run().ok().text();
+    assert!(kept == long, "{} bytes of {} are kept", kept.len(), long.len());
+    terminal.run("keyloan lock; keyloan unlock; echo ended $?");
+    terminal.expect("Passphrase, Enter alone to decline:");
+    terminal.type_text(&long);
+    terminal.press("Enter");
+    assert!(terminal.expect("ended 6").contains("more than 1024 bytes were typed"));
+}
+
+#[test]
 fn enter_escape_and_control_c_decline() {
     let sandbox = asked_on_terminals();
     let terminal = Terminal::open(&sandbox);

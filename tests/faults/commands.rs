@@ -117,3 +117,17 @@ fn closed_standard_streams_are_borne() {
     let line = "with-secrets -- yes | head -n 1";
     assert_eq!(sandbox.command(needed("sh"), &["-c", line]).run().ok().text(), "y\n");
 }
+
+#[test]
+fn more_sets_or_variables_than_anybody_needs_are_refused() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let many = |option: &'static str, count: usize| {
+        let mut arguments = [option, "NAME"].repeat(count);
+        arguments.extend(["--", "true"]);
+        sandbox.with_secrets(&arguments).run()
+    };
+    let said = "at most 64 sets and 1024 variables are named at once";
+    many("-s", 65).refused(125, said);
+    many("--only", 1025).refused(125, said);
+    many("-s", 64).refused(125, "there is no set 'NAME'");
+}

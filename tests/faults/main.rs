@@ -12,4 +12,5 @@ mod commands;
 mod frames;
 mod manifest;
 mod matrix;
+mod stuck;
 mod vault;

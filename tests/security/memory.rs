@@ -2,7 +2,7 @@
 
 use crate::attack;
 use keyloan_e2e::programs::needed;
-use keyloan_e2e::{Sandbox, wire};
+use keyloan_e2e::{Sandbox, approver, wire};
 use std::process::{Child, Command};
 
 /// Finds a marked secret in another process, by every way Linux offers. Prints the ways that worked.
@@ -113,6 +113,25 @@ fn keys_lie_in_pages_that_even_root_cannot_read_and_values_nowhere_after_use() {
     let found = look(u32::try_from(sandbox.daemon().unwrap()).unwrap());
     assert!(found.contains("environ\n"), "root can look into the daemon");
     assert!(!found.contains("mem\n"), "a lent value is still in the daemon's memory");
+}
+
+#[test]
+fn a_long_value_that_was_stored_is_not_left_in_freed_memory() {
+    assert!(keyloan_e2e::sandbox::user().is_some(), "only root can look into the daemon: run as root");
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    // Long enough that what is freed is not at once used for something else.
+    sandbox.keyloan(&["item", "set", "long", "value"]).stdin(SECRET.repeat(1000)).run().ok();
+    let look = |pid: u32| {
+        let mut reader = Command::new(needed("python3"));
+        let out = reader.args(["-c", READER, &pid.to_string(), SECRET]).output().unwrap();
+        String::from_utf8(out.stdout).unwrap()
+    };
+    let mut undefended = victim(&sandbox);
+    assert!(look(undefended.id()).contains("mem\n"), "root finds the secret of an undefended process");
+    undefended.kill().unwrap();
+    undefended.wait().unwrap();
+    let found = look(u32::try_from(sandbox.daemon().unwrap()).unwrap());
+    assert!(found.contains("environ\n") && !found.contains("mem\n"), "{found}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use super::child::{self, Group};
 use super::question::Question;
+use crate::patience;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;
 use keyloan_platform::sealed::{self, Reader};
@@ -64,19 +65,33 @@ enum Decision {
 }
 
 /// Reads a program and takes its hash, as `policy set approver.command` pins it.
-pub(crate) fn pin(path: &Path) -> Result<ApproverProgram, ProgramError> {
-    let bytes = read(path)?;
-    interpreter(&bytes)?;
-    Ok(ApproverProgram { path: path.to_owned(), sha256: HEXLOWER.encode(&Sha256::digest(&bytes)) })
+pub(crate) async fn pin(path: PathBuf) -> Result<ApproverProgram, ProgramError> {
+    let Loaded { sha256, .. } = load(path.clone()).await?;
+    Ok(ApproverProgram { path, sha256 })
+}
+
+struct Loaded {
+    bytes: Vec<u8>,
+    sha256: String,
+    interpreter: Option<Interpreter>,
+}
+
+/// Reads a program, which may lie on a mount that does not answer, and so may its interpreter.
+async fn load(path: PathBuf) -> Result<Loaded, ProgramError> {
+    let loaded = patience::look(move || {
+        let bytes = read(&path)?;
+        let sha256 = HEXLOWER.encode(&Sha256::digest(&bytes));
+        Ok(Loaded { interpreter: interpreter(&bytes)?, bytes, sha256 })
+    });
+    loaded.await.unwrap_or_else(|| Err(ProgramError::Read(io::ErrorKind::TimedOut.into())))
 }
 
 /// Asks the program; true for a yes. It and all its children end when this does, however it ends.
 pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Result<bool, ProgramError> {
-    let bytes = read(&program.path)?;
-    if HEXLOWER.encode(&Sha256::digest(&bytes)) != program.sha256 {
+    let Loaded { bytes, sha256, interpreter } = load(program.path.clone()).await?;
+    if sha256 != program.sha256 {
         return Err(ProgramError::Changed);
     }
-    let interpreter = interpreter(&bytes)?;
     let reader = if interpreter.is_some() { Reader::Interpreter } else { Reader::Kernel };
     let copy = sealed::copy(&bytes, reader).map_err(ProgramError::Start)?;
     let (mut child, mut channel) = start(&copy, interpreter).map_err(ProgramError::Start)?;

@@ -110,7 +110,7 @@ impl Question {
             .collect();
         let pid = format!("(pid {})", requester.peer.pid);
         match chain.last_mut() {
-            Some(last) => *last = format!("{last} {pid}"),
+            Some(last) => last.extend([" ", &pid]),
             None => chain.push(pid),
         }
         self.list("asked by", &chain, " ← ", Certainty::Seen);

@@ -69,11 +69,18 @@ impl Screen {
         self.hidden.forget_typed()
     }
 
-    /// One line, unseen. Backspace and Ctrl-U work as people expect.
+    /// One line of a passphrase's length at most, unseen.
     pub(crate) async fn read_line(&self, prompt: &str) -> io::Result<Typed> {
+        self.read_line_of(prompt, limits::PASSPHRASE).await
+    }
+
+    /// One line of at most so many bytes, unseen. Backspace and Ctrl-U work as people expect. A longer line is
+    /// read to its end, so that none of it goes to whoever reads the terminal next, and is an error.
+    pub(crate) async fn read_line_of(&self, prompt: &str, most: usize) -> io::Result<Typed> {
         self.write(prompt).await?;
         // Made once at its full size: growing would leave copies behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(limits::PASSPHRASE));
+        let mut line = Zeroizing::new(Vec::with_capacity(most));
+        let mut too_long = false;
         let mut typed = Zeroizing::new([0_u8; 64]);
         loop {
             let mut ready = self.io.readable().await?;
@@ -88,6 +95,9 @@ impl Screen {
                 match byte {
                     b'\r' | b'\n' => {
                         self.write("\n").await?;
+                        if too_long {
+                            return Err(io::Error::other(format!("more than {most} bytes were typed")));
+                        }
                         return Ok(Typed::Line(SecretBytes::copy_of(&line)));
                     }
                     0x03 | 0x1b => {
@@ -99,10 +109,13 @@ impl Screen {
                         return Ok(Typed::Cancelled);
                     }
                     0x7f | 0x08 => erase_one(&mut line),
-                    0x15 => line.clear(),
+                    0x15 => {
+                        line.clear();
+                        too_long = false;
+                    }
                     0x00..=0x1f => {}
-                    byte if line.len() < limits::PASSPHRASE => line.push(*byte),
-                    _ => {}
+                    byte if line.len() < most => line.push(*byte),
+                    _ => too_long = true,
                 }
             }
         }

@@ -191,7 +191,10 @@ impl Sink {
 
     /// Makes sure that all of it is on disk.
     pub(crate) fn sync(&mut self) -> Result<(), LogError> {
-        self.file.sync_data().map_err(|cause| LogError::Write { path: self.path.clone(), cause })
+        self.file.sync_data().map_err(|cause| {
+            self.distrust();
+            LogError::Write { path: self.path.clone(), cause }
+        })
     }
 
     /// A new vault begins to count anew.
@@ -259,7 +262,15 @@ impl Sink {
 
     /// A descriptor to sync elsewhere, where something waits for it.
     pub(crate) fn unsynced(&mut self) -> Option<File> {
-        std::mem::take(&mut self.unsynced).then(|| self.file.try_clone().ok()).flatten()
+        let file = if self.unsynced { self.file.try_clone().ok() } else { None };
+        self.unsynced &= file.is_none();
+        file
+    }
+
+    /// After a failed sync nobody knows what is on disk, and a second one may say that all is well
+    /// (fsync(2)): nothing more is accepted.
+    pub(crate) fn distrust(&mut self) {
+        self.broken = true;
     }
 
     /// The file is the one that was opened, and nobody else has written to it.

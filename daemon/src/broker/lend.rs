@@ -6,12 +6,14 @@ use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
 use crate::env_set::plan::{self, File, From, Plan, PlanError, Search, VARS};
+use crate::patience;
 use crate::policy::decide::decide;
 use crate::policy::rule::{Kind, Verdict};
 use crate::requester::Requester;
 use crate::trust::Standing;
 use crate::vault::local::item_file::Field;
 use crate::vault::local::{LocalVault, index};
+use keyloan_platform::search::FILE;
 use keyloan_protocol::control::request::Lend;
 use keyloan_protocol::control::response::{self, FileForm, FilePart, LentFile, PlannedVariable, Reply};
 use keyloan_protocol::control::{Message, Value};
@@ -48,7 +50,7 @@ impl Broker {
         found: Found,
     ) -> Result<Message<Reply>, Refusal> {
         self.open_vault_for(client, "lend credentials to a command").await?;
-        let plan = self.plan(&client.requester, &ask, found)?;
+        let plan = self.plan(&client.requester, &ask, found).await?;
         if ask.dry_run {
             return self.describe_plan(plan);
         }
@@ -83,7 +85,7 @@ impl Broker {
     }
 
     /// Puts the sets together from names alone.
-    fn plan(&self, requester: &Requester, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
+    async fn plan(&self, requester: &Requester, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
         let by_directory = ask.sets.is_empty() || found.manifest.is_some();
         if by_directory && !requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
@@ -91,7 +93,7 @@ impl Broker {
         check_directories(requester, &found.directories)?;
         let file = match (found.manifest, ask.manifest_at) {
             (Some(descriptor), Some(at)) => {
-                let opened = Opened::read(descriptor)?;
+                let opened = Opened::read(descriptor).await?;
                 let expected = found.directories.get(at).map(|directory| directory.join(FILE));
                 if expected.as_deref() != Some(opened.path.as_path()) {
                     return Err(Refusal::Input("the file that was passed is not where the search found it"));
@@ -221,14 +223,16 @@ impl Items<'_> {
     }
 }
 
-/// The name of the per-directory file.
-pub(super) const FILE: &str = ".keyloan.toml";
-
 impl Opened {
-    /// Reads the file behind a descriptor and takes its path from the kernel. Where that path names another
-    /// file to us (moved, or mounted over elsewhere) it is refused.
-    pub(super) fn read(descriptor: OwnedFd) -> Result<Self, Refusal> {
-        let unreadable = |cause| Refusal::Manifest { path: FILE.to_owned(), cause, faults: Vec::new() };
+    /// Reads the file behind a descriptor, which may lie on a mount that does not answer.
+    pub(super) async fn read(descriptor: OwnedFd) -> Result<Self, Refusal> {
+        let read = patience::look(move || Self::read_now(descriptor)).await;
+        read.unwrap_or_else(|| Err(unreadable("its file system does not answer")))
+    }
+
+    /// Takes the path from the kernel. Where that names another file to us (moved, or mounted over elsewhere)
+    /// it is refused.
+    fn read_now(descriptor: OwnedFd) -> Result<Self, Refusal> {
         let path = keyloan_platform::process::path_of(descriptor.as_fd())
             .map_err(|_| unreadable("its path is not known"))?;
         let file = std::fs::File::from(descriptor);
@@ -256,6 +260,10 @@ impl Opened {
         let content = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text"))?;
         Ok(Self { path, content })
     }
+}
+
+fn unreadable(cause: &'static str) -> Refusal {
+    Refusal::Manifest { path: FILE.to_owned(), cause, faults: Vec::new() }
 }
 
 /// The nearest directory is the requester's own, as far as the kernel says, and the others lie above it.
@@ -313,7 +321,7 @@ fn describe(
             first.insert_str(0, &format!("{}  from ", planned.name));
         }
         if let Some(last) = parts.last_mut() {
-            *last = format!("{last}, {}", planned.set);
+            last.extend([", ", &planned.set]);
         }
         question.list("lends", &parts, "; ", Certainty::Verified);
     }

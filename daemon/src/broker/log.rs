@@ -91,9 +91,12 @@ impl Broker {
 
     /// Syncs what an allow rule let through without waiting, off the event loop.
     pub(crate) async fn sync_log(&self) {
-        let file = self.log.borrow_mut().unsynced();
-        if let Some(file) = file {
-            let _ = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        // A disk that does not answer is asked once.
+        let Ok(_one) = self.syncing.try_lock() else { return };
+        let Some(file) = self.log.borrow_mut().unsynced() else { return };
+        let synced = tokio::task::spawn_blocking(move || file.sync_data()).await;
+        if !matches!(synced, Ok(Ok(()))) {
+            self.log.borrow_mut().distrust();
         }
     }
 }

@@ -28,7 +28,7 @@ impl Broker {
         if !client.requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
         }
-        let Opened { path, content } = Opened::read(descriptor)?;
+        let Opened { path, content } = Opened::read(descriptor).await?;
         let unusable = |path: &Path, cause| Refusal::Manifest {
             path: path.display().to_string(),
             cause,
@@ -144,9 +144,8 @@ impl Broker {
                 Setting::Approver(None) => policy.approver = None,
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();
-                    let pinned =
-                        program::pin(&path).map_err(|cause| Refusal::Approver { path: shown, cause })?;
-                    policy.approver = Some(pinned);
+                    let pinned = program::pin(path).await;
+                    policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
                 }
             }
         }

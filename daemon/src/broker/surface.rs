@@ -15,7 +15,9 @@ use crate::requester::Requester;
 use crate::vault::local::identity;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
+use std::io;
 use std::path::PathBuf;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -215,7 +217,8 @@ impl Broker {
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
             let what = keyloan_protocol::names::escaped(what, 300);
-            read_line(&screen, &format!("keyloan: {what} (not shown): ")).await
+            let prompt = format!("keyloan: {what} (not shown): ");
+            typed_line(screen.read_line_of(&prompt, limits::FIELD_VALUE).await)
         };
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
     }
@@ -223,7 +226,11 @@ impl Broker {
 
 /// A line that is not empty; an empty one declines.
 async fn read_line(screen: &Screen, prompt: &str) -> Result<SecretBytes, Refusal> {
-    match screen.read_line(prompt).await.map_err(No::Terminal)? {
+    typed_line(screen.read_line(prompt).await)
+}
+
+fn typed_line(typed: io::Result<Typed>) -> Result<SecretBytes, Refusal> {
+    match typed.map_err(No::Terminal)? {
         Typed::Line(line) if !line.is_empty() => Ok(line),
         _ => Err(No::Declined.into()),
     }

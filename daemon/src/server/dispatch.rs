@@ -50,6 +50,9 @@ async fn serve(
             if directories.len() > limits::DIRECTORIES {
                 return Err(Refusal::Input("too many directories were searched"));
             }
+            if lend.sets.len() > limits::SETS || lend.only.len() > limits::ONLY {
+                return Err(Refusal::Input("at most 64 sets and 1024 variables are named at once"));
+            }
             let found = Found { directories, manifest: descriptors.pop() };
             return broker.lend(client, lend, found).await;
         }
