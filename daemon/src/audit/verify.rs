@@ -27,17 +27,23 @@ pub(crate) fn verify(
         findings: Vec::new(),
     };
     loop {
-        let lines = reader.lines(end)?;
-        if lines.is_empty() {
-            break;
-        }
-        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            check.record(line, key, anchor);
-            if check.findings.len() >= MOST {
+        let lines = match reader.lines(end) {
+            Ok(lines) if lines.is_empty() => break,
+            Ok(lines) => lines,
+            Err(LogError::Altered(_)) => {
+                check.findings.push("the log ends within a record: another program wrote to it".to_owned());
                 break;
             }
+            Err(error) => return Err(error),
+        };
+        for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            check.record(line, key, anchor);
+        }
+        if check.findings.len() >= MOST {
+            break;
         }
     }
+    check.findings.truncate(MOST);
     if let (false, Some(anchor)) = (check.anchored, anchor) {
         let cut = format!(
             "the vault remembers record {} as it was; it is not in the log: the log was cut or put back",
@@ -169,7 +175,7 @@ mod tests {
 
     fn findings(directory: &Directory, anchor: Option<&Anchor>) -> Vec<String> {
         let sink = Sink::open(again(directory)).unwrap();
-        verify(sink.reader().unwrap().0, sink.length(), Some(KEY), anchor).unwrap().findings
+        verify(sink.reader().unwrap().0, sink.length_on_disk(), Some(KEY), anchor).unwrap().findings
     }
 
     fn rewrite(path: &Path, change: impl Fn(&mut Vec<String>)) {
@@ -273,7 +279,7 @@ mod tests {
             let (path, directory) = scratch("shorter");
             let sink = written(&directory);
             OpenOptions::new().write(true).open(path.join("audit.jsonl")).unwrap().set_len(kept).unwrap();
-            let read = verify(sink.reader().unwrap().0, sink.length(), Some(KEY), None);
+            let read = verify(sink.reader().unwrap().0, sink.length_on_disk(), Some(KEY), None);
             assert!(matches!(read, Err(LogError::Altered(_))), "{kept}");
             assert!(!sink.works());
             fs::remove_dir_all(path).unwrap();

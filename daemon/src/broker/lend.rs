@@ -5,7 +5,7 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
-use crate::env_set::plan::{self, File, From, Plan, PlanError, Search, VARS};
+use crate::env_set::plan::{self, File, From, Plan, PlanError, Planned, Search, VARS};
 use crate::patience;
 use crate::policy::decide::decide;
 use crate::policy::rule::{Kind, Verdict};
@@ -180,13 +180,8 @@ impl Broker {
                     let value = items.field(reference.item.as_str(), reference.field.as_str())?;
                     values.push(environment_value(name, value)?);
                 }
-                From::Vars(item) => {
-                    let text = items.field(item.as_str(), VARS)?;
-                    let gone = || Refusal::NoField { item: item.to_string(), field: name.to_string() };
-                    let variables = env_vars::parse_vars(text).map_err(|_| gone())?;
-                    let value = variables.into_iter().find(|(held, _)| held == name).ok_or_else(gone)?.1;
-                    values.push(environment_value(name, value)?);
-                }
+                // With all others of its item, below.
+                From::Vars(_) => {}
                 From::Files(form, parts) => {
                     let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
                     for (file, reference) in parts {
@@ -198,6 +193,15 @@ impl Broker {
                     }
                     files.push(lent);
                 }
+            }
+        }
+        for item in plan.items_with_variables() {
+            let text = items.field(item.as_str(), VARS)?;
+            let gone = || Refusal::NoField { item: item.to_string(), field: VARS.to_owned() };
+            let held: HashMap<_, _> = env_vars::parse_vars(text).map_err(|_| gone())?.into_iter().collect();
+            let of_item = |planned: &&Planned| matches!(&planned.from, From::Vars(from) if from == item);
+            for Planned { name, .. } in plan.variables.iter().filter(of_item) {
+                values.push(environment_value(name, held.get(name).ok_or_else(gone)?)?);
             }
         }
         Ok((values, files))

@@ -76,7 +76,7 @@ impl Broker {
     pub(crate) async fn verify_log(&self) -> Result<Reply, Refusal> {
         let one = Arc::clone(&self.verification).lock_owned().await;
         let (reader, _) = self.log.borrow().reader()?;
-        let end = self.log.borrow().length();
+        let end = self.log.borrow().length_on_disk();
         let (key, anchor) = {
             let vault = self.vault.borrow();
             let key = vault.audit_key().map(|key| Zeroizing::new(key.to_vec()));

@@ -3,10 +3,11 @@
 use super::items::no_field;
 use super::{Act, Broker, Client, Refusal};
 use crate::audit::event::Event;
+use crate::clock;
+use crate::generate;
 use crate::policy::rule::Kind;
 use crate::totp::Totp;
 use crate::vault::local::index;
-use crate::{clock, generate};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Alphabet;
 use keyloan_protocol::control::response::Reply;

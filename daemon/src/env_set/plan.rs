@@ -8,6 +8,7 @@ use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FileName, ItemName, SetName, VarName, escaped};
 use keyloan_protocol::reference::Reference;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The field of an item that holds a whole set.
@@ -47,6 +48,15 @@ impl Planned {
 }
 
 impl Plan {
+    /// Items of whose `vars` field some variables are lent, each once.
+    pub(crate) fn items_with_variables(&self) -> BTreeSet<&ItemName> {
+        let items = self.variables.iter().filter_map(|planned| match &planned.from {
+            From::Vars(item) => Some(item),
+            _ => None,
+        });
+        items.collect()
+    }
+
     /// Every reference that is lent, for people, in order.
     pub(crate) fn references(&self) -> Vec<String> {
         let one = |planned: &Planned| match &planned.from {
