@@ -25,7 +25,9 @@ fn faults_are_told_by_line_and_column_all_at_once_and_no_value_is_repeated() {
             vec!["line 2, column 5", "'vaule'; 'value'?"],
         ),
         ("[env]\nA = { value = \"a\\u0000b\" }\n", vec!["no environment can carry a NUL"]),
-        ("[files]\nA = \"local://a/b\"\n", vec!["lends variables only"]),
+        ("[files]\nA = \"hunter2\"\n", vec!["line 2, column 5: A: "]),
+        ("[files]\nA = { value = \"hunter2\" }\n", vec!["as = \"path\" or as = \"dir\" is wanted"]),
+        ("[files]\nLD_PRELOAD = \"local://a/b\"\n", vec!["no file may be lent in it"]),
     ] {
         let told = refused(&sandbox, text);
         for part in said {

@@ -300,6 +300,10 @@ impl Sink {
         Ok((Reader { file, at: 0, path: self.path.clone() }, self.written.subscribe()))
     }
 
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// What is there now, whoever wrote it: for a check of the log that must not refuse to look at it.
     pub(crate) fn length_on_disk(&self) -> u64 {
         self.file.metadata().map_or(self.length, |found| found.len())

@@ -76,7 +76,7 @@ impl Broker {
     pub(crate) async fn verify_log(&self) -> Result<Reply, Refusal> {
         let one = Arc::clone(&self.verification).lock_owned().await;
         let (reader, _) = self.log.borrow().reader()?;
-        let end = self.log.borrow().length_on_disk();
+        let (end, written) = (self.log.borrow().length_on_disk(), self.log.borrow().length());
         let (key, anchor) = {
             let vault = self.vault.borrow();
             let key = vault.audit_key().map(|key| Zeroizing::new(key.to_vec()));
@@ -86,7 +86,13 @@ impl Broker {
             let _one = one;
             verify(reader, end, key.as_ref().map(|key| key.as_slice()), anchor.as_ref())
         });
-        Ok(Reply::Verified(checked.await.map_err(|_| Refusal::Task)??))
+        let mut verified = checked.await.map_err(|_| Refusal::Task)??;
+        if end != written {
+            let cause =
+                format!("it has {end} bytes where {written} were written: another program wrote to it");
+            verified.findings.insert(0, cause);
+        }
+        Ok(Reply::Verified(verified))
     }
 
     /// Syncs what an allow rule let through without waiting, off the event loop.
