@@ -192,7 +192,9 @@ fn a_copy_that_was_tampered_with_is_not_merged() {
 #[test]
 fn a_recall_ends_who_holds_the_loan_and_nobody_who_only_claims_so() {
     let sandbox = Sandbox::with_token(b"tok");
-    let mut holder = Ended(sandbox.with_secrets(&["--", "sleep", "1000"]).start());
+    // In a process group of its own, as an interactive shell would start it.
+    let line = ["-w", "with-secrets", "--", "sleep", "1000"];
+    let mut holder = Ended(sandbox.command(needed("setsid"), &line).start());
     eventually("it is lent", || sandbox.events("lent").len() == 1);
     // A program that kills by what a name says kills the bystander as well.
     let bystander = sandbox.command("/bin/sleep", &["1000"]).env("KEYLOAN_LOAN", "1-1-1");
