@@ -26,7 +26,7 @@ pub(crate) fn verify(
         unkeyed_from: None,
         findings: Vec::new(),
     };
-    loop {
+    'log: loop {
         let lines = reader.lines(end)?;
         if lines.is_empty() {
             break;
@@ -34,11 +34,11 @@ pub(crate) fn verify(
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             check.record(line, key, anchor);
             if check.findings.len() >= MOST {
-                break;
+                break 'log;
             }
         }
     }
-    if let (false, Some(anchor)) = (check.anchored, anchor) {
+    if let (false, Some(anchor)) = (check.anchored || check.findings.len() >= MOST, anchor) {
         let cut = format!(
             "the vault remembers record {} as it was; it is not in the log: the log was cut or put back",
             anchor.sequence
@@ -212,6 +212,21 @@ mod tests {
         rewrite(&path, |lines| drop(lines.remove(3)));
         assert!(findings(&directory, None)[0].contains("records are missing"));
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_log_that_is_wrong_throughout_is_read_until_that_is_clear() {
+        let (path, directory) = scratch("throughout");
+        drop(written(&directory));
+        // More than the reader takes at once, so that the reading and not only one piece of it must end.
+        let rubbish = format!("{{\"{}\":1}}", "x".repeat(1000));
+        rewrite(&path, |lines| {
+            let last = lines.pop().unwrap();
+            lines.extend(std::iter::repeat_n(rubbish.clone(), 2000));
+            lines.push(last);
+        });
+        assert_eq!(findings(&directory, None).len(), MOST);
+        fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
