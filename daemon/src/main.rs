@@ -79,7 +79,10 @@ fn run() -> anyhow::Result<()> {
         let state = Directory::open_or_create(&paths.state)?;
         // Another runtime directory makes another daemon, and the records of two would not make one chain.
         let _state_lock = state.lock().inspect_err(|_| listening.close()).with_context(|| {
-            format!("cannot take the log's directory (this daemon's socket is in {})", paths.runtime.display())
+            format!(
+                "cannot take the log's directory (this daemon's socket is in {})",
+                paths.runtime.display()
+            )
         })?;
         let broker = Rc::new(Broker::new(paths, config, Sink::open(state)?));
         broker.started()?;

@@ -126,7 +126,12 @@ fn a_line_that_would_be_cut_in_the_middle_is_not_put_to_anybody() {
 fn kept_lines(file: &std::path::Path) -> Vec<(String, String)> {
     let question: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     let word = |line: &serde_json::Value, key: &str| line[key].as_str().unwrap().to_owned();
-    question["lines"].as_array().unwrap().iter().map(|line| (word(line, "label"), word(line, "text"))).collect()
+    question["lines"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|line| (word(line, "label"), word(line, "text")))
+        .collect()
 }
 
 #[test]
@@ -137,7 +142,7 @@ fn every_variable_of_a_long_list_is_shown_with_its_origin_or_nobody_is_asked() {
         sandbox.keyloan(&["item", "set", item, "vars"]).stdin(vars.join("\n")).run().ok();
     }
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(approver::recording(&kept));
+    sandbox.set_approver(&approver::recording(&kept));
     let show = ["--", "printenv", "VARIABLE_39"];
     assert_eq!(sandbox.with_secrets(&[&["-s", "some"], &show[..]].concat()).run().ok().text(), "x\n");
     let lines = kept_lines(&kept);
@@ -150,7 +155,9 @@ fn every_variable_of_a_long_list_is_shown_with_its_origin_or_nobody_is_asked() {
     }
     std::fs::remove_file(&kept).unwrap();
     let refused = sandbox.with_secrets(&[&["-s", "many"], &show[..]].concat()).run();
-    refused.refused(125, "not all that a yes would allow can be shown in one question").refused(125, "--only");
+    refused
+        .refused(125, "not all that a yes would allow can be shown in one question")
+        .refused(125, "--only");
     assert!(!kept.exists() && sandbox.events("decided").last().unwrap()["decision"] == "declined");
     let only = [&["-s", "many", "--only", "VARIABLE_39"], &show[..]].concat();
     assert_eq!(sandbox.with_secrets(&only).run().ok().text(), "x\n");
@@ -161,7 +168,7 @@ fn a_set_that_is_named_again_and_again_is_told_once() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     sandbox.keyloan(&["item", "set", "web", "vars"]).stdin("A=1\nLD_PRELOAD=/x\n").run().ok();
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(approver::recording(&kept));
+    sandbox.set_approver(&approver::recording(&kept));
     let mut arguments = ["-s", "web"].repeat(60);
     arguments.extend(["--", "printenv", "A"]);
     sandbox.with_secrets(&arguments).run().ok();

@@ -1,8 +1,8 @@
 //! Rows 1, 4 and 5: the daemon's memory.
 
 use crate::attack;
-use keyloan_e2e::{Sandbox, approver, wire};
 use keyloan_e2e::programs::needed;
+use keyloan_e2e::{Sandbox, approver, wire};
 use std::process::{Child, Command};
 
 /// Finds a marked secret in another process, by every way Linux offers. Prints the ways that worked.
@@ -148,14 +148,14 @@ fn without_memory_to_lock_it_works_and_says_so() {
 }
 
 /// Asks for a key derivation, again and again, and never waits for its end.
-const IMPATIENT: &str = r#"
+const IMPATIENT: &str = r"
 import socket, sys, time
 for _ in range(8):
     s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
     s.sendall(bytes.fromhex(sys.argv[2]))
     time.sleep(0.05)
     s.close()
-"#;
+";
 
 #[test]
 fn requesters_that_go_away_do_not_leave_many_key_derivations_behind() {

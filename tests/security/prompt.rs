@@ -217,7 +217,8 @@ fn an_approver_that_is_a_binary_cannot_be_traced_and_its_descriptors_cannot_be_t
     keyloan_e2e::eventually("the approver runs", || {
         let pid = child();
         // Until it is the program it is a copy of the daemon.
-        !pid.is_empty() && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "keyloand\n")
+        !pid.is_empty()
+            && std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name != "keyloand\n")
     });
     assert_eq!(meddled(&sandbox, &child()), [""; 0]);
     asking.kill().unwrap();

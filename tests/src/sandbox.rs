@@ -173,7 +173,7 @@ impl Sandbox {
         path
     }
 
-    pub fn write_program(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+    pub fn write_program(&self, name: &str, text: &(impl AsRef<[u8]> + ?Sized)) -> PathBuf {
         let path = self.write(name, text);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
         path
@@ -238,7 +238,7 @@ impl Sandbox {
 
     /// Writes an approver double and sets it.
     #[track_caller]
-    pub fn set_approver(&self, text: impl AsRef<[u8]>) -> PathBuf {
+    pub fn set_approver(&self, text: &(impl AsRef<[u8]> + ?Sized)) -> PathBuf {
         let path = self.write_program("approver", text);
         self.policy(&format!("approver.command={}", path.display()));
         path

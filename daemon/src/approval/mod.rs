@@ -22,7 +22,9 @@ pub(crate) enum No {
     TimedOut,
     #[error("there is no way to ask: no approver program is set, and the request comes from no terminal")]
     Unaskable,
-    #[error("not all that a yes would allow can be shown in one question ({0}), and what is not shown is not asked")]
+    #[error(
+        "not all that a yes would allow can be shown in one question ({0}), and what is not shown is not asked"
+    )]
     Unshowable(String),
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,

@@ -63,7 +63,13 @@ impl Question {
     }
 
     /// Parts on one line, or on more where they need it.
-    pub(crate) fn list(&mut self, label: &'static str, parts: &[String], between: &str, certainty: Certainty) {
+    pub(crate) fn list(
+        &mut self,
+        label: &'static str,
+        parts: &[String],
+        between: &str,
+        certainty: Certainty,
+    ) {
         let mut text = String::new();
         for part in parts {
             let longer = if text.is_empty() { part.clone() } else { format!("{text}{between}{part}") };

@@ -11,8 +11,8 @@ use crate::policy::decide::decide;
 use crate::policy::rule::{Kind, Verdict};
 use crate::requester::Requester;
 use crate::trust::Standing;
-use crate::vault::local::{LocalVault, index};
 use crate::vault::local::item_file::Field;
+use crate::vault::local::{LocalVault, index};
 use keyloan_platform::search::FILE;
 use keyloan_protocol::control::request::Lend;
 use keyloan_protocol::control::response::{self, FileForm, FilePart, LentFile, PlannedVariable, Reply};
@@ -281,7 +281,9 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
 fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
     let fault = value
         .contains(&0)
-        .then(|| format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)"))
+        .then(|| {
+            format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)")
+        })
         .or_else(|| plan::too_long(name, value.len()));
     match fault {
         Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
@@ -290,7 +292,8 @@ fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn kinds(plan: &Plan) -> Vec<Kind> {
-    let of = |files: bool, kind| plan.variables.iter().any(|planned| planned.is_file() == files).then_some(kind);
+    let of =
+        |files: bool, kind| plan.variables.iter().any(|planned| planned.is_file() == files).then_some(kind);
     of(false, Kind::Env).into_iter().chain(of(true, Kind::File)).collect()
 }
 

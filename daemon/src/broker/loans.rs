@@ -76,7 +76,8 @@ impl Broker {
         };
         let _ = self.record(&Event::LoanEnded { loan: id, why }, Durable::Soon);
         if let Some(name) = files
-            && Place::existing(&self.paths).is_ok_and(|place| place.is_some_and(|place| place.remove(&name).is_err()))
+            && Place::existing(&self.paths)
+                .is_ok_and(|place| place.is_some_and(|place| place.remove(&name).is_err()))
         {
             let _ = self.record(&Event::FilesLeft { loan: id }, Durable::Soon);
         }

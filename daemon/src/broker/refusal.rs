@@ -108,7 +108,9 @@ impl Refusal {
                 "run it in the foreground of a terminal, or set a program that answers: \
                  keyloan policy set approver.command=/path/to/program"
             }
-            Self::No(No::Unshowable(_)) => "ask for less at once: some variables with --only, or one set at a time",
+            Self::No(No::Unshowable(_)) => {
+                "ask for less at once: some variables with --only, or one set at a time"
+            }
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {

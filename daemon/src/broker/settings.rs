@@ -2,8 +2,8 @@
 
 use super::lend::{Opened, is_manifest};
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::question::{LINES, Question};
 use crate::approval::program;
+use crate::approval::question::{LINES, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -55,7 +55,9 @@ impl Broker {
             return Err(unusable(Path::new(&path), "it has more new lines than one question can show (50)"));
         }
         let title = match standing {
-            Standing::Trusted => return Ok(Reply::done(format!("{} is trusted already, as it is now", shown(&path)))),
+            Standing::Trusted => {
+                return Ok(Reply::done(format!("{} is trusted already, as it is now", shown(&path))));
+            }
             Standing::Changed => "trust the changes to a file",
             Standing::Unknown => "trust a file",
         };
@@ -77,7 +79,10 @@ impl Broker {
             action: "trusted",
         };
         self.record(&changed, approved.durable)?;
-        Ok(Reply::done(format!("{} is trusted as it is now; any change to it needs trust again", shown(&path))))
+        Ok(Reply::done(format!(
+            "{} is trusted as it is now; any change to it needs trust again",
+            shown(&path)
+        )))
     }
 
     /// Less is trusted afterwards, so nobody is asked.
@@ -145,8 +150,7 @@ impl Broker {
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();
                     let pinned = program::pin(path).await;
-                    policy.approver =
-                        Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
+                    policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
                 }
             }
         }

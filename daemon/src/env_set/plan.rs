@@ -303,6 +303,7 @@ fn field<'a>(index: &'a Index, reference: &Reference) -> Result<&'a EntryField, 
 /// Why a value of this length cannot be put into an environment.
 pub(crate) fn too_long(name: &VarName, length: usize) -> Option<String> {
     let room = limits::ENVIRONMENT_STRING - name.as_str().len() - 2;
-    (length > room)
-        .then(|| format!("{name}: the value has {length} bytes; the system passes at most {room} in one variable"))
+    (length > room).then(|| {
+        format!("{name}: the value has {length} bytes; the system passes at most {room} in one variable")
+    })
 }
