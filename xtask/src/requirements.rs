@@ -34,7 +34,11 @@ const fn checks(package: &'static str, proof: &'static [&'static str], reason: &
 const REQUIREMENTS: &[Requirement] = &[
     tests("age", &["age"], "docs/recovery.md is followed with the stock program"),
     tests("tmux", &["tmux"], "a real terminal that a test, or an attacker, types into"),
-    tests("strace", &["strace"], "stops and kills a program at each of its writes"),
+    tests(
+        "strace",
+        &["strace"],
+        "kills a program at each of its writes, holds its system calls up or makes them fail",
+    ),
     // Debian's own interpreter: one in a home directory is out of reach for the unprivileged user of the tests.
     tests(
         "python3-venv",
