@@ -157,6 +157,17 @@ pub fn escaped(text: &str, most: usize) -> String {
     format!("{head} … {tail}")
 }
 
+/// A word as a shell takes it, for commands that people copy: what could repaint the screen is escaped, and the
+/// whole quoted where it is more than a plain word.
+pub fn quoted(text: &str) -> String {
+    let shown = escaped(text, usize::MAX);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:,@%~=".contains(c);
+    if !shown.is_empty() && !shown.starts_with('~') && shown.chars().all(plain) {
+        return shown;
+    }
+    format!("'{}'", shown.replace('\'', r"'\''"))
+}
+
 /// Format characters that hide or reorder what is read: zero-width, bidi controls, line separators, tags.
 fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -198,6 +209,14 @@ mod tests {
             assert_eq!(VarName::parse(bad), Err(NameError::Variable), "{bad}");
         }
         assert!(VarName::parse("_TWINE_PASSWORD2").is_ok());
+    }
+
+    #[test]
+    fn what_a_person_copies_into_a_shell_is_one_word_there() {
+        assert_eq!(quoted("/home/m/café/.keyloan.toml"), "/home/m/café/.keyloan.toml");
+        assert_eq!(quoted("/a b/$(evil);c"), "'/a b/$(evil);c'");
+        assert_eq!(quoted("/it's\u{1b}[2J"), r"'/it'\''s\u{1b}[2J'");
+        assert_eq!((quoted(""), quoted("~x")), ("''".to_owned(), "'~x'".to_owned()));
     }
 
     #[test]

@@ -207,3 +207,32 @@ fn an_asking_client_that_dies_takes_its_question_along() {
 fn me() -> String {
     keyloan_e2e::sandbox::user().map_or_else(nix::unistd::Uid::current, |(uid, _)| uid).to_string()
 }
+
+#[test]
+fn a_vault_made_while_another_init_is_typed_at_keeps_its_log() {
+    let sandbox = Sandbox::with_vault();
+    // A log of an earlier vault is what an init puts aside.
+    sandbox.stop();
+    std::fs::remove_dir_all(sandbox.vault()).unwrap();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("keyloan init; echo ended $?");
+    terminal.expect("passphrase for the vault:");
+    sandbox.init().ok();
+    let log = || std::fs::read_to_string(sandbox.log()).unwrap();
+    let before = log();
+    for (prompt, secret) in [
+        ("passphrase for the vault:", PASSPHRASE),
+        ("the same again:", PASSPHRASE),
+        ("PIN for approvals:", PIN),
+        ("the same again:", PIN),
+    ] {
+        terminal.expect(prompt);
+        terminal.type_text(secret);
+        // Cleared before the next prompt comes, so that the next one is what is waited for.
+        terminal.tmux(&["send-keys", "-R"]).ok();
+        terminal.press("Enter");
+    }
+    assert!(terminal.expect("ended 7").contains("is there already"));
+    assert!(log().starts_with(&before), "the log of the new vault was put aside");
+    sandbox.keyloan(&["log", "--verify"]).run().ok();
+}

@@ -182,3 +182,18 @@ fn a_vault_of_more_names_than_one_reply_holds_is_listed_whole() {
     assert!(listed.len() > 700_000 && listed.lines().count() == 1500, "{} bytes", listed.len());
     assert!(listed.lines().last().unwrap().starts_with("1499 nnn"));
 }
+
+#[test]
+fn the_question_says_that_a_value_will_be_public() {
+    let sandbox = Sandbox::with_vault();
+    let kept = sandbox.path("project/question");
+    sandbox.set_approver(&approver::recording(&kept));
+    for (arguments, said) in [
+        (vec!["item", "set", "pypi", "token"], false),
+        (vec!["item", "set", "--public", "pypi", "user"], true),
+    ] {
+        sandbox.keyloan(&arguments).stdin("value").run().ok();
+        let question = std::fs::read_to_string(&kept).unwrap();
+        assert_eq!(question.contains("any program of yours will be shown the value"), said, "{question}");
+    }
+}

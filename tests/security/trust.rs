@@ -127,3 +127,22 @@ fn an_item_or_a_whole_vault_put_back_to_an_older_state_is_noticed() {
         .ok();
     assert_eq!(sandbox.keyloan(&["item", "get", "pypi", "token"]).run().ok().text(), "old");
 }
+
+#[test]
+fn a_directory_named_to_deceive_is_quoted_in_what_a_person_copies() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let named = "project/a;touch stolen;\u{1b}[2J'$(touch stolen)'";
+    let directory = sandbox.make_directory(named);
+    sandbox.write(&format!("{named}/.keyloan.toml"), "[env]\nA = { value = \"a\" }\n");
+    let refused = sandbox.with_secrets(&["--", "true"]).within(&directory).run();
+    let hint = refused.stderr.lines().find_map(|line| line.strip_prefix("hint: look at it, then: ")).unwrap();
+    assert!(!hint.contains('\u{1b}'), "{hint}");
+    // What a person does with a hint. Bare, the directory's name is a command of its own.
+    let bare = format!("echo {}", directory.display());
+    for (line, stolen) in [(bare.as_str(), true), (hint, false)] {
+        let _ = sandbox.command("/bin/sh", &["-c", line]).run();
+        assert_eq!(std::fs::remove_file(sandbox.path("project/stolen")).is_ok(), stolen, "{line}");
+    }
+    let trusted = sandbox.keyloan(&["trust"]).within(&directory).run().ok();
+    assert!(trusted.stderr.contains("is trusted as it is now") && !trusted.stderr.contains('\u{1b}'));
+}

@@ -62,6 +62,9 @@ impl Broker {
         let approved = self
             .authorise(client, act, |question| {
                 Self::about(question, if replaces { "replaces" } else { "stores" }, &about);
+                if public {
+                    Self::about(question, "public", "any program of yours will be shown the value, unasked");
+                }
             })
             .await?;
         let written = self.write_field(&item, Field { name: field.clone(), public, value });

@@ -49,10 +49,7 @@ impl Broker {
         new_pin: Option<SecretBytes>,
         desktop: Option<Desktop>,
     ) -> Done {
-        if self.vault.borrow_mut().state() != VaultState::Absent {
-            let path = self.vault.borrow().path().to_owned();
-            return Err(local::VaultError::Exists(path).into());
-        }
+        self.no_vault_yet()?;
         let passphrase = self.new_secret(client, passphrase, "passphrase for the vault", 1).await?;
         let passphrase = identity::passphrase(&passphrase)?;
         let pin = self.new_secret(client, new_pin, "PIN for approvals", pin::SHORTEST).await?;
@@ -70,6 +67,8 @@ impl Broker {
             (local::PIN, verifier),
             (local::TRUST, SecretBytes::new(TrustList::default().bytes())),
         ];
+        // Typing takes its time, and another may have made one meanwhile, whose log this is now.
+        self.no_vault_yet()?;
         let moved = self.begin_log_anew()?;
         self.vault.borrow_mut().create(keys, &wrapped, sealed, &clock::now())?;
         let counter = self.vault.borrow().counter();
@@ -81,6 +80,14 @@ impl Broker {
         let mut notes = vec![format!("the vault is at {path} and unlocked")];
         notes.extend(moved);
         Ok(Reply::Done { notes })
+    }
+
+    fn no_vault_yet(&self) -> Result<(), Refusal> {
+        let mut vault = self.vault.borrow_mut();
+        if vault.state() == VaultState::Absent {
+            return Ok(());
+        }
+        Err(local::VaultError::Exists(vault.path().to_owned()).into())
     }
 
     /// The log of a vault that is gone is put aside: its chain hangs on a key that is gone with it.

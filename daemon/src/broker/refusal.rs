@@ -10,7 +10,7 @@ use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
-use keyloan_protocol::names::escaped;
+use keyloan_protocol::names::{escaped, quoted};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -123,7 +123,8 @@ impl Refusal {
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {
-                return Some(format!("look at it, then: keyloan trust {}", path.display()));
+                let path = quoted(&path.to_string_lossy());
+                return Some(format!("look at it, then: keyloan trust {path}"));
             }
             Self::Plan(PlanError::Nothing) => {
                 "write a .keyloan.toml here, or keep an item titled with this directory's path"

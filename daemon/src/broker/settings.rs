@@ -13,6 +13,7 @@ use crate::policy::rule::Kind;
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
 use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -54,7 +55,9 @@ impl Broker {
             return Err(unusable(Path::new(&path), "it has more new lines than one question can show (50)"));
         }
         let title = match standing {
-            Standing::Trusted => return Ok(Reply::done(format!("{path} is trusted already, as it is now"))),
+            Standing::Trusted => {
+                return Ok(Reply::done(format!("{} is trusted already, as it is now", shown(&path))));
+            }
             Standing::Changed => "trust the changes to a file",
             Standing::Unknown => "trust a file",
         };
@@ -76,7 +79,10 @@ impl Broker {
             action: "trusted",
         };
         self.record(&changed, approved.durable)?;
-        Ok(Reply::done(format!("{path} is trusted as it is now; any change to it needs trust again")))
+        Ok(Reply::done(format!(
+            "{} is trusted as it is now; any change to it needs trust again",
+            shown(&path)
+        )))
     }
 
     /// Less is trusted afterwards, so nobody is asked.
@@ -91,7 +97,7 @@ impl Broker {
         let changed =
             Event::TrustChanged { request, path: path.to_owned(), sha256: None, action: "forgotten" };
         self.record(&changed, Durable::Soon)?;
-        Ok(Reply::done(format!("{path} is no longer trusted")))
+        Ok(Reply::done(format!("{} is no longer trusted", shown(path))))
     }
 
     /// Changes the list on disk and then in memory.
@@ -165,6 +171,11 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.policy = policy;
         }
-        Ok(Reply::done(format!("set: {}", settings.join(" "))))
+        Ok(Reply::done(format!("set: {}", shown(&settings.join(" ")))))
     }
+}
+
+/// For a terminal: paths may hold whatever their makers put into them.
+fn shown(text: &str) -> String {
+    escaped(text, 2000)
 }
