@@ -187,7 +187,7 @@ fn a_vault_of_more_names_than_one_reply_holds_is_listed_whole() {
 fn the_question_says_that_a_value_will_be_public() {
     let sandbox = Sandbox::with_vault();
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     for (arguments, said) in [
         (vec!["item", "set", "pypi", "token"], false),
         (vec!["item", "set", "--public", "pypi", "user"], true),

@@ -144,7 +144,7 @@ fn every_variable_of_a_long_list_is_shown_with_its_origin_or_nobody_is_asked() {
         sandbox.keyloan(&["item", "set", item, "vars"]).stdin(vars.join("\n")).run().ok();
     }
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     let show = ["--", "printenv", "VARIABLE_39"];
     assert_eq!(sandbox.with_secrets(&[&["-s", "some"], &show[..]].concat()).run().ok().text(), "x\n");
     let lines = kept_lines(&kept);
@@ -170,7 +170,7 @@ fn a_set_that_is_named_again_and_again_is_told_once() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     sandbox.keyloan(&["item", "set", "web", "vars"]).stdin("A=1\nLD_PRELOAD=/x\n").run().ok();
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     let mut arguments = ["-s", "web"].repeat(60);
     arguments.extend(["--", "printenv", "A"]);
     sandbox.with_secrets(&arguments).run().ok();

@@ -237,12 +237,28 @@ impl Tracer {
     }
 
     /// Whether the fault came about.
-    fn end(mut self) -> bool {
+    fn end(&mut self) -> bool {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        self.child.wait().unwrap();
+        // Now and then it waits for ever for threads of a process that it has killed.
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while self.child.try_wait().unwrap().is_none() {
+            if std::time::Instant::now() > deadline {
+                self.child.kill().unwrap();
+                self.child.wait().unwrap();
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.contains("(INJECTED)") || log.contains("+++ killed by SIGKILL +++")
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -262,7 +278,7 @@ fn strike(
     let pid = sandbox.daemon().unwrap();
     let from_there_on = if fault.1 { "+" } else { "" };
     let inject = format!("inject={calls}:{}:when={at}{from_there_on}", fault.0);
-    let tracer = Tracer::attach(sandbox, calls, &inject);
+    let mut tracer = Tracer::attach(sandbox, calls, &inject);
     let done = (operation.run)(sandbox);
     let struck = tracer.end();
     if Path::new(&format!("/proc/{pid}")).exists() {
@@ -369,7 +385,7 @@ fn a_lie_about_a_sync_would_be_noticed() {
     sandbox.keyloan(&["daemon", "start"]).run().ok();
     unlock(&sandbox).ok();
     let calls = "rename,renameat,renameat2";
-    let tracer = Tracer::attach(&sandbox, calls, &format!("inject={calls}:retval=0:when=1"));
+    let mut tracer = Tracer::attach(&sandbox, calls, &format!("inject={calls}:retval=0:when=1"));
     let done = (operation.run)(&sandbox);
     assert!(tracer.end());
     sandbox.stop();

@@ -102,7 +102,7 @@ fn a_file_on_a_mount_that_does_not_answer_is_refused() {
 fn a_program_on_a_mount_that_does_not_answer_is_a_warning() {
     let sandbox = Sandbox::with_token(b"tok");
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     let directory = sandbox.make_directory("project/dead");
     let program = sandbox.write_program("project/dead/program", "#!/bin/sh\n");
     let _tampering = Tampering::with(&sandbox, &format!("statx:{FOR_EVER}"), Some(&directory));

@@ -37,7 +37,7 @@ fn an_environment_that_is_hidden_or_endless_is_a_warning_and_costs_little() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     sandbox.keyloan(&["item", "set", "web", "vars"]).stdin("A=1\n").run().ok();
     let kept = sandbox.path("project/question");
-    sandbox.set_approver(&approver::recording(&kept));
+    sandbox.set_approver(approver::recording(&kept));
     sandbox.stop();
     sandbox.unlock().ok();
     let peak = || {
