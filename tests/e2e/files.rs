@@ -2,13 +2,12 @@
 //! takes which form; it is compared with what happens here.
 
 use keyloan_e2e::programs::needed;
-use keyloan_e2e::{Output, Sandbox, approver, eventually};
+use keyloan_e2e::{Output, Running, Sandbox, approver, eventually};
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Child;
 
 /// The forms a file is lent in, as they are called in the table.
 const FORMS: [&str; 2] = ["memory", "path"];
@@ -151,7 +150,7 @@ fn the_table_of_programs_is_what_happens() {
 const LENT: &str = "lent-content-0451";
 
 /// Lends the item `f` as a file with a path and as one in memory, and keeps the holder running.
-fn held() -> (Sandbox, Started, PathBuf) {
+fn held() -> (Sandbox, Running, PathBuf) {
     let sandbox = allowing();
     sandbox.keyloan(&["item", "set", "f", "content"]).stdin(LENT).run().ok();
     let manifest = "[files]\nM = \"local://f/content\"\n\
@@ -165,23 +164,7 @@ fn held() -> (Sandbox, Started, PathBuf) {
         std::fs::read_to_string(&content).is_ok_and(|text| text == format!("{LENT}{LENT}"))
     });
     let path = std::fs::read_to_string(sandbox.path("project/where")).unwrap();
-    (sandbox, Started(holder), PathBuf::from(path.trim()))
-}
-
-struct Started(Child);
-
-impl Started {
-    fn end(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    (sandbox, Running(holder), PathBuf::from(path.trim()))
 }
 
 /// The directory of all files of the loan that a lent path belongs to.
@@ -314,4 +297,18 @@ fn a_rule_for_variables_does_not_lend_files() {
     sandbox.policy("file=deny");
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "the policy forbids it (file=deny)");
     sandbox.with_secrets(&["--only", "E", "--", "true"]).run().ok();
+}
+
+#[test]
+fn a_masked_command_reads_its_files_and_shows_none_of_them() {
+    let sandbox = allowing();
+    sandbox.keyloan(&["item", "set", "f", "content"]).stdin(LENT).run().ok();
+    sandbox.write("project/.keyloan.toml", "[files]\nF = \"local://f/content\"\n");
+    sandbox.keyloan(&["trust"]).run().ok();
+    let show = ["--", "sh", "-c", "echo \"$F\"; cat \"$F\"; wc -c <\"$F\""];
+    let shown = sandbox.with_secrets(&[&["--mask"], &show[..]].concat()).run().ok().text();
+    let lines: Vec<&str> = shown.split('\n').collect();
+    assert_eq!(lines[1..], [&format!("***{}", LENT.len()), ""], "{shown}");
+    eventually("the file is gone", || !directory(Path::new(lines[0])).exists());
+    assert!(sandbox.with_secrets(&show).run().ok().text().contains(LENT));
 }

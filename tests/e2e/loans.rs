@@ -2,8 +2,7 @@
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::terminal::Terminal;
-use keyloan_e2e::{PIN, Sandbox, eventually};
-use std::process::Child;
+use keyloan_e2e::{PIN, Running, Sandbox, eventually};
 
 fn loans(sandbox: &Sandbox) -> Vec<serde_json::Value> {
     let loans = sandbox.keyloan(&["loans", "--json"]).run().ok();
@@ -11,27 +10,11 @@ fn loans(sandbox: &Sandbox) -> Vec<serde_json::Value> {
 }
 
 /// A command that holds the token and, as far as the line says, leaves children behind.
-fn holder(sandbox: &Sandbox, options: &[&str], line: &str) -> Held {
+fn holder(sandbox: &Sandbox, options: &[&str], line: &str) -> Running {
     let before = sandbox.events("lent").len();
     let child = sandbox.with_secrets(&[options, &["--", "sh", "-c", line]].concat()).start();
     eventually("it is lent", || sandbox.events("lent").len() > before);
-    Held(child)
-}
-
-struct Held(Child);
-
-impl Held {
-    fn end(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+    Running(child)
 }
 
 #[test]
@@ -86,7 +69,7 @@ fn what_a_descendant_still_holds_is_said() {
     assert!(shown.contains(&said), "{shown}");
     // A process without the loan is not taken for a holder, though it has the same value.
     let other = sandbox.command("/bin/sleep", &["1000"]).env("TWINE_PASSWORD", "tok").start();
-    let mut other = Held(other);
+    let mut other = Running(other);
     assert_eq!(loans(&sandbox)[0]["held_by"].as_array().unwrap().len(), 1);
     sandbox.keyloan(&["recall", "--all", "--kill"]).run().ok();
     eventually("the descendant is ended", || !std::path::Path::new(&format!("/proc/{child}")).exists());

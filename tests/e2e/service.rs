@@ -2,24 +2,15 @@
 //! to the manager, received here in its place.
 
 use keyloan_e2e::programs::{bin, needed};
-use keyloan_e2e::{Sandbox, eventually};
+use keyloan_e2e::{Running, Sandbox, eventually};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
-struct Service(Child);
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Listens at keyloan's socket until somebody connects, and then becomes the daemon, as the socket unit does.
-fn activated(sandbox: &Sandbox, environment: &[&str]) -> Service {
+fn activated(sandbox: &Sandbox, environment: &[&str]) -> Running {
     sandbox.make_directory("run/keyloan");
     let socket = sandbox.socket().display().to_string();
     let daemon = bin().join("keyloand").display().to_string();
@@ -30,7 +21,7 @@ fn activated(sandbox: &Sandbox, environment: &[&str]) -> Service {
     arguments.extend(["-E", "HOME", "-E", "XDG_RUNTIME_DIR", &daemon, "run"]);
     let mut command = Command::new(needed("systemd-socket-activate"));
     command.args(&arguments);
-    let service = Service(sandbox.prepared(command).start());
+    let service = Running(sandbox.prepared(command).start());
     eventually("it listens", || sandbox.socket().exists());
     service
 }
@@ -50,7 +41,7 @@ fn the_units_are_what_systemd_takes() {
         sandbox.command(needed("systemd-analyze"), &["--user", "--man=no", "verify", &unit]).run()
     };
     assert_eq!(verify("keyloan.service").ok().stderr, "");
-    sandbox.write("units/wrong.service", "[Service]\nExecStart=relative\n");
+    sandbox.write("units/wrong.service", "[Running]\nExecStart=relative\n");
     assert_ne!(verify("wrong.service").status, 0, "a wrong unit is noticed");
 }
 
@@ -134,7 +125,7 @@ fn what_it_says_goes_to_the_journal_where_there_is_one() {
     let daemon = bin().join("keyloand").display().to_string();
     let line = format!("exec {daemon} run 2>>{}", said.display());
     let run = sandbox.command(needed("sh"), &["-c", &line]).env("JOURNAL_STREAM", &stream);
-    let _daemon = Service(run.start());
+    let _daemon = Running(run.start());
     eventually("it listens", || sandbox.socket().exists());
     sandbox.keyed("wrong", &["unlock", "--passphrase-fd", "3"]).run();
     sandbox.unlock().ok();

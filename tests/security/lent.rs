@@ -3,10 +3,10 @@
 
 use crate::attack;
 use keyloan_e2e::programs::needed;
-use keyloan_e2e::{PASSPHRASE, Sandbox, approver, eventually};
+use keyloan_e2e::{PASSPHRASE, Running, Sandbox, approver, eventually};
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Command;
 
 /// Puts other content into an open file of another process.
 const REWRITE: &str = r"
@@ -18,15 +18,6 @@ try:
 except OSError as error:
     print('refused', error.errno)
 ";
-
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn rewrite(sandbox: &Sandbox, path: &str) -> String {
     attack(sandbox, REWRITE, &[path]).ok().text()
@@ -47,7 +38,7 @@ fn a_lent_file_in_memory_is_changed_by_nobody() {
     let victim = "import os, time; f = open('plain', 'w+'); f.write('original content'); f.flush(); \
                   os.chmod('plain', 0o600); os.unlink('plain'); open('ready', 'w').write(str(f.fileno())); \
                   time.sleep(1000)";
-    let victim = Ended(sandbox.command(needed("python3"), &["-c", victim]).start());
+    let victim = Running(sandbox.command(needed("python3"), &["-c", victim]).start());
     let ready = sandbox.path("project/ready");
     eventually("the victim is ready", || std::fs::read_to_string(&ready).is_ok_and(|text| !text.is_empty()));
     let number = std::fs::read_to_string(&ready).unwrap();
@@ -58,7 +49,7 @@ fn a_lent_file_in_memory_is_changed_by_nobody() {
     sandbox.write("project/.keyloan.toml", "[files]\nF = \"local://key/json\"\n");
     sandbox.keyloan(&["trust"]).run().ok();
     let line = "printf %s \"$F\" >where; exec sleep 1000";
-    let _holder = Ended(sandbox.with_secrets(&["--", "sh", "-c", line]).start());
+    let _holder = Running(sandbox.with_secrets(&["--", "sh", "-c", line]).start());
     let at = sandbox.path("project/where");
     eventually("it is lent", || std::fs::read_to_string(&at).is_ok_and(|text| !text.is_empty()));
     let path = std::fs::read_to_string(&at).unwrap();
@@ -194,11 +185,11 @@ fn a_recall_ends_who_holds_the_loan_and_nobody_who_only_claims_so() {
     let sandbox = Sandbox::with_token(b"tok");
     // In a process group of its own, as an interactive shell would start it.
     let line = ["-w", "with-secrets", "--", "sleep", "1000"];
-    let mut holder = Ended(sandbox.command(needed("setsid"), &line).start());
+    let mut holder = Running(sandbox.command(needed("setsid"), &line).start());
     eventually("it is lent", || sandbox.events("lent").len() == 1);
     // A program that kills by what a name says kills the bystander as well.
     let bystander = sandbox.command("/bin/sleep", &["1000"]).env("KEYLOAN_LOAN", "1-1-1");
-    let mut bystander = Ended(bystander.start());
+    let mut bystander = Running(bystander.start());
     let line = "for p in /proc/[0-9]*; do grep -qs '^KEYLOAN_LOAN=1-' $p/environ && echo found; done";
     assert!(sandbox.command(needed("sh"), &["-c", line]).run().text().contains("found"));
     sandbox.keyloan(&["recall", "--all", "--kill"]).run().ok();

@@ -17,7 +17,7 @@ pub mod sandbox;
 pub mod terminal;
 pub mod wire;
 
-pub use sandbox::{Output, PASSPHRASE, PIN, Sandbox};
+pub use sandbox::{Output, PASSPHRASE, PIN, Running, Sandbox};
 
 use std::time::{Duration, Instant};
 

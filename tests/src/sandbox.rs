@@ -302,6 +302,22 @@ impl Drop for Sandbox {
     }
 }
 
+/// A command that runs, and is killed when the test is over, however that goes.
+pub struct Running(pub Child);
+
+impl Running {
+    pub fn end(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// A command about to run.
 pub struct Run {
     command: Command,
