@@ -20,7 +20,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 use zeroize::Zeroizing;
+
+/// Two seconds in all.
+const STARTS: u32 = 40;
+const BETWEEN_STARTS: Duration = Duration::from_millis(50);
 
 pub(crate) struct Connection {
     socket: UnixStream,
@@ -67,8 +72,15 @@ impl Connection {
         if let Some(connection) = Self::existing(act)? {
             return Ok(connection);
         }
-        start()?;
-        Self::existing(act)?.ok_or_else(|| Failure::unreachable("it was started, and is gone again"))
+        for _ in 0..STARTS {
+            start()?;
+            if let Some(connection) = Self::existing(act)? {
+                return Ok(connection);
+            }
+            // Another daemon still holds the directories, and listens no more: it is ending.
+            std::thread::sleep(BETWEEN_STARTS);
+        }
+        Err(Failure::unreachable("it was started, and is gone again"))
     }
 
     /// Connects to a running daemon; `None` when there is none.
@@ -201,7 +213,7 @@ pub(crate) fn daemon_program() -> Result<PathBuf, Failure> {
 
 /// Starts the daemon and waits until it listens. Where several clients start one at once, one daemon stays.
 #[expect(clippy::disallowed_methods, reason = "the spawner of the daemon")]
-pub(crate) fn start() -> Result<(), Failure> {
+fn start() -> Result<(), Failure> {
     let program = daemon_program()?;
     let mut child = std::process::Command::new(&program)
         .arg("run")

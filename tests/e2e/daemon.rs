@@ -119,3 +119,13 @@ fn command_lines_are_sealed_in_the_log_and_shown_after_a_yes() {
     sandbox.set_approver(approver::DENY);
     sandbox.keyloan(&["log", "--commands"]).run().refused(6, "declined");
 }
+
+#[test]
+fn a_command_right_after_the_daemons_stop_finds_a_new_one() {
+    let sandbox = Sandbox::with_vault();
+    for _ in 0..20 {
+        sandbox.keyloan(&["daemon", "stop"]).run().ok();
+        sandbox.keyloan(&["daemon", "start"]).run().ok();
+        sandbox.unlock().ok();
+    }
+}

@@ -25,7 +25,7 @@ fn start() -> Result<(), Failure> {
         output::note("the daemon runs already");
         return Ok(());
     }
-    client::start()?;
+    Connection::open("start the daemon")?;
     output::note("the daemon runs");
     Ok(())
 }
