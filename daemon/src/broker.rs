@@ -12,6 +12,7 @@ mod lend;
 mod loans;
 mod log;
 mod made;
+mod recipients;
 mod refusal;
 mod settings;
 mod status;
@@ -75,6 +76,11 @@ pub(crate) struct Broker {
     surface: RefCell<Surface>,
     /// One key derivation at a time: each takes 128 MiB.
     derivation: Arc<Mutex<()>>,
+    /// One change of what opens the vault at a time: each reads the identity, waits, and writes it.
+    keeping: Mutex<()>,
+    /// One look for holders at a time, and the last loan of the one before.
+    looking: Arc<Mutex<()>>,
+    looked_at: Cell<u64>,
     /// One check of the log at a time: each reads all of it.
     verification: Arc<Mutex<()>>,
     syncing: Mutex<()>,
@@ -136,6 +142,9 @@ impl Broker {
             log_mismatched: Cell::new(false),
             surface: RefCell::default(),
             derivation: Arc::default(),
+            keeping: Mutex::default(),
+            looking: Arc::default(),
+            looked_at: Cell::new(0),
             verification: Arc::default(),
             syncing: Mutex::default(),
             stop: Notify::new(),

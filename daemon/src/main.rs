@@ -48,6 +48,7 @@ const SYNC: Duration = Duration::from_millis(900);
 
 fn main() -> ExitCode {
     let protected = process::make_undumpable();
+    keyloan_platform::memory::give_back_what_is_freed();
     match protected.context("cannot protect this process's memory").and_then(|()| run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -83,6 +83,13 @@ impl Drop for KeyPages {
     }
 }
 
+/// Has the system take large freed pieces back at once. glibc otherwise keeps more with each piece that it has
+/// given back once (`mallopt`(3), the dynamic threshold), and a daemon that writes an index now and then would stay
+/// as large as in that moment.
+pub fn give_back_what_is_freed() {
+    sys::give_back_what_is_freed();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -288,9 +288,9 @@ impl Fresh {
         &self.file
     }
 
-    /// A hard link never replaces what is there.
+    /// Never replaces what is there.
     pub fn keep(self) -> io::Result<()> {
-        std::fs::hard_link(&self.making, &self.place)?;
+        sys::rename_without_replacing(&self.making, &self.place)?;
         let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }

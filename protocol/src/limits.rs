@@ -29,3 +29,5 @@ pub const DIRECTORIES: usize = 64;
 pub const GENERATED: usize = 1024;
 /// An identity file of age's, or an ssh private key.
 pub const IDENTITY: usize = 64 * 1024;
+/// The longest time that anything lasts, in seconds: ten years.
+pub const SECONDS: u64 = 3653 * 24 * 3600;

@@ -1,10 +1,11 @@
 //! A length of time as people write it: a whole number with `s`, `m`, `h` or `d`.
 
+use crate::limits;
 use std::fmt;
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a time is written 90s, 30m, 8h or 7d")]
+#[error("a time is written 90s, 30m, 8h or 7d, and is at most ten years")]
 pub struct TimeSpanError;
 
 /// At least a second.
@@ -23,7 +24,10 @@ impl TimeSpan {
         let digits = text.strip_suffix(['s', 'm', 'h', 'd']).unwrap_or_default();
         let number: u64 = digits.parse().map_err(|_| TimeSpanError)?;
         let seconds = number.checked_mul(unit).ok_or(TimeSpanError)?;
-        if seconds == 0 { Err(TimeSpanError) } else { Ok(Self(Duration::from_secs(seconds))) }
+        if seconds == 0 || seconds > limits::SECONDS {
+            return Err(TimeSpanError);
+        }
+        Ok(Self(Duration::from_secs(seconds)))
     }
 
     /// Fractions of a second are dropped.
@@ -60,7 +64,7 @@ mod tests {
             let span = TimeSpan::parse(text).unwrap();
             assert_eq!((span.duration().as_secs(), span.to_string().as_str()), (seconds, text));
         }
-        for text in ["", "8", "m", "0s", "-1m", "1.5h", "99999999999999999999d", "8 h", "8µ"] {
+        for text in ["", "8", "m", "0s", "-1m", "1.5h", "99999999999999999999d", "8 h", "8µ", "4000d"] {
             assert_eq!(TimeSpan::parse(text), Err(TimeSpanError), "{text}");
         }
     }

@@ -39,8 +39,36 @@ pub(crate) fn recall(recall: &Recall) -> Result<(), Failure> {
         return Ok(());
     };
     connection.send(&Message::new(Request::Recall { loan: recall.id, kill: recall.kill }), &[])?;
-    let reply = connection.reply()?;
-    client::notes(act, reply)
+    let Reply::Recalled { recalled, held } = connection.reply()?.body else {
+        return Err(client::unexpected(act));
+    };
+    if recalled.is_empty() {
+        output::note("nothing is lent");
+    }
+    for id in recalled {
+        let end = held.iter().find(|loan| loan.id == id).and_then(ending);
+        let end = end.unwrap_or_else(|| "recalled; nothing holds it any more".to_owned());
+        output::note(&format!("loan {id}: {end}"));
+    }
+    Ok(())
+}
+
+/// How a loan is over, and who holds it all the same.
+fn ending(loan: &LoanSummary) -> Option<String> {
+    let over = loan.over.as_ref()?;
+    let holders: Vec<String> = loan
+        .held_by
+        .iter()
+        .map(|holding| format!("pid {} ({})", holding.pid, escaped(&holding.program, 200)))
+        .collect();
+    let held_by = if holders.is_empty() { "nobody seen".to_owned() } else { holders.join(", ") };
+    let renew = match loan.references.as_slice() {
+        [] => String::new(),
+        references => {
+            format!("; to take it back, renew {} where it was issued", escaped(&references.join(", "), 400))
+        }
+    };
+    Some(format!("{over}, still held by {held_by}{renew}"))
 }
 
 fn describe(loan: &LoanSummary) -> String {
@@ -54,23 +82,8 @@ fn describe(loan: &LoanSummary) -> String {
         escaped(&loan.directory, 200),
         loan.since
     );
-    if let Some(over) = &loan.over {
-        let holders: Vec<String> = loan
-            .held_by
-            .iter()
-            .map(|holding| format!("pid {} ({})", holding.pid, escaped(&holding.program, 200)))
-            .collect();
-        let held_by = if holders.is_empty() { "nobody seen".to_owned() } else { holders.join(", ") };
-        let renew = match loan.references.as_slice() {
-            [] => String::new(),
-            references => {
-                format!(
-                    "; to take it back, renew {} where it was issued",
-                    escaped(&references.join(", "), 400)
-                )
-            }
-        };
-        return format!("{to}\n   {over}, still held by {held_by}{renew}");
+    if let Some(end) = ending(loan) {
+        return format!("{to}\n   {end}");
     }
     match loan.seconds_left {
         Some(left) => format!("{to}, for another {}", TimeSpan::of(Duration::from_secs(left))),

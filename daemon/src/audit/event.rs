@@ -23,6 +23,10 @@ pub(crate) enum Event {
     Unlocked {
         by: Who,
     },
+    /// Questions go to another place from here on.
+    SurfaceMoved {
+        by: Who,
+    },
     UnlockFailed {
         by: Who,
     },

@@ -1,35 +1,31 @@
-//! Copies of the whole vault: backup and restore, a new identity, another machine's copy, the recovery key. All
-//! but the merge hand over or replace everything, so they want the passphrase.
+//! Copies of the whole vault: backup and restore, a new identity, another machine's copy. All but the merge hand
+//! over or replace everything, so they want the passphrase.
 
 use super::{Act, Broker, Client, Refusal};
-use crate::approval::question::Question;
+use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
+use crate::patience;
 use crate::policy::rule::Kind;
-use crate::vault::local::backup::{By, For, Unpacked, seal};
+use crate::vault::local::backup::{self, By, For, Unpacked, seal};
 use crate::vault::local::identity::{self, IdentityError};
 use crate::vault::local::keys::Keys;
-use crate::vault::local::{self, LocalVault};
-use keyloan_protocol::control::Message;
-use keyloan_protocol::control::response::{Reply, VaultState};
-use keyloan_protocol::names::PlainName;
+use crate::vault::local::merge::{Copy, Merge};
+use crate::vault::local::{LocalVault, VaultError};
+use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 use zeroize::Zeroizing;
 
 type Done = Result<Reply, Refusal>;
 
-/// The recipient that the recovery key belongs to.
-const RECOVERY: &str = "recovery";
-
 /// Recipients of one backup; their names must fit the question.
 const RECIPIENTS: usize = 5;
-
-/// Titles that a question about a merge names.
-const TITLES: usize = 20;
 
 impl Broker {
     pub(crate) async fn backup(
@@ -41,7 +37,12 @@ impl Broker {
         file: OwnedFd,
     ) -> Done {
         let file = File::from(file);
-        if !file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0) {
+        let (is_new, file) = patience::look(move || {
+            (file.metadata().is_ok_and(|found| found.is_file() && found.len() == 0), file)
+        })
+        .await
+        .ok_or(Refusal::Input("the backup's file system does not answer"))?;
+        if !is_new {
             return Err(Refusal::Input("a backup is written to a new file"));
         }
         if recipients.len() > RECIPIENTS {
@@ -62,9 +63,12 @@ impl Broker {
             For::Recipients(keys)
         };
         let (archive, items) = self.vault.borrow().archive()?;
+        let sealed = self.derive(move || Ok(seal(&archive, &sealed_for)?)).await?;
         let event = Event::BackedUp { items, recipients: shown, by: self.who(&client.requester) };
         self.record(&event, Durable::Now)?;
-        self.derive(move || Ok(seal(file, &archive, &sealed_for)?)).await?;
+        // Not within the derivation's place: a disk that does not answer would keep everybody from unlocking.
+        let written = tokio::task::spawn_blocking(move || backup::write(file, &sealed));
+        written.await.map_err(|_| Refusal::Task)??;
         Ok(Reply::done(format!("{items} items, the policy and the trusted files are in the backup")))
     }
 
@@ -76,10 +80,7 @@ impl Broker {
         new: Option<SecretBytes>,
         file: OwnedFd,
     ) -> Done {
-        if self.vault.borrow_mut().state() != VaultState::Absent {
-            let path = self.vault.borrow().path().to_owned();
-            return Err(local::VaultError::Exists(path).into());
-        }
+        self.no_vault_yet()?;
         let by = match opened_by {
             Opening { plain: true, .. } => By::Nothing,
             Opening { identity: Some(text), .. } => {
@@ -96,13 +97,17 @@ impl Broker {
             }
         };
         let place = self.vault.borrow().path().to_owned();
-        let unpacked = self.derive(move || Ok(Unpacked::read(&place, File::from(file), &by)?)).await?;
+        let read = tokio::task::spawn_blocking(move || backup::read(File::from(file)));
+        let sealed = read.await.map_err(|_| Refusal::Task)??;
+        let unpacked = self.derive(move || Ok(Unpacked::read(&place, &sealed, &by)?)).await?;
         let mut wrapped = None;
         if new_passphrase {
             let new = self.new_secret(client, new, "new passphrase for the vault", 1).await?;
             let (text, new) = (unpacked.identity().clone(), identity::passphrase(&new)?);
             wrapped = Some(self.derive(move || Ok(identity::wrap(&text, &new)?)).await?);
         }
+        // Reading and typing take their time, and another may have made one meanwhile, whose log this is now.
+        self.no_vault_yet()?;
         let moved = self.begin_log_anew()?;
         let items = self.vault.borrow_mut().restore(unpacked, wrapped.as_deref())?;
         let counter = self.vault.borrow().counter();
@@ -129,6 +134,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &question).await?;
         let new = self.new_secret(client, new, "passphrase for the re-keyed vault", 1).await?;
         let new = identity::passphrase(&new)?;
+        let _alone = self.keeping.lock().await;
         let keys = Keys::generate().map_err(IdentityError::from)?;
         let text = Zeroizing::new(keys.expose_identity().to_owned());
         let mut wrapped = Vec::new();
@@ -136,10 +142,15 @@ impl Broker {
             let file = LocalVault::identity_file(Some(name));
             wrapped.push((file, identity::wrap_for(&text, recipient)?));
         }
-        let by_passphrase = self.derive(move || Ok(identity::wrap(&text, &new)?)).await?;
+        let to_wrap = text.clone();
+        let by_passphrase = self.derive(move || Ok(identity::wrap(&to_wrap, &new)?)).await?;
         wrapped.push((LocalVault::identity_file(None), by_passphrase));
+        let before = self.vault.borrow_mut().freeze()?;
+        let _thaw = Thaw(&self.vault);
+        let rekeyed = tokio::task::spawn_blocking(move || before.rekey(&text, &wrapped));
+        let rekeyed = rekeyed.await.map_err(|_| Refusal::Task)??;
         self.record(&Event::Rekeyed { by: self.who(&client.requester) }, Durable::Now)?;
-        self.vault.borrow_mut().rekey(keys, &wrapped)?;
+        self.vault.borrow_mut().put_rekeyed(rekeyed, keys)?;
         let counter = self.vault.borrow().counter();
         self.log.borrow_mut().saw_counter(counter);
         Ok(Reply::done(
@@ -147,84 +158,80 @@ impl Broker {
         ))
     }
 
-    pub(crate) async fn recovery_key(
-        &self,
-        client: &Client,
-        passphrase: Option<SecretBytes>,
-    ) -> Result<Message<Reply>, Refusal> {
-        let Ok(name) = PlainName::parse(RECOVERY) else { return Err(Refusal::Task) };
-        self.open_vault_for(client, "make a recovery key").await?;
-        self.prove_passphrase(client, passphrase, &Question::new("make a recovery key for the vault"))
-            .await?;
-        let (key, recipient) = identity::recovery_key();
-        let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
-        let by = self.who(&client.requester);
-        let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
-        self.record(&event, Durable::Now)?;
-        let mut vault = self.vault.borrow_mut();
-        // The one before is of no use from here on.
-        vault.remove_recipient(&name)?;
-        vault.add_recipient(&name, &recipient, &wrapped)?;
-        Ok(Message::new(Reply::Value).with("value", key))
-    }
-
-    /// The identity by the recovery key, where that was typed in the passphrase's place.
-    pub(super) fn unwrap_by_recovery_key(
-        &self,
-        typed: &SecretBytes,
-    ) -> Option<Result<Zeroizing<String>, Refusal>> {
-        let key = identity::typed_recovery_key(typed)?;
-        let wrapped = match self.vault.borrow_mut().wrapped_for(RECOVERY) {
-            Ok(wrapped) => wrapped,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let opened = wrapped.ok_or(IdentityError::RecoveryKey);
-        Some(opened.and_then(|wrapped| identity::unwrap_by_key(&wrapped, &key)).map_err(Refusal::from))
-    }
-
     pub(crate) async fn merge(&self, client: &Client, other: &Path) -> Done {
         self.open_vault_for(client, "merge another copy into it").await?;
         if !client.requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
         }
-        let merge = self.vault.borrow().compare(other, &clock::today())?;
+        // It may lie on a mount that does not answer.
+        let slow = || Refusal::Input("the copy's file system is too slow; copy it to this machine first");
+        let place = other.to_owned();
+        let copy = patience::look(move || Copy::open(&place)).await.ok_or_else(slow)??;
+        let day = clock::today();
+        let merge = self.vault.borrow().compare(&copy, &day)?;
         if merge.is_empty() {
             return Ok(Reply::Done {
                 notes: with_kept(vec!["nothing new is there".to_owned()], &merge.kept),
             });
         }
-        let counts = (merge.added.len(), merge.updated.len(), merge.conflicts.len());
-        let names = [&merge.added[..], &merge.updated[..]].concat();
+        let (copy, wanted) = (Arc::new(copy), merge.clone());
+        let from = Arc::clone(&copy);
+        let files = patience::look(move || from.read(&wanted)).await.ok_or_else(slow)??;
         let act = Act {
             kinds: vec![Kind::ItemWrite],
             title: "merge another copy of the vault".to_owned(),
-            names: names.iter().take(TITLES).cloned().collect(),
+            names: merge.titles(),
         };
         let approved = self
             .authorise(client, act, |question| {
                 Self::about(question, "from", &other.display().to_string());
-                let conflicts: Vec<String> = merge.conflicts.iter().map(|(title, _)| title.clone()).collect();
-                for (label, titles) in
-                    [("adds", &merge.added), ("updates", &merge.updated), ("conflicts", &conflicts)]
-                {
-                    name_some(question, label, titles);
+                let conflicts: Vec<String> = merge.conflicts.iter().map(|(_, given)| given.clone()).collect();
+                for (label, titles) in [
+                    ("adds", &merge.added),
+                    ("updates", &merge.updated),
+                    ("brings back", &merge.brought_back),
+                    ("adds", &conflicts),
+                ] {
+                    question.list(label, titles, ", ", Certainty::Verified);
                 }
             })
             .await?;
-        let mut notes =
-            vec![format!("merged: {} added, {} updated, {} conflicts", counts.0, counts.1, counts.2)];
-        let both = |(ours, theirs): &(String, String)| {
-            format!("'{ours}' was changed on both sides; the other's is kept as '{theirs}'")
-        };
-        notes.extend(merge.conflicts.iter().map(both));
-        let kept = merge.kept.clone();
-        let anchor = self.log_head().map_err(|refusal| self.failed(&approved, refusal))?;
-        let done = self.vault.borrow_mut().merge(merge, &clock::now(), &anchor);
-        done.map_err(|error| self.failed(&approved, error.into()))?;
-        let request = approved.request;
-        let event = Event::Merged { request, added: counts.0, updated: counts.1, conflicts: counts.2 };
+        let merged = self.merge_as_shown(&copy, &merge, &files, &day);
+        merged.map_err(|refusal| self.failed(&approved, refusal))?;
+        let (added, updated) = (merge.added.len() + merge.brought_back.len(), merge.updated.len());
+        let conflicts = merge.conflicts.len();
+        let event = Event::Merged { request: approved.request, added, updated, conflicts };
         self.record(&event, approved.durable)?;
-        Ok(Reply::Done { notes: with_kept(notes, &kept) })
+        let mut notes = vec![format!("merged: {added} added, {updated} updated, {conflicts} conflicts")];
+        notes.extend(merge.conflicts.iter().map(|(ours, theirs)| {
+            format!("'{ours}' was changed on both sides; the other's is kept as '{theirs}'")
+        }));
+        Ok(Reply::Done { notes: with_kept(notes, &[&merge.brought_back[..], &merge.kept].concat()) })
+    }
+
+    /// Only what was shown is done: where the vault was changed while the question stood, nothing is.
+    fn merge_as_shown(
+        &self,
+        copy: &Copy,
+        merge: &Merge,
+        files: &[Vec<u8>],
+        day: &str,
+    ) -> Result<(), Refusal> {
+        let anchor = self.log_head()?;
+        let mut vault = self.vault.borrow_mut();
+        if vault.compare(copy, day)? != *merge {
+            return Err(VaultError::Changed.into());
+        }
+        Ok(vault.merge(merge.clone(), files, &clock::now(), &anchor)?)
+    }
+}
+
+/// Lets the vault be written to again, however the re-keying ended.
+struct Thaw<'a>(&'a RefCell<LocalVault>);
+
+impl Drop for Thaw<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().thaw();
     }
 }
 
@@ -233,15 +240,6 @@ pub(crate) struct Opening {
     pub(crate) plain: bool,
     pub(crate) identity: Option<SecretBytes>,
     pub(crate) passphrase: Option<SecretBytes>,
-}
-
-fn name_some(question: &mut Question, label: &'static str, titles: &[String]) {
-    for title in titles.iter().take(TITLES / 2) {
-        Broker::about(question, label, title);
-    }
-    if titles.len() > TITLES / 2 {
-        Broker::about(question, label, &format!("{} more", titles.len() - TITLES / 2));
-    }
 }
 
 fn with_kept(mut notes: Vec<String>, kept: &[String]) -> Vec<String> {

@@ -17,8 +17,7 @@ use crate::vault::local::index::Anchor;
 use crate::vault::local::keys::Keys;
 use crate::vault::local::{self, Remembered};
 use keyloan_platform::private_file::Directory;
-use keyloan_protocol::control::response::{Recipient, Reply, VaultState};
-use keyloan_protocol::names::PlainName;
+use keyloan_protocol::control::response::{Reply, VaultState};
 use keyloan_protocol::secret::SecretBytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +81,7 @@ impl Broker {
         Ok(Reply::Done { notes })
     }
 
-    fn no_vault_yet(&self) -> Result<(), Refusal> {
+    pub(super) fn no_vault_yet(&self) -> Result<(), Refusal> {
         let mut vault = self.vault.borrow_mut();
         if vault.state() == VaultState::Absent {
             return Ok(());
@@ -118,6 +117,7 @@ impl Broker {
         let text = self.proved_identity(client, passphrase, question, desktop, how.in_window).await?;
         self.open_with(client, &text, how.accept_older)?;
         if moves {
+            self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
             self.move_surface(client.requester.terminal, how.desktop);
         }
         Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
@@ -158,8 +158,13 @@ impl Broker {
 
     fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
         let keys = Keys::from_text(identity).map_err(IdentityError::from)?;
-        if self.is_open() {
-            return Ok(());
+        if let Ok(held) = self.vault.borrow().keys() {
+            // The identity files are not authentic by themselves: any program of the user can put others there.
+            if held.is_identity(identity) {
+                return Ok(());
+            }
+            self.record(&Event::UnlockFailed { by: self.who(&client.requester) }, Durable::Now)?;
+            return Err(Refusal::WrongPassphrase);
         }
         let remembered = Remembered { counter: self.log.borrow().remembered(), accept_older };
         self.vault.borrow_mut().unlock(keys, remembered)?;
@@ -289,6 +294,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &Question::new("change the passphrase")).await?;
         let new = self.new_secret(client, new, "new passphrase for the vault", 1).await?;
         let new = identity::passphrase(&new)?;
+        let _alone = self.keeping.lock().await;
         let text = Zeroizing::new(self.vault.borrow().keys()?.expose_identity().to_owned());
         let wrapped = self.derive(move || Ok(identity::wrap(&text, &new)?)).await?;
         self.record(&Event::PassphraseChanged { by: self.who(&client.requester) }, Durable::Now)?;
@@ -309,51 +315,6 @@ impl Broker {
         self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().seal(local::PIN, verifier, &clock::now())?;
         Ok(Reply::done("the PIN is changed"))
-    }
-
-    pub(crate) async fn recipient_add(
-        &self,
-        client: &Client,
-        passphrase: Option<SecretBytes>,
-        name: PlainName,
-        recipient: String,
-    ) -> Done {
-        self.open_vault_for(client, "add a recipient").await?;
-        let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
-        let question = Question::new(&format!("add the recipient '{name}'"));
-        self.prove_passphrase(client, passphrase, &question).await?;
-        let by = self.who(&client.requester);
-        let event = Event::RecipientChanged { name: name.to_string(), action: "added", by };
-        self.record(&event, Durable::Now)?;
-        self.vault.borrow_mut().add_recipient(&name, recipient.trim(), &wrapped)?;
-        Ok(Reply::done(format!("whoever holds the private half of '{name}' can now open the vault's files")))
-    }
-
-    pub(crate) async fn recipient_remove(
-        &self,
-        client: &Client,
-        passphrase: Option<SecretBytes>,
-        name: PlainName,
-    ) -> Done {
-        self.open_vault_for(client, "remove a recipient").await?;
-        let question = Question::new(&format!("remove the recipient '{name}'"));
-        self.prove_passphrase(client, passphrase, &question).await?;
-        let by = self.who(&client.requester);
-        let event = Event::RecipientChanged { name: name.to_string(), action: "removed", by };
-        self.record(&event, Durable::Now)?;
-        if !self.vault.borrow_mut().remove_recipient(&name)? {
-            return Err(Refusal::NotFound { what: "recipient", name: name.to_string() });
-        }
-        Ok(Reply::done(format!("copies of the vault made before can still be opened by '{name}'")))
-    }
-
-    pub(crate) async fn recipients(&self, client: &Client) -> Done {
-        self.open_vault_for(client, "list its recipients").await?;
-        let vault = self.vault.borrow();
-        let recipients = vault.index()?.recipients().iter();
-        let recipients = recipients
-            .map(|(name, recipient)| Recipient { name: name.clone(), recipient: recipient.clone() });
-        Ok(Reply::Recipients { recipients: recipients.collect() })
     }
 
     /// The passphrase of an open vault, for what loosens or hands over. Typed on the requester's terminal

@@ -156,7 +156,7 @@ impl Broker {
 
     /// How long the loan lasts at most: as asked, and no longer than policy lets it.
     fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
-        let asked = seconds.map(Duration::from_secs);
+        let asked = seconds.map(|seconds| Duration::from_secs(seconds.min(limits::SECONDS)));
         let most = self.with_policy(|policy| policy.loan_time)?;
         Ok(asked.into_iter().chain(most).min())
     }

@@ -13,11 +13,12 @@ use crate::requester::Requester;
 use keyloan_platform::lent_files::{self, LoanName, Place};
 use keyloan_platform::process;
 use keyloan_protocol::control::response::{Holding, LoanSummary, Reply};
-use keyloan_protocol::names::escaped;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgrp};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Between the request to end and the end without asking.
 const GRACE: Duration = Duration::from_secs(2);
@@ -57,7 +58,7 @@ impl Broker {
         tokio::task::spawn_local(async move {
             let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) else { return };
             if let Some(time) = time
-                && tokio::time::timeout(time, holder.readable()).await.is_err()
+                && timeout(time, holder.readable()).await.is_err()
             {
                 broker.end_expired();
             }
@@ -113,15 +114,29 @@ impl Broker {
 
     /// Looks for processes that still hold what ended loans lent, and forgets the loans that nobody holds.
     pub(crate) async fn look_for_holders(&self) {
-        let wanted: Vec<(u64, LoanName, bool)> = {
-            let loans = self.loans.borrow();
-            let over = loans.all().filter(|(_, loan)| loan.over.is_some()).take(LOOK);
-            over.map(|(id, loan)| (id, name(id, loan), loan.has_files)).collect()
-        };
-        if wanted.is_empty() {
+        if self.loans.borrow().all().all(|(_, loan)| loan.over.is_none()) {
             return;
         }
-        let Some(found) = patience::look(move || holders(&wanted)).await else { return };
+        // One that never returns must not be followed by others that do not either.
+        let Ok(alone) = timeout(GRACE, Arc::clone(&self.looking).lock_owned()).await else { return };
+        let wanted: Vec<(u64, LoanName, bool)> = {
+            let loans = self.loans.borrow();
+            let over = || loans.all().filter(|(_, loan)| loan.over.is_some());
+            // Of more than one look takes, others each time.
+            let skipped = if over().count() > LOOK { self.looked_at.get() } else { 0 };
+            let wanted: Vec<_> = over()
+                .filter(|(id, _)| *id > skipped)
+                .take(LOOK)
+                .map(|(id, loan)| (id, name(id, loan), loan.has_files))
+                .collect();
+            self.looked_at.set(wanted.last().filter(|_| wanted.len() == LOOK).map_or(0, |(id, ..)| *id));
+            wanted
+        };
+        let look = move || {
+            let _alone = alone;
+            holders(&wanted)
+        };
+        let Some(found) = patience::look(look).await else { return };
         let mut loans = self.loans.borrow_mut();
         for (id, mut held_by) in found {
             // A holder whose environment cannot be read is still one.
@@ -143,27 +158,24 @@ impl Broker {
 
     /// Ends loans at somebody's wish. What a process has read cannot be taken back: it is said who has it.
     pub(crate) async fn recall(&self, loan: Option<u64>, kill: bool) -> Result<Reply, Refusal> {
-        let known: Vec<u64> = {
+        let recalled: Vec<u64> = {
             let loans = self.loans.borrow();
             let wanted = loans.all().filter(|(id, _)| loan.is_none_or(|loan| loan == *id));
             wanted.map(|(id, _)| id).collect()
         };
-        if let (Some(loan), true) = (loan, known.is_empty()) {
+        if let (Some(loan), true) = (loan, recalled.is_empty()) {
             return Err(Refusal::NotFound { what: "loan", name: loan.to_string() });
         }
-        for id in &known {
+        for id in &recalled {
             self.end_loan(*id, "recalled");
         }
         if kill {
-            self.end_holders(&known).await;
+            self.end_holders(&recalled).await;
         }
         self.look_for_holders().await;
         let loans = self.loans.borrow();
-        let mut notes: Vec<String> = known.iter().map(|id| told(*id, loans.loan(*id))).collect();
-        if notes.is_empty() {
-            notes.push("nothing is lent".to_owned());
-        }
-        Ok(Reply::Done { notes })
+        let held = recalled.iter().filter_map(|id| Some(summary(*id, loans.loan(*id)?))).collect();
+        Ok(Reply::Recalled { recalled, held })
     }
 
     /// Ends the holders' process groups, and whatever else holds the loans: asked at first, then not.
@@ -192,9 +204,12 @@ impl Broker {
             // The start time tells the holder from a later process of the same number.
             if let Some(stat) = process::stat(loan.pid).filter(|stat| stat.started == loan.started) {
                 let group = Pid::from_raw(stat.group);
-                any |= killpg(group, signal).is_ok();
+                let pid = Pid::from_raw(loan.pid);
+                // Group 1 is every process, 0 our own (kill(2)); in a namespace either can be the holder's.
+                let has_group = stat.group > 1 && group != getpgrp();
+                any |= if has_group { killpg(group, signal).is_ok() } else { kill(pid, signal).is_ok() };
                 // One that is stopped could not end.
-                let _ = killpg(group, Signal::SIGCONT);
+                let _ = if has_group { killpg(group, Signal::SIGCONT) } else { kill(pid, Signal::SIGCONT) };
             }
             for holding in loan.over.iter().flat_map(|over| &over.held_by) {
                 if let Ok(pid) = i32::try_from(holding.pid) {
@@ -240,28 +255,4 @@ fn summary(id: u64, loan: &Loan) -> LoanSummary {
         held_by: loan.over.as_ref().map(|over| over.held_by.clone()).unwrap_or_default(),
         references: loan.references.clone(),
     }
-}
-
-/// What a recall came to.
-fn told(id: u64, loan: Option<&Loan>) -> String {
-    let held_by = loan.and_then(|loan| loan.over.as_ref()).map(|over| over.held_by.as_slice());
-    match (held_by, loan) {
-        (Some([_, ..]), Some(loan)) => format!("loan {id}: {}", escaped(&held(loan), 2000)),
-        _ => format!("loan {id}: recalled; nothing holds it any more"),
-    }
-}
-
-/// `recalled, still held by pid 77 (/usr/bin/make); …`
-fn held(loan: &Loan) -> String {
-    let over = loan.over.as_ref();
-    let pids: Vec<String> = over
-        .iter()
-        .flat_map(|over| &over.held_by)
-        .map(|holding| format!("pid {} ({})", holding.pid, holding.program))
-        .collect();
-    let renew = match loan.references.as_slice() {
-        [] => String::new(),
-        references => format!("; to take it back, renew {} where it was issued", references.join(", ")),
-    };
-    format!("{}, still held by {}{renew}", over.map_or("over", |over| over.why), pids.join(", "))
 }

@@ -196,8 +196,8 @@ pub(crate) fn sync_file_system(directory: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::syncfs(directory.as_raw_fd()) }).map(drop)
 }
 
-/// `renameat2`(2) with `RENAME_EXCHANGE`. The call itself: musl has no function for it.
-pub(crate) fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+/// `renameat2`(2). The call itself: musl has no function for it.
+fn rename(one: &std::path::Path, other: &std::path::Path, flags: libc::c_uint) -> io::Result<()> {
     use std::os::unix::ffi::OsStrExt;
     let path = |path: &std::path::Path| std::ffi::CString::new(path.as_os_str().as_bytes());
     let (one, other) = (path(one)?, path(other)?);
@@ -209,8 +209,28 @@ pub(crate) fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Re
             one.as_ptr(),
             libc::AT_FDCWD,
             other.as_ptr(),
-            libc::RENAME_EXCHANGE,
+            flags,
         )
     };
     check(libc::c_int::try_from(done).unwrap_or(-1)).map(drop)
+}
+
+pub(crate) fn exchange(one: &std::path::Path, other: &std::path::Path) -> io::Result<()> {
+    rename(one, other, libc::RENAME_EXCHANGE)
+}
+
+/// Where a file system knows no such rename, a hard link does not replace anything either; the first name stays.
+pub(crate) fn rename_without_replacing(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
+    match rename(from, to, libc::RENAME_NOREPLACE) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => fs::hard_link(from, to),
+        done => done,
+    }
+}
+
+pub(crate) fn give_back_what_is_freed() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: takes integers only; before any other thread runs.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024);
+    }
 }

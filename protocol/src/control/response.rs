@@ -47,6 +47,11 @@ pub enum Reply {
     Loans {
         loans: Vec<LoanSummary>,
     },
+    /// The loans that were ended, and those of them that something still holds.
+    Recalled {
+        recalled: Vec<u64>,
+        held: Vec<LoanSummary>,
+    },
     /// The policy as text that `policy set` takes.
     Policy {
         settings: Vec<String>,

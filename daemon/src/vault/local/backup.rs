@@ -13,7 +13,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -98,10 +98,8 @@ impl Unpacked {
     }
 
     /// Reads a backup into a vault beside its place; slow, and without any vault being open.
-    pub(crate) fn read(place: &Path, from: impl Read, by: &By) -> Result<Self, VaultError> {
-        let mut from = BufReader::new(from);
-        let start = from.fill_buf().map_err(VaultError::BackupFile)?;
-        let is_sealed = start.starts_with(b"age-encryption.org/v1");
+    pub(crate) fn read(place: &Path, from: &[u8], by: &By) -> Result<Self, VaultError> {
+        let is_sealed = from.starts_with(b"age-encryption.org/v1");
         match (is_sealed, by) {
             (false, By::Nothing) => Self::unpack(place, from),
             (false, _) => Err(VaultError::Backup("it is not an age file")),
@@ -118,7 +116,7 @@ impl Unpacked {
         }
     }
 
-    fn open(place: &Path, from: impl BufRead, identity: &dyn age::Identity) -> Result<Self, VaultError> {
+    fn open(place: &Path, from: &[u8], identity: &dyn age::Identity) -> Result<Self, VaultError> {
         let decryptor = age::Decryptor::new_buffered(from).map_err(|_| wrong())?;
         Self::unpack(place, decryptor.decrypt(std::iter::once(identity)).map_err(|_| wrong())?)
     }
@@ -180,6 +178,7 @@ impl Unpacked {
         if !missing.is_empty() {
             return Err(VaultError::Backup("it ends too early: items are missing"));
         }
+        making.sync()?;
         Ok(Self { making, identity: text, index, wrapped: wrapped.ok_or_else(form)? })
     }
 
@@ -192,8 +191,8 @@ fn wrong() -> VaultError {
     VaultError::Key { name: "the backup".to_owned(), cause: KeyError::Decrypt }
 }
 
-/// Encrypts an archive into a file and syncs it. Slow where it is for a passphrase.
-pub(crate) fn seal(to: File, archive: &[u8], sealed_for: &For) -> Result<(), VaultError> {
+/// Encrypts an archive. Slow where it is for a passphrase.
+pub(crate) fn seal(archive: &[u8], sealed_for: &For) -> Result<Vec<u8>, VaultError> {
     let by_passphrase;
     let recipients: Vec<&dyn age::Recipient> = match sealed_for {
         For::Passphrase(passphrase) => {
@@ -204,12 +203,29 @@ pub(crate) fn seal(to: File, archive: &[u8], sealed_for: &For) -> Result<(), Vau
     };
     let encryptor = age::Encryptor::with_recipients(recipients.into_iter())
         .map_err(|_| VaultError::Backup("it cannot be encrypted to these recipients"))?;
-    let written = || -> io::Result<()> {
-        let mut sealed = encryptor.wrap_output(BufWriter::new(to))?;
-        sealed.write_all(archive)?;
-        sealed.finish()?.into_inner()?.sync_all()
+    let sealed = || -> io::Result<Vec<u8>> {
+        // age adds a header, and 16 bytes to every 64 KiB.
+        let mut sealed = Vec::with_capacity(archive.len() + archive.len() / 4096 + 16 * 1024);
+        let mut writer = encryptor.wrap_output(&mut sealed)?;
+        writer.write_all(archive)?;
+        writer.finish()?;
+        Ok(sealed)
     };
-    written().map_err(VaultError::BackupFile)
+    sealed().map_err(VaultError::BackupFile)
+}
+
+pub(crate) fn write(mut to: File, sealed: &[u8]) -> Result<(), VaultError> {
+    to.write_all(sealed).and_then(|()| to.sync_all()).map_err(VaultError::BackupFile)
+}
+
+/// The longest backup: it is held in memory while it is opened.
+const MOST: u64 = 1024 * 1024 * 1024;
+
+/// Reads a backup as it lies on disk, or comes out of a pipe.
+pub(crate) fn read(from: File) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+    let mut sealed = Zeroizing::new(Vec::new());
+    from.take(MOST + 1).read_to_end(&mut sealed).map_err(VaultError::BackupFile)?;
+    if sealed.len() as u64 > MOST { Err(VaultError::Backup("it is longer than 1 GiB")) } else { Ok(sealed) }
 }
 
 /// Files of one mode and no date: two backups of one state hold the same archive.

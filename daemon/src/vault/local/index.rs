@@ -27,6 +27,8 @@ pub(crate) enum IndexError {
     Form(String),
     #[error("{0} does not follow the record before it: one was removed, swapped or put back")]
     Order(String),
+    #[error("another item has the title '{0}'")]
+    Title(String),
     #[error("{name}: {cause}")]
     Key { name: String, cause: KeyError },
 }
@@ -39,7 +41,7 @@ pub(crate) enum Kind {
     Sealed,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) title: String,
@@ -58,7 +60,7 @@ pub(crate) struct Entry {
 }
 
 /// Earlier revisions remembered of an item.
-const BEFORE: usize = 16;
+const BEFORE: usize = 256;
 
 impl Entry {
     /// The revisions before one that follows this.
@@ -76,10 +78,10 @@ impl Entry {
 
 /// Enough of a hash to tell revisions of one item apart.
 pub(crate) fn short(sha256: &str) -> String {
-    sha256.chars().take(16).collect()
+    sha256.chars().take(12).collect()
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct EntryField {
     pub(crate) name: FieldName,
     pub(crate) length: usize,
@@ -150,6 +152,7 @@ struct Snapshot {
 }
 
 /// The index in memory.
+#[derive(Clone)]
 pub(crate) struct Index {
     content: Snapshot,
     titles: HashMap<(Kind, String), String>,
@@ -198,6 +201,12 @@ impl Index {
         change: Change,
         anchor: Option<Anchor>,
     ) -> Result<Prepared, IndexError> {
+        if let Change::Put { id, entry } = &change
+            && self.find(entry.kind, &entry.title).is_some_and(|(held, _)| held != id)
+        {
+            // The one of the two that is not found by its title could never be read or removed again.
+            return Err(IndexError::Title(entry.title.clone()));
+        }
         let counter = self.content.counter + 1;
         let record = Record { counter, previous: self.content.last.clone(), change, anchor };
         let (bytes, mac) = seal(keys, CHANGE, &journal_name(counter), &record)?;

@@ -1,22 +1,20 @@
 //! A whole vault in the making: beside its place, synced, and only then moved there. A crash before the move
 //! leaves the old state, one after it the new; what it left beside is cleared away later.
 
-use super::index::{Entry, Index, Kind};
+use super::index::{Index, Kind, file_name};
 use super::item_file::Field;
 use super::keys::Keys;
-use super::{
-    AUDIT_KEY, Files, LocalVault, Open, PASSPHRASE, VaultError, describe, fresh_id, index, item_file,
-};
-use data_encoding::HEXLOWER;
+use super::{AUDIT_KEY, Files, LocalVault, Open, PASSPHRASE, Revision, VaultError, fresh_id};
 use keyloan_platform::private_file::{Directory, Fault, FileError};
 use keyloan_protocol::names::FieldName;
 use keyloan_protocol::secret::SecretBytes;
-use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
-pub(super) struct Making {
+/// Dropped before it is put in place, it is gone.
+pub(crate) struct Making {
     path: PathBuf,
     files: Files,
+    is_placed: bool,
 }
 
 impl Making {
@@ -28,13 +26,15 @@ impl Making {
         for name in ["identity", "items", "journal"] {
             root.child_or_create(name)?;
         }
-        Ok(Self { path, files: Files::within(root)? })
+        Ok(Self { path, files: Files::within(root)?, is_placed: false })
     }
 
     pub(super) fn identity(&self, name: &str, wrapped: &[u8]) -> Result<(), VaultError> {
-        Ok(self.files.identity.create(name, wrapped)?)
+        self.files.identity.create(name, wrapped)?;
+        Ok(self.files.identity.sync()?)
     }
 
+    /// On disk only with [`Self::sync`].
     pub(super) fn item(&self, name: &str, bytes: &[u8]) -> Result<(), VaultError> {
         Ok(self.files.items.create_unsynced(name, bytes)?)
     }
@@ -43,24 +43,34 @@ impl Making {
         Ok(self.files.root.create("index.age", bytes)?)
     }
 
-    /// Puts it where no vault is.
-    pub(super) fn put(self, place: &Path) -> Result<(), VaultError> {
-        self.sync()?;
-        // Fails where a vault has come there meanwhile: a directory that is not empty is never replaced.
-        std::fs::rename(&self.path, place).map_err(at(place))?;
-        sync_parent(place)
-    }
-
-    /// Puts it in a vault's place. That one is beside it then, and removed when the new one is opened.
-    pub(super) fn exchange(self, place: &Path) -> Result<(), VaultError> {
-        self.sync()?;
-        keyloan_platform::private_file::exchange(&self.path, place)?;
-        sync_parent(place)
-    }
-
-    fn sync(&self) -> Result<(), VaultError> {
+    /// Writes everything to disk, and whatever else waits to be written to that file system: slow, at times.
+    pub(super) fn sync(&self) -> Result<(), VaultError> {
         self.files.root.sync_file_system()?;
         Ok(self.files.root.sync()?)
+    }
+
+    /// Puts it, synced, where no vault is.
+    pub(super) fn put(mut self, place: &Path) -> Result<(), VaultError> {
+        // Fails where a vault has come there meanwhile: a directory that is not empty is never replaced.
+        std::fs::rename(&self.path, place).map_err(at(place))?;
+        self.is_placed = true;
+        sync_parent(place)
+    }
+
+    /// Puts it, synced, in a vault's place. That one is beside it then, and removed when the new one is opened.
+    pub(super) fn exchange(mut self, place: &Path) -> Result<(), VaultError> {
+        keyloan_platform::private_file::exchange(&self.path, place)?;
+        self.is_placed = true;
+        sync_parent(place)
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if !self.is_placed {
+            // What cannot be removed now is cleared away by the next one, or at the next unlock.
+            let _ = std::fs::remove_dir_all(&self.path);
+        }
     }
 }
 
@@ -113,33 +123,23 @@ impl LocalVault {
             // "content" is a name like any other.
             let Ok(name) = FieldName::parse("content") else { return Err(VaultError::Random) };
             let fields = [Field { name, public: false, value }];
-            let cause = |cause| VaultError::ItemForm { title: title.to_owned(), cause };
-            let text = item_file::encode(title, None, &fields).map_err(cause)?;
-            let cause = |cause| VaultError::Key { name: title.to_owned(), cause };
-            let bytes = keys.encrypt(&text).map_err(cause)?;
+            let revision = Revision { kind: Kind::Sealed, title, expires: None, fields: &fields, now };
+            let (bytes, entry) = revision.sealed(&keys, 1, Vec::new())?;
             let id = fresh_id()?;
-            making.item(&index::file_name(&id, 1), &bytes)?;
-            let entry = Entry {
-                kind: Kind::Sealed,
-                title: title.to_owned(),
-                revision: 1,
-                sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
-                fields: fields.iter().map(describe).collect(),
-                changed: now.to_owned(),
-                expires: None,
-                before: Vec::new(),
-            };
+            making.item(&file_name(&id, 1), &bytes)?;
             new.place(id, entry);
         }
         let new = new.one_further();
         making.index(&new.snapshot(&keys)?)?;
+        making.sync()?;
         making.put(&self.path)?;
         self.opened_anew(keys, new)
     }
 
     /// Takes hold of the vault that was just put in its place.
     pub(super) fn opened_anew(&mut self, keys: Keys, index: Index) -> Result<(), VaultError> {
-        // Whatever was open was another.
+        // Whatever was open was another: should the new one not open, nothing is.
+        self.lock();
         self.files = None;
         self.files = Some(Files::within(Directory::open(&self.path)?)?);
         self.open = Some(Open { keys, index, audit: None });

@@ -2,86 +2,96 @@
 //! lost: what only one side changed is taken, what both changed is kept twice and told. A copy that is merely
 //! older brings nothing back, and what keyloan seals for itself (policy, PIN, trust) is never taken.
 
-use super::index::{Anchor, Change, Entry, Index, Kind, file_name, journal_name};
-use super::{Files, LocalVault, Revision, VaultError, index, is_temporary, item_file};
+use super::index::{self, Anchor, Change, Entry, Kind, file_name};
+use super::records::Records;
+use super::{Files, LocalVault, Revision, VaultError, item_file};
 use keyloan_platform::private_file::Directory;
 use std::path::Path;
 
-/// What a merge would do, by titles.
-#[derive(Default)]
+/// The other copy as it lies on disk. Reading it needs no key and may be slow: it is done off the event loop.
+pub(crate) struct Copy {
+    records: Records,
+    items: Directory,
+}
+
+impl Copy {
+    pub(crate) fn open(at: &Path) -> Result<Self, VaultError> {
+        let root = Directory::open(at)?;
+        Ok(Self { records: Records::read(&root, &root.child("journal")?)?, items: root.child("items")? })
+    }
+
+    /// The files that a merge takes, each as its index has it.
+    pub(crate) fn read(&self, merge: &Merge) -> Result<Vec<Vec<u8>>, VaultError> {
+        let file = |step: &Step| {
+            Files::checked_in(&self.items, &file_name(&step.id, step.theirs.revision), &step.theirs)
+        };
+        merge.steps.iter().map(file).collect()
+    }
+}
+
+/// What a merge would do.
+#[derive(Default, Clone, PartialEq, Eq)]
 pub(crate) struct Merge {
     steps: Vec<Step>,
     pub(crate) added: Vec<String>,
     pub(crate) updated: Vec<String>,
+    /// Removed here, and there as it was not known here when it was removed.
+    pub(crate) brought_back: Vec<String>,
     /// Changed on both sides: the title here, and the one that the other's is to get.
     pub(crate) conflicts: Vec<(String, String)>,
-    /// Removed here and changed there, or the reverse; they are kept.
+    /// Removed there and changed here.
     pub(crate) kept: Vec<String>,
 }
 
+#[derive(Clone, PartialEq, Eq)]
 struct Step {
     id: String,
     theirs: Entry,
-    /// The ciphertext as it lies there, checked against their index.
-    bytes: Vec<u8>,
-    what: What,
-}
-
-enum What {
-    /// Their file becomes ours as it is.
-    Take,
-    /// Their item becomes a further one of this title.
-    KeepBoth(String),
+    /// A further item of this title; otherwise theirs becomes ours as it is.
+    apart: Option<String>,
 }
 
 impl Merge {
     pub(crate) fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
+
+    /// Every title that the merge writes.
+    pub(crate) fn titles(&self) -> Vec<String> {
+        self.steps.iter().map(|step| step.apart.as_ref().unwrap_or(&step.theirs.title).clone()).collect()
+    }
 }
 
 impl LocalVault {
     /// Compares another copy with this vault and changes nothing.
-    pub(crate) fn compare(&self, other: &Path, day: &str) -> Result<Merge, VaultError> {
+    pub(crate) fn compare(&self, copy: &Copy, day: &str) -> Result<Merge, VaultError> {
         let open = self.open.as_ref().ok_or(VaultError::Locked)?;
         let ours = &open.index;
-        let root = Directory::open(other)?;
-        let snapshot = root
-            .read("index.age", index::MOST)?
-            .ok_or_else(|| VaultError::Missing(format!("{}/index.age", other.display())))?;
-        let mut theirs = Index::open(&open.keys, &snapshot)?;
-        let journal = root.child("journal")?;
-        let folded = theirs.counter();
-        for name in journal.names()? {
-            if !is_temporary(&name) && name > journal_name(folded) {
-                let bytes = journal.read(&name, item_file::MOST)?.unwrap_or_default();
-                theirs.follow(&open.keys, &name, &bytes)?;
-            }
-        }
-        let items = root.child("items")?;
+        let (theirs, _) = copy.records.index(&open.keys)?;
         let mut merge = Merge::default();
         for (id, entry) in theirs.all().filter(|(_, entry)| entry.kind == Kind::Item) {
             let here = ours.entry(id);
-            if here.is_some_and(|here| here.sha256 == entry.sha256 || entry.is_before(here)) {
+            let is_known = here.is_some_and(|here| here.sha256 == entry.sha256 || entry.is_before(here));
+            if is_known || (here.is_none() && ours.removed(id, entry)) {
                 continue;
             }
-            if here.is_none() && ours.removed(id, entry) {
-                continue;
-            }
-            let title_is_taken = ours.find(Kind::Item, &entry.title).is_some_and(|(held, _)| held != id);
-            let what = if title_is_taken || here.is_some_and(|here| !here.is_before(entry)) {
-                What::KeepBoth(free_title(ours, &merge, &entry.title, day))
-            } else {
-                What::Take
+            let taken = |title: &str| {
+                ours.find(Kind::Item, title).is_some_and(|(held, _)| held != id)
+                    || merge.titles().contains(&title.to_owned())
             };
-            match (&what, here) {
-                (What::KeepBoth(title), _) => merge.conflicts.push((entry.title.clone(), title.clone())),
-                (What::Take, Some(_)) => merge.updated.push(entry.title.clone()),
-                (What::Take, None) if ours.was_removed(id) => merge.kept.push(entry.title.clone()),
-                (What::Take, None) => merge.added.push(entry.title.clone()),
+            let is_conflict = here.is_some_and(|here| !here.is_before(entry));
+            let apart = (is_conflict || taken(&entry.title)).then(|| {
+                let free = |title: &str| !taken(title) && theirs.find(Kind::Item, title).is_none();
+                free_title(&entry.title, day, free)
+            });
+            let title = entry.title.clone();
+            match (&apart, here) {
+                (Some(given), _) => merge.conflicts.push((title, given.clone())),
+                (None, Some(_)) => merge.updated.push(title),
+                (None, None) if ours.was_removed(id) => merge.brought_back.push(title),
+                (None, None) => merge.added.push(title),
             }
-            let bytes = Files::checked_in(&items, &file_name(id, entry.revision), entry)?;
-            merge.steps.push(Step { id: id.clone(), theirs: entry.clone(), bytes, what });
+            merge.steps.push(Step { id: id.clone(), theirs: entry.clone(), apart });
         }
         let gone_there =
             |(id, entry): &(&String, &Entry)| theirs.was_removed(id) && !theirs.removed(id, entry);
@@ -90,27 +100,31 @@ impl LocalVault {
         Ok(merge)
     }
 
-    /// Does what [`Self::compare`] found, an item at a time: an interruption leaves some items merged, and the
-    /// next merge does the rest.
-    pub(crate) fn merge(&mut self, merge: Merge, now: &str, anchor: &Anchor) -> Result<(), VaultError> {
-        for step in merge.steps {
+    /// Does what [`Self::compare`] found, an item at a time, with the files as [`Copy::read`] gave them: an
+    /// interruption leaves some items merged, and the next merge does the rest.
+    pub(crate) fn merge(
+        &mut self,
+        merge: Merge,
+        files: &[Vec<u8>],
+        now: &str,
+        anchor: &Anchor,
+    ) -> Result<(), VaultError> {
+        for (step, bytes) in merge.steps.into_iter().zip(files) {
             let anchor = Some(anchor.clone());
-            match step.what {
-                What::Take => self.take(&step.id, step.theirs, &step.bytes, anchor)?,
-                What::KeepBoth(title) => {
-                    let name = || step.theirs.title.clone();
-                    let cause = |cause| VaultError::Key { name: name(), cause };
-                    let text = self.keys()?.decrypt(&step.bytes).map_err(cause)?;
-                    let form = |cause| VaultError::ItemForm { title: name(), cause };
-                    let item = item_file::decode(&text).map_err(form)?;
-                    let expires = item.expires.as_deref();
-                    let new =
-                        Revision { kind: Kind::Item, title: &title, expires, fields: &item.fields, now };
-                    self.put(None, new, anchor.clone())?;
-                    let revision = index::short(&step.theirs.sha256);
-                    self.record(Change::Seen { id: step.id, revision }, anchor, None)?;
-                }
-            }
+            let Some(title) = &step.apart else {
+                self.take(&step.id, step.theirs, bytes, anchor)?;
+                continue;
+            };
+            let name = || step.theirs.title.clone();
+            let cause = |cause| VaultError::Key { name: name(), cause };
+            let text = self.keys()?.decrypt(bytes).map_err(cause)?;
+            let form = |cause| VaultError::ItemForm { title: name(), cause };
+            let item = item_file::decode(&text).map_err(form)?;
+            let expires = item.expires.as_deref();
+            let new = Revision { kind: Kind::Item, title, expires, fields: &item.fields, now };
+            self.put(None, new, anchor.clone())?;
+            let revision = index::short(&step.theirs.sha256);
+            self.record(Change::Seen { id: step.id, revision }, anchor, None)?;
         }
         Ok(())
     }
@@ -139,11 +153,20 @@ impl LocalVault {
 }
 
 /// A title that neither side has: `pypi (merged 2026-11-21)`, and so on.
-fn free_title(ours: &Index, merge: &Merge, title: &str, day: &str) -> String {
-    let taken = |wanted: &str| {
-        ours.find(Kind::Item, wanted).is_some() || merge.conflicts.iter().any(|(_, given)| given == wanted)
-    };
+fn free_title(title: &str, day: &str, free: impl Fn(&str) -> bool) -> String {
     let first = format!("{title} (merged {day})");
     let more = (2..).map(|number: u32| format!("{title} (merged {day}, {number})"));
-    std::iter::once(first).chain(more).find(|wanted| !taken(wanted)).unwrap_or_default()
+    std::iter::once(first).chain(more).find(|wanted| free(wanted)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_that_either_side_has_is_not_given_again() {
+        let taken = ["pypi (merged 2026-11-21)", "pypi (merged 2026-11-21, 2)"];
+        let given = free_title("pypi", "2026-11-21", |title| !taken.contains(&title));
+        assert_eq!(given, "pypi (merged 2026-11-21, 3)");
+    }
 }

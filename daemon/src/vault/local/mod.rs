@@ -11,8 +11,9 @@ pub(crate) mod identity;
 pub(crate) mod index;
 pub(crate) mod item_file;
 pub(crate) mod keys;
-mod making;
+pub(crate) mod making;
 pub(crate) mod merge;
+mod records;
 mod rekey;
 
 use data_encoding::HEXLOWER;
@@ -26,6 +27,7 @@ use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, PlainName};
 use keyloan_protocol::secret::SecretBytes;
 use keys::{KeyError, Keys};
+use records::Records;
 use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -57,6 +59,10 @@ pub(crate) enum VaultError {
     Moved(PathBuf),
     #[error("there is an item '{0}' already")]
     Taken(String),
+    #[error("the vault is being encrypted anew; try again in a moment")]
+    Frozen,
+    #[error("the vault was changed meanwhile; try again")]
+    Changed,
     #[error("the backup: {0}")]
     Backup(&'static str),
     #[error("the backup's file: {0}")]
@@ -95,6 +101,8 @@ pub(crate) struct LocalVault {
     path: PathBuf,
     files: Option<Files>,
     open: Option<Open>,
+    /// All of it is being encrypted anew: what was written meanwhile would be lost.
+    frozen: bool,
 }
 
 /// What a new revision of an item is to hold.
@@ -107,6 +115,32 @@ struct Revision<'a> {
     now: &'a str,
 }
 
+impl Revision<'_> {
+    /// The item's file and the index's entry for it.
+    fn sealed(
+        &self,
+        keys: &Keys,
+        revision: u64,
+        before: Vec<String>,
+    ) -> Result<(Vec<u8>, Entry), VaultError> {
+        let title = || self.title.to_owned();
+        let text = item_file::encode(self.title, self.expires, self.fields)
+            .map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
+        let bytes = keys.encrypt(&text).map_err(|cause| VaultError::Key { name: title(), cause })?;
+        let entry = Entry {
+            kind: self.kind,
+            title: title(),
+            revision,
+            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
+            fields: self.fields.iter().map(describe).collect(),
+            changed: self.now.to_owned(),
+            expires: self.expires.map(str::to_owned),
+            before,
+        };
+        Ok((bytes, entry))
+    }
+}
+
 /// What the log remembers of the vault, to notice one that was put back.
 #[derive(Clone, Copy)]
 pub(crate) struct Remembered {
@@ -116,7 +150,7 @@ pub(crate) struct Remembered {
 
 impl LocalVault {
     pub(crate) fn at(path: &Path) -> Self {
-        Self { path: path.to_owned(), files: None, open: None }
+        Self { path: path.to_owned(), files: None, open: None, frozen: false }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -154,20 +188,11 @@ impl LocalVault {
     /// Opens the vault: the snapshot, then every change since, each checked.
     pub(crate) fn unlock(&mut self, keys: Keys, remembered: Remembered) -> Result<(), VaultError> {
         let files = self.attach()?;
-        let snapshot = files
-            .root
-            .read("index.age", index::MOST)?
-            .ok_or_else(|| VaultError::Missing("index.age".to_owned()))?;
-        let mut index = Index::open(&keys, &snapshot)?;
-        let folded = index.counter();
-        for name in files.journal.names()? {
-            if is_temporary(&name) || name <= index::journal_name(folded) {
-                // Left by a crash: not yet a record, or one that the snapshot already holds.
-                files.journal.remove(&name)?;
-                continue;
-            }
-            let bytes = files.journal.read(&name, item_file::MOST)?.unwrap_or_default();
-            index.follow(&keys, &name, &bytes)?;
+        let records = Records::read(&files.root, &files.journal)?;
+        let (index, idle) = records.index(&keys)?;
+        for name in idle {
+            // Left by a crash: not yet a record, or one that the snapshot already holds.
+            files.journal.remove(name)?;
         }
         let found = index.counter();
         if found < remembered.counter && !remembered.accept_older {
@@ -233,6 +258,9 @@ impl LocalVault {
     }
 
     fn parts(&mut self) -> Result<(&Files, &mut Open), VaultError> {
+        if self.frozen {
+            return Err(VaultError::Frozen);
+        }
         let open = self.open.as_mut().ok_or(VaultError::Locked)?;
         let files = self.files.as_ref().ok_or_else(|| VaultError::Absent(self.path.clone()))?;
         if files.root.is_in_place() { Ok((files, open)) } else { Err(VaultError::Moved(self.path.clone())) }
@@ -279,10 +307,6 @@ impl LocalVault {
         anchor: Option<Anchor>,
     ) -> Result<(), VaultError> {
         let (files, open) = self.parts()?;
-        let title = || new.title.to_owned();
-        let text = item_file::encode(new.title, new.expires, new.fields)
-            .map_err(|cause| VaultError::ItemForm { title: title(), cause })?;
-        let bytes = open.keys.encrypt(&text).map_err(|cause| VaultError::Key { name: title(), cause })?;
         let (id, mut revision) = match &old {
             Some((id, entry)) => (id.clone(), entry.revision + 1),
             None => (fresh_id()?, 1),
@@ -291,19 +315,11 @@ impl LocalVault {
         while files.items.holds(&index::file_name(&id, revision)) {
             revision += 1;
         }
+        let before = old.as_ref().map(|(_, entry)| entry.history()).unwrap_or_default();
+        let (bytes, entry) = new.sealed(&open.keys, revision, before)?;
         let name = index::file_name(&id, revision);
         files.items.create(&name, &bytes)?;
         files.items.sync()?;
-        let entry = Entry {
-            kind: new.kind,
-            title: title(),
-            revision,
-            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
-            fields: new.fields.iter().map(describe).collect(),
-            changed: new.now.to_owned(),
-            expires: new.expires.map(str::to_owned),
-            before: old.as_ref().map(|(_, entry)| entry.history()).unwrap_or_default(),
-        };
         self.record(Change::Put { id, entry }, anchor, Some(&name))?;
         if let Some((id, entry)) = old {
             self.forget_file(&index::file_name(&id, entry.revision));
@@ -396,15 +412,18 @@ impl LocalVault {
         Ok(self.parts()?.0.identity.replace(PASSPHRASE, wrapped)?)
     }
 
+    /// Adds a recipient, or with `replacing` gives one of that name another key.
     pub(crate) fn add_recipient(
         &mut self,
         name: &PlainName,
         recipient: &str,
         wrapped: &[u8],
+        replacing: bool,
     ) -> Result<(), VaultError> {
         let file = format!("{name}.age");
         let (files, _) = self.parts()?;
-        if files.identity.holds(&file) {
+        let before = files.identity.read(&file, identity::MOST)?;
+        if before.is_some() && !replacing {
             return Err(VaultError::Exists(files.identity.path().join(file)));
         }
         files.identity.replace(&file, wrapped)?;
@@ -414,8 +433,10 @@ impl LocalVault {
             && let Some(files) = &self.files
         {
             // Whoever is told that it failed must not find that it opened the vault all the same.
-            files.identity.remove(&file)?;
-            files.identity.sync()?;
+            match before {
+                Some(before) => files.identity.replace(&file, &before)?,
+                None => files.identity.remove(&file).and_then(|()| files.identity.sync())?,
+            }
         }
         recorded
     }
