@@ -387,3 +387,76 @@ fn status_reminds_of_what_expires() {
         sandbox.keyloan(&["item", "expires", "pypi", day]).run().refused(2, "a day is written");
     }
 }
+
+/// The titles that the kept question names.
+fn asked(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap()
+}
+
+#[test]
+fn a_merge_says_what_it_brings_back_and_gives_no_title_twice() {
+    let (one, other) = two_machines();
+    let today = one.command(needed("date"), &["-u", "+%F"]).run().ok().text();
+    let taken = format!("shared (merged {})", today.trim());
+    set(&other, &taken, "there already");
+    set(&one, "shared", "of one");
+    set(&other, "shared", "of the other");
+    one.keyloan(&["item", "rm", "doomed"]).run().ok();
+    set(&other, "doomed", "changed there");
+    one.policy("item.write=ask");
+    let kept = one.path("project/question");
+    one.set_approver(approver::recording(&kept));
+    merge(&one, &other).ok();
+    let question = asked(&kept);
+    for part in ["brings back", "doomed", &taken, &format!("shared (merged {}, 2)", today.trim())] {
+        assert!(question.contains(part), "'{part}' is not in: {question}");
+    }
+    let all = titles(&one);
+    let mut once = all.clone();
+    once.dedup();
+    assert_eq!(all, once);
+    assert_eq!(value(&one, &taken, "v"), b"there already");
+}
+
+#[test]
+fn a_merge_does_only_what_was_shown() {
+    let (one, other) = two_machines();
+    set(&other, "shared", "of the other");
+    one.policy("item.write=ask");
+    let go = one.path("project/go");
+    let waits = format!(
+        "#!/bin/sh\ncat >/dev/null\nwhile [ ! -e {} ]; do sleep 0.02; done\necho '{{\"decision\":\"allow\"}}'\n",
+        go.display()
+    );
+    one.set_approver(waits);
+    let first = one.keyloan(&["item", "set", "shared", "v"]).stdin("newer here").start();
+    keyloan_e2e::eventually("it is asked", || one.status()["pending"] == 1);
+    let place = one.path("synced");
+    let from = other.vault().display().to_string();
+    assert!(std::process::Command::new("cp").args(["-a", &from]).arg(&place).status().unwrap().success());
+    let second = one.keyloan(&["merge", place.to_str().unwrap()]).start();
+    keyloan_e2e::eventually("both are asked", || one.status()["pending"] == 2);
+    one.write("project/go", "");
+    keyloan_e2e::sandbox::finished(first).ok();
+    keyloan_e2e::sandbox::finished(second).refused(7, "the vault was changed meanwhile");
+    assert_eq!(value(&one, "shared", "v"), b"newer here");
+}
+
+#[test]
+fn a_passphrase_changed_while_the_vault_is_rekeyed_opens_it_all_the_same() {
+    for _ in 0..3 {
+        let sandbox = filled();
+        let [old, first, second] = [("old", PASSPHRASE), ("first", "first one"), ("second", "second one")]
+            .map(|(name, text)| sandbox.write(name, text).display().to_string());
+        let line = format!(
+            "keyloan rekey --passphrase-fd 3 --new-passphrase-fd 4 3<{old} 4<{first} & \
+             keyloan passwd --passphrase-fd 3 --new-passphrase-fd 4 3<{old} 4<{second}; wait"
+        );
+        sandbox.command(needed("sh"), &["-c", &line]).run();
+        sandbox.stop();
+        let opens =
+            |passphrase| sandbox.keyed(passphrase, &["unlock", "--passphrase-fd", "3"]).run().status == 0;
+        assert!(opens("first one") || opens("second one"), "neither of the new passphrases opens it");
+        assert_eq!(value(&sandbox, "pypi", "token"), b"tok-of-the-backup");
+    }
+}

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod extremes;
 mod frames;
 mod manifest;
 mod matrix;

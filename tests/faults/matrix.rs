@@ -57,13 +57,23 @@ fn template() -> &'static (Sandbox, String) {
         let page = sandbox.keyed(PASSPHRASE, &["recovery-key", "--passphrase-fd", "3"]).run().ok().text();
         let lines = page.lines().skip_while(|line| !line.trim_start().starts_with("AGE-S"));
         let key: String = lines.take_while(|line| !line.is_empty()).collect();
-        let key = key.split_whitespace().collect();
+        let key: String = key.split_whitespace().collect();
         let file = sandbox.path("project/backup").display().to_string();
         let recipient = sandbox.path("home/age").display().to_string();
         sandbox.command("/usr/bin/age-keygen", &["-o", &recipient]).run().ok();
         let public = sandbox.command("/usr/bin/age-keygen", &["-y", &recipient]).run().ok().text();
         sandbox.keyed(PASSPHRASE, &["backup", &file, "--passphrase-fd", "3", "-r", public.trim()]).run().ok();
         sandbox.stop();
+        // The same vault on another machine, with two further items.
+        let other = sandbox.copy();
+        other.keyloan(&["daemon", "start"]).run().ok();
+        other.keyed(&key, &["unlock", "--passphrase-fd", "3"]).run().ok();
+        for item in ["changed one", "changed two"] {
+            other.keyloan(&["item", "set", item, "v"]).stdin("x").run().ok();
+        }
+        other.stop();
+        let changed = sandbox.path("home/changed");
+        assert!(Command::new("cp").arg("-a").arg(other.vault()).arg(changed).status().unwrap().success());
         (sandbox, key)
     })
 }
@@ -98,7 +108,20 @@ fn token(sandbox: &Sandbox) -> String {
     sandbox.keyloan(&["item", "get", "pypi", "token"]).run().ok().text()
 }
 
-const OPERATIONS: [Operation; 7] = [
+/// `keyloan` with the recovery key on descriptor 3 and a new passphrase on 5.
+fn keyed(sandbox: &Sandbox, line: &str) -> Output {
+    let new = sandbox.write("new", "another passphrase");
+    let passphrase = sandbox.write("passphrase", key());
+    let line = format!("exec 3<{} 5<{}; exec keyloan {line}", passphrase.display(), new.display());
+    sandbox.command(needed("sh"), &["-c", &line]).run()
+}
+
+fn passphrase_file(sandbox: &Sandbox) -> State {
+    let file = |sandbox: &Sandbox| std::fs::read(sandbox.vault().join("identity/passphrase.age")).unwrap();
+    if file(sandbox) == file(&template().0) { State::Old } else { State::New }
+}
+
+const OPERATIONS: [Operation; 11] = [
     Operation {
         name: "init",
         before: Sandbox::empty,
@@ -121,21 +144,11 @@ const OPERATIONS: [Operation; 7] = [
         name: "rekey",
         before: with_vault,
         opens: true,
-        run: |sandbox| {
-            let line = format!(
-                "exec 5<{}; exec keyloan rekey --passphrase-fd 3 --new-passphrase-fd 5",
-                sandbox.write("new", "another passphrase").display()
-            );
-            let passphrase = sandbox.write("passphrase", key()).display().to_string();
-            let outer = format!("exec 3<{passphrase}; {line}");
-            sandbox.command(needed("sh"), &["-c", &outer]).run()
-        },
+        run: |sandbox| keyed(sandbox, "rekey --passphrase-fd 3 --new-passphrase-fd 5"),
         state: |sandbox| {
             assert_eq!(token(sandbox), "old", "re-keying changes no value");
             assert!(!sandbox.vault().with_extension("making").exists(), "nothing of the other is left");
-            let counted = std::fs::read(sandbox.vault().join("identity/passphrase.age")).unwrap();
-            let before = std::fs::read(template().0.vault().join("identity/passphrase.age")).unwrap();
-            if counted == before { State::Old } else { State::New }
+            passphrase_file(sandbox)
         },
     },
     Operation {
@@ -187,6 +200,58 @@ const OPERATIONS: [Operation; 7] = [
                 (false, false) => State::Old,
                 (true, true) => State::New,
                 other => panic!("a mixture: {other:?}"),
+            }
+        },
+    },
+    Operation {
+        name: "item rm",
+        before: with_vault,
+        opens: true,
+        run: |sandbox| sandbox.keyloan(&["item", "rm", "pypi"]).run(),
+        state: |sandbox| match sandbox.keyloan(&["item", "get", "pypi", "token"]).run().status {
+            0 => State::Old,
+            1 => State::New,
+            other => panic!("neither there nor gone: {other}"),
+        },
+    },
+    Operation {
+        name: "passwd",
+        before: with_vault,
+        opens: true,
+        run: |sandbox| {
+            let line = "passwd --passphrase-fd 3 --new-passphrase-fd 5";
+            keyed(sandbox, line)
+        },
+        state: |sandbox| passphrase_file(sandbox),
+    },
+    Operation {
+        name: "recovery-key",
+        before: with_vault,
+        opens: true,
+        run: |sandbox| sandbox.keyed(key(), &["recovery-key", "--passphrase-fd", "3"]).run(),
+        state: |sandbox| {
+            let file =
+                |sandbox: &Sandbox| std::fs::read(sandbox.vault().join("identity/recovery.age")).unwrap();
+            if file(sandbox) == file(&template().0) { State::Old } else { State::New }
+        },
+    },
+    Operation {
+        name: "merge",
+        before: with_vault,
+        opens: true,
+        run: |sandbox| {
+            let copy = sandbox.path("project/copy");
+            let copied =
+                Command::new("cp").arg("-a").arg(template().0.path("home/changed")).arg(&copy).status();
+            assert!(copied.unwrap().success());
+            sandbox.keyloan(&["merge", copy.to_str().unwrap()]).run()
+        },
+        state: |sandbox| {
+            let there = |item: &str| sandbox.keyloan(&["item", "get", item, "v"]).run().status == 0;
+            match (there("changed one"), there("changed two")) {
+                (true, true) => State::New,
+                // An item at a time; the next merge does the rest.
+                _ => State::Old,
             }
         },
     },
@@ -281,17 +346,27 @@ fn strike(
     let mut tracer = Tracer::attach(sandbox, calls, &inject);
     let done = (operation.run)(sandbox);
     let struck = tracer.end();
+    // What a daemon that lives on after the fault says that it has stored, it has.
+    let lives = Path::new(&format!("/proc/{pid}")).exists() && done.status != 0 && operation.opens;
+    let stored = lives && sandbox.keyloan(&["item", "set", "after", "v"]).stdin("after").run().status == 0;
+    if lives && !calls.starts_with("unlink") {
+        assert!(!sandbox.vault().with_extension("making").exists(), "{what}: half a vault is left");
+    }
     if Path::new(&format!("/proc/{pid}")).exists() {
         sandbox.stop();
     }
     sandbox.keyloan(&["daemon", "start"]).run().ok();
     if sandbox.status()["vault"] != "absent" {
         let opened = match operation.name {
-            // There is no recovery key of that vault.
-            "init" => sandbox.unlock(),
+            // There is no recovery key of that vault, or it is another now.
+            "init" | "recovery-key" => sandbox.unlock(),
             _ => unlock(sandbox),
         };
         assert!(opened.status == 0, "{what}: the vault does not open: {}", opened.stderr);
+    }
+    if stored {
+        let after = sandbox.keyloan(&["item", "get", "after", "v"]).run();
+        assert!(after.text() == "after", "{what}: what was stored after it is lost: {}", after.stderr);
     }
     let state = (operation.state)(sandbox);
     assert!(done.status != 0 || state == State::New, "{what}: reported done, and is not");
@@ -370,6 +445,26 @@ fn trust_survives_a_fault_anywhere() {
 #[test]
 fn policy_set_survives_a_fault_anywhere() {
     matrix("policy set");
+}
+
+#[test]
+fn item_rm_survives_a_fault_anywhere() {
+    matrix("item rm");
+}
+
+#[test]
+fn passwd_survives_a_fault_anywhere() {
+    matrix("passwd");
+}
+
+#[test]
+fn recovery_key_survives_a_fault_anywhere() {
+    matrix("recovery-key");
+}
+
+#[test]
+fn merge_survives_a_fault_anywhere() {
+    matrix("merge");
 }
 
 #[test]

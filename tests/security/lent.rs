@@ -196,3 +196,59 @@ fn a_recall_ends_who_holds_the_loan_and_nobody_who_only_claims_so() {
     assert!(!holder.0.wait().unwrap().success());
     assert!(bystander.0.try_wait().unwrap().is_none(), "it named a loan that is none");
 }
+
+#[test]
+fn a_forged_identity_file_moves_no_question() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let keygen = |name: &str| {
+        let file = sandbox.path(name).display().to_string();
+        sandbox.command("/usr/bin/age-keygen", &["-o", &file]).run().ok();
+        let public = sandbox.command("/usr/bin/age-keygen", &["-y", &file]).run().ok().text();
+        (file, public.trim().to_owned())
+    };
+    let ((mine, public), (any, _)) = (keygen("home/mine"), keygen("home/any"));
+    let forged = sandbox.vault().join("identity/recovery.age").display().to_string();
+    sandbox.command(needed("age"), &["-r", &public, "-o", &forged, &any]).run().ok();
+    sandbox.command(needed("chmod"), &["600", &forged]).run().ok();
+    // Nothing in the file says who wrote it: age opens it.
+    let opened = sandbox.command(needed("age"), &["-d", "-i", &mine, &forged]).run().ok();
+    assert!(opened.text().contains("AGE-SECRET-KEY-1"));
+    let key = std::fs::read_to_string(&mine).unwrap();
+    let key = key.lines().last().unwrap().to_owned();
+    let unlock = ["unlock", "--here", "--passphrase-fd", "3"];
+    sandbox.keyed(&key, &unlock).run().refused(6, "the passphrase was not the right one");
+    assert!(sandbox.events("surface_moved").len() == 1, "only the true unlock moved it");
+    assert_eq!(sandbox.events("unlock_failed").len(), 1);
+    sandbox.keyed(PASSPHRASE, &unlock).run().ok();
+    assert_eq!(sandbox.events("surface_moved").len(), 2);
+}
+
+#[test]
+fn a_recall_where_the_holder_is_in_the_first_process_group_ends_nothing_else() {
+    let (uid, gid) =
+        keyloan_e2e::sandbox::user().expect("this test makes a pid namespace: run the tests as root");
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.stop();
+    let passphrase = sandbox.write("passphrase", PASSPHRASE).display().to_string();
+    // The first process of a pid namespace, as in a container: its group is 1, and to signal that is to signal all.
+    let script = format!(
+        "exec 3<{passphrase}; keyloan unlock --passphrase-fd 3 || exit 9\n\
+         setsid sleep 1001 & other=$!\n\
+         with-secrets -- sh -c 'echo $$ >holder; exec sleep 1002' & \n\
+         until [ -s holder ]; do sleep 0.05; done\n\
+         keyloan recall --all --kill\n\
+         kill -0 \"$(cat holder)\" 2>/dev/null && echo holder lives\n\
+         ps -eo args | grep -q '[s]leep 1001' && echo other lives\n\
+         keyloan daemon stop\n"
+    );
+    let script = sandbox.write_program("project/first", &script).display().to_string();
+    let mut command = Command::new(needed("unshare"));
+    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "setsid", "setpriv"]);
+    command.args(["--reuid", &uid.to_string(), "--regid", &gid.to_string(), "--clear-groups", "sh", &script]);
+    let mut command = sandbox.prepared(command).into_command();
+    // unshare itself needs root.
+    std::os::unix::process::CommandExt::uid(&mut command, 0);
+    let out = command.output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(said.contains("other lives\n") && !said.contains("holder lives"), "{said}");
+}
