@@ -48,7 +48,8 @@ pub(crate) struct Entry {
     pub(crate) revision: u64,
     /// SHA-256 of the item's file as it lies on disk, hexadecimal.
     pub(crate) sha256: String,
-    pub(crate) fields: Vec<EntryField>,
+    /// No vector: read from JSON, one of a single field would keep room for four, ten thousand times.
+    pub(crate) fields: Box<[EntryField]>,
     /// RFC 3339.
     pub(crate) changed: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -388,7 +389,7 @@ mod tests {
             title: title.to_owned(),
             revision: 1,
             sha256: String::new(),
-            fields: Vec::new(),
+            fields: Box::default(),
             changed: String::new(),
             expires: None,
             before: Vec::new(),

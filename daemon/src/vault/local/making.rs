@@ -23,10 +23,13 @@ impl Making {
         clear(place)?;
         let path = beside(place);
         let root = Directory::open_or_create(&path)?;
-        for name in ["identity", "items", "journal"] {
-            root.child_or_create(name)?;
+        match made_within(root) {
+            Ok(files) => Ok(Self { path, files, is_placed: false }),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&path);
+                Err(error)
+            }
         }
-        Ok(Self { path, files: Files::within(root)?, is_placed: false })
     }
 
     pub(super) fn identity(&self, name: &str, wrapped: &[u8]) -> Result<(), VaultError> {
@@ -72,6 +75,13 @@ impl Drop for Making {
             let _ = std::fs::remove_dir_all(&self.path);
         }
     }
+}
+
+fn made_within(root: Directory) -> Result<Files, VaultError> {
+    for name in ["identity", "items", "journal"] {
+        root.child_or_create(name)?;
+    }
+    Files::within(root)
 }
 
 fn beside(place: &Path) -> PathBuf {
