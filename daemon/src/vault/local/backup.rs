@@ -3,14 +3,12 @@
 //!
 //! `README` · `identity.txt` · `vault/index.age` · `vault/identity/NAME.age` · `vault/items/ID.REVISION.age`
 
-use super::index::{self, Index, file_name};
+use super::index::{self, FileHash, Index, file_name};
 use super::item_file;
 use super::keys::{KeyError, Keys};
 use super::making::Making;
 use super::{LocalVault, PASSPHRASE, VaultError, identity};
 use age::secrecy::SecretString;
-use data_encoding::HEXLOWER;
-use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -156,9 +154,7 @@ impl Unpacked {
         while let Some((name, content)) = next()? {
             if let Some(name) = name.strip_prefix("vault/items/") {
                 let entry = index.by_file(name).ok_or_else(form)?;
-                if HEXLOWER.encode(&Sha256::digest(&content)) != entry.sha256
-                    || content.len() > item_file::MOST
-                {
+                if FileHash::of(&content) != entry.sha256 || content.len() > item_file::MOST {
                     return Err(VaultError::ItemForged { title: entry.title.clone(), name: name.to_owned() });
                 }
                 making.item(name, &content)?;

@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use keyloan_protocol::names::{FieldName, VarName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::collections::{BTreeMap, HashMap};
 use subtle::ConstantTimeEq;
 
@@ -41,13 +42,43 @@ pub(crate) enum Kind {
     Sealed,
 }
 
+/// A SHA-256, in hexadecimal where it is written down: a third as large in memory, ten thousand times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct FileHash(Digest);
+
+impl FileHash {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// Enough of it to tell revisions of one item apart.
+    pub(crate) fn short(self) -> String {
+        HEXLOWER.encode(&self.0[..6])
+    }
+}
+
+impl TryFrom<String> for FileHash {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let bytes = HEXLOWER.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or("no SHA-256 in hexadecimal")
+    }
+}
+
+impl From<FileHash> for String {
+    fn from(hash: FileHash) -> Self {
+        HEXLOWER.encode(&hash.0)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) kind: Kind,
     pub(crate) title: String,
     pub(crate) revision: u64,
-    /// SHA-256 of the item's file as it lies on disk, hexadecimal.
-    pub(crate) sha256: String,
+    /// SHA-256 of the item's file as it lies on disk.
+    pub(crate) sha256: FileHash,
     /// No vector: read from JSON, one of a single field would keep room for four, ten thousand times.
     pub(crate) fields: Box<[EntryField]>,
     /// RFC 3339.
@@ -67,19 +98,14 @@ impl Entry {
     /// The revisions before one that follows this.
     pub(crate) fn history(&self) -> Vec<String> {
         let mut before = self.before.clone();
-        before.push(short(&self.sha256));
+        before.push(self.sha256.short());
         before.split_off(before.len().saturating_sub(BEFORE))
     }
 
     /// Whether this came before another revision of the same item, as far as that remembers.
     pub(crate) fn is_before(&self, other: &Self) -> bool {
-        other.before.contains(&short(&self.sha256))
+        other.before.contains(&self.sha256.short())
     }
-}
-
-/// Enough of a hash to tell revisions of one item apart.
-pub(crate) fn short(sha256: &str) -> String {
-    sha256.chars().take(12).collect()
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -285,7 +311,7 @@ impl Index {
 
     /// Whether an item was removed here when it was as this entry has it, or after that.
     pub(crate) fn removed(&self, id: &str, entry: &Entry) -> bool {
-        self.content.removed.get(id).is_some_and(|history| history.contains(&short(&entry.sha256)))
+        self.content.removed.get(id).is_some_and(|history| history.contains(&entry.sha256.short()))
     }
 
     /// Whether an item was here once and is not any more.
@@ -388,7 +414,7 @@ mod tests {
             kind: Kind::Item,
             title: title.to_owned(),
             revision: 1,
-            sha256: String::new(),
+            sha256: FileHash::of(b""),
             fields: Box::default(),
             changed: String::new(),
             expires: None,

@@ -2,7 +2,7 @@
 //! lost: what only one side changed is taken, what both changed is kept twice and told. A copy that is merely
 //! older brings nothing back, and what keyloan seals for itself (policy, PIN, trust) is never taken.
 
-use super::index::{self, Anchor, Change, Entry, Kind, file_name};
+use super::index::{Anchor, Change, Entry, Kind, file_name};
 use super::records::Records;
 use super::{Files, LocalVault, Revision, VaultError, item_file};
 use keyloan_platform::private_file::Directory;
@@ -123,7 +123,7 @@ impl LocalVault {
             let expires = item.expires.as_deref();
             let new = Revision { kind: Kind::Item, title, expires, fields: &item.fields, now };
             self.put(None, new, anchor.clone())?;
-            let revision = index::short(&step.theirs.sha256);
+            let revision = step.theirs.sha256.short();
             self.record(Change::Seen { id: step.id, revision }, anchor, None)?;
         }
         Ok(())

@@ -17,7 +17,7 @@ mod records;
 mod rekey;
 
 use data_encoding::HEXLOWER;
-use index::{Anchor, Change, Entry, EntryField, Index, IndexError, Kind};
+use index::{Anchor, Change, Entry, EntryField, FileHash, Index, IndexError, Kind};
 use item_file::{Field, ItemFileError};
 use keyloan_platform::memory::Slot;
 use keyloan_platform::private_file::{Directory, DirectoryLock, FileError};
@@ -28,7 +28,6 @@ use keyloan_protocol::names::{FieldName, PlainName};
 use keyloan_protocol::secret::SecretBytes;
 use keys::{KeyError, Keys};
 use records::Records;
-use sha2::{Digest as _, Sha256};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -131,7 +130,7 @@ impl Revision<'_> {
             kind: self.kind,
             title: title(),
             revision,
-            sha256: HEXLOWER.encode(&Sha256::digest(&bytes)),
+            sha256: FileHash::of(&bytes),
             fields: self.fields.iter().map(describe).collect(),
             changed: self.now.to_owned(),
             expires: self.expires.map(str::to_owned),
@@ -537,7 +536,7 @@ impl Files {
         let bytes = items
             .read(name, item_file::MOST)?
             .ok_or_else(|| VaultError::ItemMissing { title: title(), name: name.to_owned() })?;
-        if HEXLOWER.encode(&Sha256::digest(&bytes)) == entry.sha256 {
+        if FileHash::of(&bytes) == entry.sha256 {
             Ok(bytes)
         } else {
             Err(VaultError::ItemForged { title: title(), name: name.to_owned() })

@@ -1,12 +1,10 @@
 //! A new identity for the vault: every file encrypted anew, beside the old vault, and put in its place at once.
 
-use super::index::{Index, file_name};
+use super::index::{FileHash, Index, file_name};
 use super::keys::{KeyError, Keys};
 use super::making::Making;
 use super::{Files, LocalVault, PASSPHRASE, VaultError};
-use data_encoding::HEXLOWER;
 use keyloan_platform::private_file::Directory;
-use sha2::{Digest as _, Sha256};
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -40,7 +38,7 @@ impl Before {
             let bytes = new.encrypt(&text).map_err(cause)?;
             making.item(&name, &bytes)?;
             let mut entry = entry.clone();
-            entry.sha256 = HEXLOWER.encode(&Sha256::digest(&bytes));
+            entry.sha256 = FileHash::of(&bytes);
             index.place(id.clone(), entry);
         }
         for (name, wrapped) in wrapped {
