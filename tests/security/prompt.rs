@@ -137,14 +137,14 @@ fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
 }
 
 #[test]
-fn an_approver_finds_an_empty_environment() {
+fn an_approver_finds_no_environment_but_an_empty_home() {
     let sandbox = Sandbox::with_token(b"tok");
     let seen = sandbox.path("project/seen").display().to_string();
     sandbox.set_approver(format!(
         "#!/bin/sh\ncat /proc/$$/environ >{seen}\npwd >>{seen}\necho '{{\"decision\":\"allow\"}}'\n"
     ));
     sandbox.with_secrets(&["--", "true"]).env("LD_PRELOAD", "").env("EVIL", "x").run().ok();
-    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "/\n");
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "HOME=/\0/\n");
 }
 
 /// Reads a question and answers it wrongly, through the approver's own descriptors: by opening them, or by
