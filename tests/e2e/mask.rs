@@ -60,6 +60,17 @@ fn a_value_that_trickles_shows_less_than_half_of_itself() {
 }
 
 #[test]
+fn a_value_within_the_beginning_of_another_is_hidden_in_a_silence_too() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let vars =
+        "DBURL=postgres://user:hunter2hunter2@db.example.org:5432/a-name-that-is-long\nDBPW=hunter2hunter2\n";
+    sandbox.keyloan(&["item", "set", "db", "vars"]).stdin(vars).run().ok();
+    let print = "printf 'connecting to postgres://user:%s@' $DBPW; sleep 0.3; echo other";
+    let shown = sandbox.with_secrets(&["--mask", "-s", "db", "--", "sh", "-c", print]).run().ok();
+    assert_eq!(shown.text(), "connecting to postgres://user:***@other\n");
+}
+
+#[test]
 fn the_commands_own_end_is_the_end_under_mask() {
     let sandbox = Sandbox::with_token(VALUE.as_bytes());
     for status in [0, 1, 7, 255] {
