@@ -39,7 +39,7 @@ pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     }
 }
 
-fn size(of: BorrowedFd<'_>) -> Option<Winsize> {
+pub(crate) fn size(of: BorrowedFd<'_>) -> Option<Winsize> {
     let mut size = MaybeUninit::<Winsize>::zeroed();
     // SAFETY: the request fills a `winsize`, and zeroes are a valid one.
     unsafe {

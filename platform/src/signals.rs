@@ -3,9 +3,10 @@
 #![expect(unsafe_code, reason = "handlers and dispositions have no safe interface")]
 
 pub use nix::libc::{
-    SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1,
-    SIGUSR2, SIGWINCH,
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH,
 };
+
+use crate::sys;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -21,6 +22,32 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 /// Where the handler writes: the pipe of the [`Signals`] that was made last.
 static RECORDS: AtomicI32 = AtomicI32::new(-1);
 static CONTINUED: AtomicU32 = AtomicU32::new(0);
+
+/// What nobody can catch (signal(7)); what a fault of this process's own raises, which would be raised again for
+/// ever; SIGPIPE, which Rust turns into an error; and what tells of children, stops and the terminal.
+const NOT_FOR_OTHERS: [c_int; 15] = [
+    libc::SIGKILL,
+    SIGSTOP,
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+    libc::SIGSYS,
+    libc::SIGPIPE,
+    SIGCHLD,
+    SIGCONT,
+    SIGTSTP,
+    SIGTTIN,
+    SIGTTOU,
+    SIGWINCH,
+];
+
+/// The signals that somebody may send to a process and mean the command for which it stands, and `more`.
+pub fn for_others(more: &[i32]) -> Vec<i32> {
+    let all = (1..32).chain(sys::real_time_signals());
+    all.filter(|signal| !NOT_FOR_OTHERS.contains(signal)).chain(more.iter().copied()).collect()
+}
 
 /// A signal that came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,16 +189,17 @@ fn kill(target: pid_t, signal: i32) {
     unsafe { libc::kill(target, signal) };
 }
 
-/// Stops this process as the signal stops one that does not catch it, and with it its group unless the signal
-/// is SIGSTOP, which is never meant for others. Gives whether it was stopped and continued: the kernel stops
-/// nobody whom no shell could continue (POSIX XBD 3.257, orphaned process groups).
-pub fn stop_by(signal: i32) -> io::Result<bool> {
+/// Stops this process as the signal stops one that does not catch it, `with_group` after sending it to all of its
+/// process group. Gives whether it was stopped and continued: the kernel stops nobody whom no shell could continue
+/// (POSIX XBD 3.257, orphaned process groups).
+pub fn stop_by(signal: i32, with_group: bool) -> io::Result<bool> {
     let before = CONTINUED.load(Ordering::Relaxed);
+    let target = if with_group { 0 } else { std::process::id().cast_signed() };
     if signal == SIGSTOP {
-        kill(std::process::id().cast_signed(), signal);
+        kill(target, signal);
     } else {
         let disposition = change(signal, libc::SIG_DFL, 0)?;
-        kill(0, signal);
+        kill(target, signal);
         put_back(signal, &disposition);
     }
     Ok(CONTINUED.load(Ordering::Relaxed) != before)
@@ -221,6 +249,7 @@ pub fn changed(child: Pid) -> io::Result<Option<Change>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::libc::SIGUSR2;
 
     #[test]
     fn a_signal_is_recorded_with_its_origin_and_the_disposition_put_back() {

@@ -4,7 +4,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::termios::{self, FlushArg, LocalFlags, SetArg, SpecialCharacterIndices, Termios};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
@@ -19,6 +19,11 @@ pub fn path_of_device(device: u64) -> Option<PathBuf> {
         4 => Some(format!("/dev/ttyS{}", minor - 64).into()),
         _ => None,
     }
+}
+
+/// How many characters stand beside each other; `None` where nobody told the terminal.
+pub fn columns(terminal: BorrowedFd<'_>) -> Option<usize> {
+    crate::pty::size(terminal).map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
 /// A terminal whose echo is off until this is dropped.

@@ -1,8 +1,8 @@
 //! `with-secrets --mask` where no terminal is: what is hidden, and what stays as it was.
 
 use keyloan_e2e::sandbox::finished;
-use keyloan_e2e::{Sandbox, approver, eventually};
-use std::io::Read;
+use keyloan_e2e::{Running, Sandbox, approver, eventually};
+use std::io::{BufRead, BufReader, Read};
 
 pub(crate) const VALUE: &str = "pypi-AgEIcHlwaS5vcmcCJDk?x/y=z";
 
@@ -60,6 +60,17 @@ fn a_value_that_trickles_shows_less_than_half_of_itself() {
 }
 
 #[test]
+fn a_value_within_the_beginning_of_another_is_hidden_in_a_silence_too() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let vars =
+        "DBURL=postgres://user:hunter2hunter2@db.example.org:5432/a-name-that-is-long\nDBPW=hunter2hunter2\n";
+    sandbox.keyloan(&["item", "set", "db", "vars"]).stdin(vars).run().ok();
+    let print = "printf 'connecting to postgres://user:%s@' $DBPW; sleep 0.3; echo other";
+    let shown = sandbox.with_secrets(&["--mask", "-s", "db", "--", "sh", "-c", print]).run().ok();
+    assert_eq!(shown.text(), "connecting to postgres://user:***@other\n");
+}
+
+#[test]
 fn the_commands_own_end_is_the_end_under_mask() {
     let sandbox = Sandbox::with_token(VALUE.as_bytes());
     for status in [0, 1, 7, 255] {
@@ -86,6 +97,57 @@ fn signals_sent_to_with_secrets_reach_the_command() {
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     let ended = finished(child);
     assert_eq!((ended.status, ended.text().as_str()), (3, "caught\n"));
+}
+
+/// Says which signals it hears.
+pub(crate) const LISTENER: &str = "import signal, sys, time\n\
+    heard = [n for n in range(1, 65) if n not in (9, 19, 32, 33, 34)]\n\
+    for n in heard: signal.signal(n, lambda n, frame: print('heard', n, flush=True))\n\
+    print('ready', flush=True)\n\
+    while True: time.sleep(0.05)\n";
+
+/// What somebody may send: all but faults, what cannot be caught, and what the C library keeps for itself.
+pub(crate) fn sendable() -> impl Iterator<Item = i32> {
+    (1..=64).filter(|signal| ![4, 5, 7, 8, 9, 11, 13, 17, 19, 21, 22, 31, 32, 33, 34].contains(signal))
+}
+
+#[test]
+fn every_signal_that_somebody_may_send_reaches_the_command() {
+    let sandbox = Sandbox::with_token(VALUE.as_bytes());
+    let mut child = sandbox.with_secrets(&["--mask", "--", "python3", "-c", LISTENER]).start();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "ready");
+    let mut running = Running(child);
+    for signal in sendable() {
+        let number = signal.to_string();
+        sandbox.command("/bin/kill", &["-s", &number, &running.0.id().to_string()]).run().ok();
+        assert_eq!(lines.next(), Some(format!("heard {signal}")));
+    }
+    running.end();
+}
+
+#[test]
+fn a_command_in_a_pipe_is_stopped_with_what_stands_before_it() {
+    let sandbox = Sandbox::with_token(VALUE.as_bytes());
+    let child = sandbox.with_secrets(&["--mask", "--", "sh", "-c", "echo $$; exec sleep 1000"]).start();
+    let mut running = Running(child);
+    let mut pid = String::new();
+    BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();
+    let command = pid.trim().parse::<u32>().unwrap();
+    let relay = running.0.id();
+    let state = |pid: u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap()[..1].to_owned()
+    };
+    let send = |signal: &str| sandbox.command("/bin/kill", &[signal, &relay.to_string()]).run().ok();
+    for _ in 0..2 {
+        send("-TSTP");
+        eventually("both are stopped", || state(relay) == "T" && state(command) == "T");
+        send("-CONT");
+        eventually("both go on", || state(relay) != "T" && state(command) != "T");
+    }
+    running.end();
+    let _ = sandbox.command("/bin/kill", &[pid.trim()]).run();
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `with-secrets --mask` on a real terminal: programs behave there as they do without it.
 
-use crate::mask::VALUE;
+use crate::mask::{LISTENER, VALUE, sendable};
 use keyloan_e2e::Sandbox;
 use keyloan_e2e::eventually;
 use keyloan_e2e::terminal::Terminal;
@@ -255,6 +255,26 @@ fn kill(pid: i32) {
 
 /// Writes its pid, and "hup" where it is told that its terminal is gone.
 const WATCHFUL: &str = "with-secrets --mask -- sh -c 'trap \"echo hup >said; exit\" HUP; echo $$ >pid; while :; do sleep 0.05; done'";
+
+#[test]
+fn every_signal_sent_to_a_relay_on_a_terminal_reaches_the_command_and_ends_neither() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    sandbox.write("project/listener", LISTENER);
+    terminal.run("with-secrets --mask -- sh -c 'echo $$ >pid; exec python3 ./listener'; echo ended $?");
+    terminal.expect("\nready\n");
+    let [_, monitor, relay] = processes(&sandbox);
+    // SIGTSTP, SIGCONT and SIGWINCH mean the job and its terminal here.
+    for signal in sendable().filter(|signal| ![18, 20, 28].contains(signal)) {
+        // As pkill(1) does, which finds both by their name.
+        let (relay, monitor) = (relay.to_string(), monitor.to_string());
+        sandbox.command("/bin/kill", &["-s", &signal.to_string(), &relay, &monitor]).run().ok();
+        terminal.expect(&format!("\nheard {signal}\n"));
+    }
+    kill(monitor);
+    terminal.expect("ended 125");
+    is_as_before(&terminal);
+}
 
 #[test]
 fn a_command_that_is_killed_ends_with_secrets_so() {

@@ -1,7 +1,7 @@
 //! Disks and mounts that fail or do not answer: root holds the daemon's system calls up, or makes them fail.
 
 use keyloan_e2e::programs::needed;
-use keyloan_e2e::{Sandbox, approver, eventually};
+use keyloan_e2e::{Sandbox, approver, eventually, wire};
 use nix::libc;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -89,7 +89,6 @@ fn a_file_on_a_mount_that_does_not_answer_is_refused() {
         sandbox.with_secrets(&["--", "true"]).run().refused(125, "its file system does not answer");
     }
     sandbox.keyloan(&["trust"]).run().refused(2, "its file system does not answer");
-    // And the daemon ends all the same.
     // The daemon ends all the same: strace keeps nothing of it but what it holds up.
     let status = format!("/proc/{}/status", sandbox.daemon().unwrap());
     sandbox.keyloan(&["daemon", "stop"]).run().ok();
@@ -117,4 +116,23 @@ fn an_approver_on_a_mount_that_does_not_answer_is_no_yes() {
     let program = sandbox.set_approver(approver::ALLOW);
     let _tampering = Tampering::with(&sandbox, &format!("read:{FOR_EVER}"), Some(&program));
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "the approver program");
+}
+
+#[test]
+fn a_runtime_directory_on_a_mount_that_does_not_answer_keeps_nobody_waiting() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let directory = sandbox.make_directory("project/dead");
+    let bus = sandbox.write("project/dead/bus", "");
+    let _tampering = Tampering::with(&sandbox, &format!("statx:{FOR_EVER}"), Some(&bus));
+    // A display that is not there: every pinentry is tried, the one that needs a bus too.
+    let (display, directory) = (":65000", directory.display().to_string());
+    let header = format!(
+        r#"{{"version":1,"body":{{"unlock":{{"desktop":true}}}},"values":[{{"name":"display","length":{}}},{{"name":"runtime_dir","length":{}}}]}}"#,
+        display.len(),
+        directory.len()
+    );
+    let answer =
+        wire::exchange(&sandbox, &wire::frame(&header, (display.to_owned() + &directory).as_bytes()));
+    let answer = String::from_utf8_lossy(&answer);
+    assert!(answer.contains("no window can be opened on display :65000"), "{answer}");
 }

@@ -40,6 +40,38 @@ fn keys_pushed_into_the_terminal_do_not_approve() {
 }
 
 #[test]
+fn an_argument_padded_to_the_terminals_width_does_not_pass_for_a_line_of_the_question() {
+    const FORGED: &str = "  asked by  /usr/bin/git  (seen)";
+    let sandbox = asked_on_terminals();
+    let terminal = Terminal::open(&sandbox);
+    terminal.tmux(&["set-option", "-g", "window-size", "manual"]).ok();
+    terminal.tmux(&["resize-window", "-x", "80", "-y", "40"]).ok();
+    let rows = || {
+        let screen = terminal.tmux(&["capture-pane", "-p"]).ok().text();
+        screen.lines().map(|row| row.trim_end().to_owned()).collect::<Vec<_>>()
+    };
+    // `  command   echo '` has 18 columns. The undefended victim leaves the rest to the terminal.
+    let script = format!(
+        "argument=$(printf '%62s%-80s.' '' '{FORGED}')\n\
+         case $1 in\n\
+         victim) printf '  command   echo %s  (claimed)\\n' \"'$argument'\" ;;\n\
+         *) with-secrets -- echo \"$argument\" ;;\n\
+         esac\necho ended $?\n"
+    );
+    sandbox.write("project/forge", script);
+    terminal.run("sh ./forge victim");
+    terminal.expect("ended 0");
+    assert!(rows().iter().any(|row| row == FORGED), "{:#?}", rows());
+    terminal.run("sh ./forge");
+    terminal.expect(PROMPT);
+    let shown = rows();
+    assert!(!shown.iter().any(|row| row == FORGED), "{shown:#?}");
+    assert_eq!(shown.iter().filter(|row| row.starts_with("  asked by")).count(), 1, "{shown:#?}");
+    terminal.press("Enter");
+    terminal.expect("ended 125");
+}
+
+#[test]
 fn what_is_typed_before_the_question_is_no_answer_to_it() {
     let sandbox = asked_on_terminals();
     let terminal = Terminal::open(&sandbox);
@@ -137,14 +169,14 @@ fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
 }
 
 #[test]
-fn an_approver_finds_an_empty_environment() {
+fn an_approver_finds_no_environment_but_an_empty_home() {
     let sandbox = Sandbox::with_token(b"tok");
     let seen = sandbox.path("project/seen").display().to_string();
     sandbox.set_approver(format!(
         "#!/bin/sh\ncat /proc/$$/environ >{seen}\npwd >>{seen}\necho '{{\"decision\":\"allow\"}}'\n"
     ));
     sandbox.with_secrets(&["--", "true"]).env("LD_PRELOAD", "").env("EVIL", "x").run().ok();
-    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "/\n");
+    assert_eq!(std::fs::read_to_string(&seen).unwrap(), "HOME=/\0/\n");
 }
 
 /// Reads a question and answers it wrongly, through the approver's own descriptors: by opening them, or by

@@ -20,7 +20,7 @@ pub(super) struct Filter {
     walk: Option<Walk>,
     /// Of what is held back, so many bytes went out in a pause already, as themselves or as a mark.
     gone: usize,
-    /// The last that went out for what is held back was its mark.
+    /// The last of that went out as a mark.
     marked: bool,
 }
 
@@ -57,20 +57,27 @@ impl Filter {
     }
 
     /// Nothing came for a while: a prompt that looks like the beginning of a value must not wait for ever.
-    /// What follows is still compared, so that at most the first half of a value is ever shown.
+    /// What follows is still compared, so that at most the first half of a value is ever shown. That holds for a
+    /// value within the beginning of another, too, so every place is looked at.
     pub(super) fn pause(&mut self, out: &mut Vec<u8>) {
-        let Some(walk) = self.walk.take() else { return };
-        if walk.best > 0 {
-            self.mark(out);
-            self.gone = self.gone.max(walk.best);
+        if self.walk.is_none() {
+            return;
         }
-        if self.patterns.is_half(&walk) {
-            self.mark(out);
-        } else {
-            out.extend_from_slice(&self.text[self.gone..self.held]);
+        let mut hidden = 0;
+        for at in 0..self.held {
+            let (walk, _) = self.patterns.walk(None, &self.text[at..self.held]);
+            hidden = hidden.max(if self.patterns.is_half(&walk) { self.held } else { at + walk.best });
+            if at < self.gone {
+                continue;
+            }
+            if at < hidden {
+                self.mark(out);
+            } else {
+                out.push(self.text[at]);
+                self.marked = false;
+            }
         }
         self.gone = self.held;
-        self.walk = Some(walk);
     }
 
     fn mark(&mut self, out: &mut Vec<u8>) {
@@ -104,14 +111,17 @@ impl Filter {
                 break;
             }
             if walk.best > 0 {
-                self.mark(out);
+                // What went out whole in a pause has its mark.
+                if self.gone < walk.best {
+                    self.mark(out);
+                }
                 self.gone = self.gone.saturating_sub(walk.best);
                 at += walk.best;
             } else {
                 self.say(at..at + 1, out);
                 at += 1;
             }
-            self.marked = false;
+            self.marked &= self.gone > 0;
         }
         self.text.copy_within(at..end, 0);
         self.held = end - at;
@@ -124,6 +134,7 @@ impl Filter {
     fn say(&mut self, part: std::ops::Range<usize>, out: &mut Vec<u8>) {
         let before = self.gone.min(part.len());
         self.gone -= before;
+        self.marked &= self.gone > 0;
         if !part.is_empty() {
             out.extend_from_slice(&self.text[part.start + before..part.end]);
         }
@@ -261,8 +272,40 @@ mod tests {
         assert_eq!(fed.paused(b"-a"), "-a");
         assert_eq!(fed.paused(b"!"), "!");
         assert_eq!(fed.paused(b"password-a"), "***-a");
-        assert_eq!(fed.paused(b"nd-a"), "");
+        assert_eq!(fed.paused(b"nd-a"), "***");
         assert_eq!(fed.paused(b"-lot-more."), ".");
+    }
+
+    #[test]
+    fn a_pause_within_a_value_hides_the_other_value_that_stands_there() {
+        let patterns: &[&[u8]] = &[b"0123456789abcdefghijklmnopqrstuvwxyz", b"3456789a"];
+        let mut fed = Fed::new(patterns);
+        assert_eq!(fed.paused(b"0123456789ab"), "012***b");
+        assert_eq!(fed.paused(b"X"), "X", "its mark is there already");
+        assert_eq!(fed.paused(b"0123456"), "012***");
+        assert_eq!(fed.paused(b"789a"), "");
+        assert_eq!(fed.paused(b"bcdefgh"), "");
+        assert_eq!(fed.paused(b"ijklmnopqrstuvwxyz."), ".");
+        assert_eq!(fed.paused(b"012345"), "012345");
+        assert_eq!(fed.paused(b"6"), "***");
+        assert_eq!(fed.paused(b"X"), "X");
+    }
+
+    #[test]
+    fn no_text_of_two_letters_shows_a_value_wherever_it_pauses() {
+        let mut fed = Fed::new(PATTERNS);
+        for bits in 0..1_usize << 15 {
+            let text: Vec<u8> = (0..15).map(|at| b"ab"[bits >> at & 1]).collect();
+            for pieces in [1, 2, 3, 5, 7] {
+                let mut said = String::new();
+                text.chunks(pieces).for_each(|piece| said += &fed.paused(piece));
+                fed.out.clear();
+                fed.filter.end(&mut fed.out);
+                said += str::from_utf8(&fed.out).unwrap();
+                let shown = PATTERNS.iter().any(|pattern| said.contains(str::from_utf8(pattern).unwrap()));
+                assert!(!shown, "{} by {pieces}: {said}", String::from_utf8_lossy(&text));
+            }
+        }
     }
 
     #[test]

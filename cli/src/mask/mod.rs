@@ -22,8 +22,7 @@ use command::Standard;
 use console::Console;
 use keyloan_platform::pty::{self, Pty};
 use keyloan_platform::signals::{
-    self, Blocked, Change, SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1,
-    SIGUSR2, SIGWINCH, Signals,
+    self, Blocked, Change, SIGCHLD, SIGCONT, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH, Signals,
 };
 use keyloan_protocol::control::Value;
 use keyloan_protocol::control::error_kind::ErrorKind;
@@ -98,13 +97,13 @@ fn start(command: Command, patterns: &Rc<Patterns>) -> io::Result<Relay> {
     }
 }
 
-/// Signals that somebody may send to the command and that reach us.
-const PASSED_ON: [i32; 7] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM];
+/// Without a handler these would stop the relay and not the command, or be lost.
+const OF_JOBS: [i32; 4] = [SIGCHLD, SIGCONT, SIGTSTP, SIGWINCH];
 
 fn as_child(command: Command, patterns: &Rc<Patterns>, inherited: &Inherited) -> io::Result<Relay> {
     let (standard, streams) = piped(inherited, patterns, |_| None)?;
     let blocked = signals::block_all()?;
-    let signals = Signals::catch(&[&PASSED_ON[..], &[SIGCHLD]].concat())?;
+    let signals = Signals::catch(&signals::for_others(&OF_JOBS))?;
     let Some(child) = pty::fork()? else {
         signals.restore();
         command.run(&standard, blocked);
@@ -133,7 +132,7 @@ fn on_terminal(
     let settled = console.in_foreground();
     let foreground = !shared && settled;
     let blocked = signals::block_all()?;
-    let signals = Signals::catch(&[&PASSED_ON[..], &[SIGCHLD, SIGWINCH, SIGCONT, SIGTSTP]].concat())?;
+    let signals = Signals::catch(&signals::for_others(&OF_JOBS))?;
     if pty::fork()?.is_none() {
         // Whoever holds one of these keeps the other side from noticing that the relay is gone.
         drop((master, streams, orders));

@@ -6,7 +6,7 @@ use super::command::{Command, Standard};
 use crate::output;
 use keyloan_platform::pty;
 use keyloan_platform::signals::{
-    self, Blocked, Change, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, Signals,
+    self, Blocked, Change, SIGCHLD, SIGCONT, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU, Signals,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{Pid, getpgid, getpgrp, setpgid, setsid, tcsetpgrp};
@@ -97,7 +97,8 @@ fn start(
 ) -> io::Result<Monitor> {
     setsid()?;
     pty::make_controlling(terminal.as_fd())?;
-    let signals = Signals::catch(&[SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU])?;
+    // Who signals every process of this name has reached the relay, which passes it on.
+    let signals = Signals::catch(&signals::for_others(&[SIGCHLD, SIGTSTP, SIGTTIN, SIGTTOU]))?;
     let Some(child) = pty::fork()? else {
         let _ = setpgid(Pid::from_raw(0), Pid::from_raw(0));
         if foreground {

@@ -6,8 +6,8 @@ use super::monitor::{self, Letter, Order};
 use super::stream::Stream;
 use keyloan_platform::pty;
 use keyloan_platform::signals::{
-    self, Caught, Change, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU,
-    SIGWINCH, Signals,
+    self, Caught, Change, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN,
+    SIGTTOU, SIGWINCH, Signals,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -201,7 +201,9 @@ impl Relay {
                 SIGWINCH => pty::copy_size(session.console.descriptor(), session.master.as_fd()),
                 SIGCONT => session.came_back(),
                 signal if caught.sent => session.order(Order::Signal(signal)),
-                signal => session.order(Order::SignalGroup(signal)),
+                SIGHUP | SIGINT | SIGQUIT | SIGTSTP => session.order(Order::SignalGroup(caught.signal)),
+                // The kernel means this process: a limit that it reached.
+                _ => {}
             },
         }
         None
@@ -231,7 +233,7 @@ impl Relay {
         }
         let Held::Session(session) = &mut self.held else { return };
         session.console.give_back();
-        let continued = signals::stop_by(signal).unwrap_or(false);
+        let continued = signals::stop_by(signal, signal != SIGSTOP).unwrap_or(false);
         if wants_terminal && !continued && !session.console.in_foreground() {
             // No shell could ever give it the terminal; reading it again would go on for ever.
             session.order(Order::SignalGroup(SIGHUP));
@@ -311,8 +313,11 @@ fn asks_to_end(caught: Caught) -> bool {
 fn ended_or_stopped(child: Pid) -> Option<Change> {
     loop {
         match signals::changed(child).ok()?? {
-            Change::Stopped(_) => {
-                let _ = signals::stop_by(SIGSTOP);
+            Change::Stopped(signal) => {
+                // In an orphaned group only SIGSTOP stops anybody.
+                if !signals::stop_by(signal, false).unwrap_or(false) {
+                    let _ = signals::stop_by(SIGSTOP, false);
+                }
                 signals::send(child, SIGCONT);
             }
             end => return Some(end),

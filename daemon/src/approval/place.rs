@@ -70,7 +70,7 @@ impl Place {
         match self {
             Self::Window(window) => window.show(question, wanted).await,
             Self::Terminal(screen) => {
-                screen.write(&question.text()).await.map_err(No::Terminal)?;
+                screen.write(&question.text(screen.columns())).await.map_err(No::Terminal)?;
                 screen.settle().await.map_err(No::Terminal)
             }
         }

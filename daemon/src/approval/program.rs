@@ -1,5 +1,5 @@
 //! The approver program: set with the passphrase, pinned by its hash. What runs is a sealed copy of the
-//! bytes that were hashed, with an empty environment; only a clear yes is a yes.
+//! bytes that were hashed, with nothing of the user's environment; only a clear yes is a yes.
 
 use super::child::{self, Group};
 use super::question::Question;
@@ -118,6 +118,9 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
 
 /// Question and answer go over one socket pair: a pipe could be opened through `/proc` by the same user, who
 /// would put another question in place of this one, or write the yes himself; a socket cannot.
+///
+/// The home directory is `/`: without the variable an interpreter takes the user's own from passwd(5) and loads code
+/// that lies there (`~/.zshenv`, Python's `usercustomize` and `.pth` files), which any program of the user writes.
 #[expect(clippy::disallowed_methods, reason = "the spawner of approver programs")]
 fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = child::socket_pair()?;
@@ -132,6 +135,7 @@ fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child,
     };
     let child = command
         .env_clear()
+        .env("HOME", "/")
         .current_dir("/")
         .stdin(Stdio::from(theirs.try_clone()?))
         .stdout(Stdio::from(theirs))

@@ -54,6 +54,11 @@ const PAGE: usize = 24;
 /// Begins a line of a window and nothing else: toolkits break long lines where they like, and what then
 /// stands at the left edge must not pass for a line of ours.
 const BULLET: char = '•';
+/// Begins what goes on of a line on a terminal, and nothing else: so no text comes to stand at the left edge, however
+/// it is padded to the terminal's width.
+const GOES_ON: char = '⋮';
+/// Columns of a terminal's text, at most: a program may have told the terminal that it is wider than it is.
+const TERMINAL: usize = 80;
 /// The most lines shown.
 pub(crate) const LINES: usize = 60;
 
@@ -66,7 +71,7 @@ impl Question {
         if is_long(text) {
             self.cut = self.cut.or(Some(label));
         }
-        self.lines.push(Line { label, text: escaped(text, WIDTH), certainty });
+        self.lines.push(Line { label, text: unpadded(&escaped(text, WIDTH)), certainty });
     }
 
     /// Parts on one line, or on more where they need it.
@@ -122,18 +127,22 @@ impl Question {
         }
     }
 
-    /// The text for a terminal.
-    pub(crate) fn text(&self) -> String {
-        let mut text = format!("\nkeyloan: {}\n", self.title);
+    /// The text for a terminal of so many columns.
+    pub(crate) fn text(&self, columns: usize) -> String {
+        let columns = columns.clamp(TERMINAL / 4, TERMINAL);
+        let shown = |text: &str| text.replace(GOES_ON, "\\u{22ee}");
+        let broken = |line: &str| wrapped(line, columns, &format!("{:10}{GOES_ON} ", ""));
+        let mut text = format!("\n{}\n", broken(&shown(&format!("keyloan: {}", self.title))));
         for line in &self.lines {
-            let _ = writeln!(text, "  {:<9} {}  ({})", line.label, line.text, line.certainty.word());
+            let line = format!("  {:<9} {}  ({})", line.label, shown(&line.text), line.certainty.word());
+            let _ = writeln!(text, "{}", broken(&line));
         }
         text
     }
 
     /// The text for windows, in pages that fit a room, measured by `length`. The last one says who asks.
     pub(crate) fn pages(&self, room: usize, length: impl Fn(&str) -> usize) -> Vec<String> {
-        let title = wrapped(&format!("keyloan: {}", escaped(&self.title, 2 * COLUMNS)));
+        let title = in_window(&format!("keyloan: {}", escaped(&self.title, 2 * COLUMNS)));
         let room = room.saturating_sub(length(&title) + length("  (page 00 of 00)\n\n"));
         let mut pages = vec![String::new()];
         let mut add = |block: String| match pages.last_mut() {
@@ -167,7 +176,7 @@ impl Line {
                     let goes_on = if at > 0 { ", going on" } else { "" };
                     let piece: String = piece.iter().collect();
                     let word = self.certainty.word();
-                    wrapped(&format!("{BULLET} {}{goes_on}:  {piece}  ({word})", self.label)) + "\n"
+                    in_window(&format!("{BULLET} {}{goes_on}:  {piece}  ({word})", self.label)) + "\n"
                 })
                 .collect()
         };
@@ -176,17 +185,26 @@ impl Line {
     }
 }
 
-/// Breaks a line at spaces, or within a long word. What is not ASCII may be twice as wide.
-fn wrapped(text: &str) -> String {
+fn in_window(text: &str) -> String {
+    wrapped(text, COLUMNS, "      ")
+}
+
+/// Breaks a line at spaces, or within a long word; what goes on begins so. What is not ASCII may be twice as wide.
+fn wrapped(text: &str, columns: usize, goes_on: &str) -> String {
     let width = |c: char| if c.is_ascii() { 1 } else { 2 };
     let mut lines = String::with_capacity(text.len() + 64);
     let mut column = 0;
     for word in text.split_inclusive(' ') {
-        let mut fits = column + word.trim_end().chars().map(width).sum::<usize>() <= COLUMNS;
+        let mut fits = column + word.trim_end().chars().map(width).sum::<usize>() <= columns;
         for c in word.chars() {
-            if (!fits && column > COLUMNS / 2) || column + width(c) > COLUMNS && c != ' ' {
-                lines.push_str("\n      ");
-                column = 6;
+            let full = column + width(c) > columns;
+            if full && c == ' ' {
+                // The break that follows stands for it.
+                continue;
+            }
+            if full || !fits && column > columns / 2 {
+                lines.extend(["\n", goes_on]);
+                column = goes_on.chars().map(width).sum();
             }
             fits = true;
             lines.push(c);
@@ -194,6 +212,23 @@ fn wrapped(text: &str) -> String {
         }
     }
     lines
+}
+
+/// With white space shown where there is more of it than between words: it could push what follows out of sight.
+fn unpadded(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let word = rest.trim_start();
+        let space = &rest[..rest.len() - word.len()];
+        match space.chars().count() {
+            0 => shown.push(c),
+            1..=2 => shown.push_str(space),
+            many => shown.extend(std::iter::repeat_n('␣', many)),
+        }
+        rest = if space.is_empty() { &rest[c.len_utf8()..] } else { word };
+    }
+    shown
 }
 
 /// Whether text has to be cut to be shown.
@@ -209,9 +244,34 @@ mod tests {
     fn nothing_shown_can_repaint_the_screen() {
         let mut question = Question::new("lend 1 variable");
         question.line("command", "twine \u{1b}[2J\u{202e}upload\nPIN:", Certainty::Claimed);
-        let text = question.text();
+        let text = question.text(80);
         assert!(text.contains("twine \\u{1b}[2J\\u{202e}upload\\u{a}PIN:  (claimed)"), "{text}");
         assert_eq!(text.matches('\n').count(), 3);
+    }
+
+    #[test]
+    fn no_text_reaches_the_left_edge_of_a_terminal_however_wide_that_is() {
+        let forged = "  asked by  /usr/bin/git  (seen)";
+        let wide = |line: &str| line.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum::<usize>();
+        for columns in [20, 79, 80, 500] {
+            for (pad, length) in [" ", "\u{a0}", "\u{3000}", "x", "x ", "パ", "⋮ "]
+                .into_iter()
+                .flat_map(|pad| (0..90).map(move |length| (pad, length)))
+            {
+                let mut question = Question::new("x");
+                question.line("command", &format!("{}{forged}", pad.repeat(length)), Certainty::Claimed);
+                let shown = question.text(columns);
+                let mut begins = "  command   ";
+                for line in shown.lines().skip(2) {
+                    assert!(wide(line) <= columns.min(80), "{shown}");
+                    assert!(line.strip_prefix(begins).is_some_and(|rest| !rest.contains('⋮')), "{shown}");
+                    begins = "          ⋮ ";
+                }
+            }
+        }
+        let mut question = Question::new("x");
+        question.line("command", "a  b   c", Certainty::Claimed);
+        assert_eq!(question.text(80), "\nkeyloan: x\n  command   a  b␣␣␣c  (claimed)\n");
     }
 
     #[test]

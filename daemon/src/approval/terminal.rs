@@ -10,7 +10,7 @@ use keyloan_platform::terminal::{self, HiddenInput};
 use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
@@ -49,6 +49,11 @@ impl Screen {
         let hidden = HiddenInput::begin(descriptor).map_err(No::Terminal)?;
         let io = hidden.descriptor().and_then(readiness::watch).map_err(No::Terminal)?;
         Ok(Self { io, hidden })
+    }
+
+    /// Very many where the terminal does not say.
+    pub(crate) fn columns(&self) -> usize {
+        terminal::columns(self.io.get_ref().as_fd()).unwrap_or(usize::MAX)
     }
 
     pub(crate) async fn write(&self, text: &str) -> io::Result<()> {

@@ -65,6 +65,11 @@ pub(crate) fn has_one_thread() -> bool {
     fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
+/// Those that the C library does not keep for itself, signal(7).
+pub(crate) fn real_time_signals() -> std::ops::RangeInclusive<i32> {
+    libc::SIGRTMIN()..=libc::SIGRTMAX()
+}
+
 /// Whether this process runs in the first user namespace: its map covers every id, onto itself.
 pub(crate) fn in_first_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map")

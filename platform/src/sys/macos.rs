@@ -37,6 +37,11 @@ pub(crate) fn has_one_thread() -> bool {
     false
 }
 
+/// There are none.
+pub(crate) fn real_time_signals() -> std::ops::Range<i32> {
+    0..0
+}
+
 pub(crate) fn in_first_user_namespace() -> bool {
     true
 }
