@@ -74,7 +74,7 @@ fn ending(loan: &LoanSummary) -> Option<String> {
 fn describe(loan: &LoanSummary) -> String {
     let names: Vec<&str> = loan.variables.iter().map(VarName::as_str).collect();
     let to = format!(
-        "{}  {}  to {} (pid {}) in {} since {}",
+        "{}  {}\n   to {} (pid {}) in {} since {}",
         loan.id,
         names.join(" "),
         escaped(&loan.program, 200),

@@ -28,7 +28,9 @@ fn text(status: &Status) -> String {
         (VaultState::Locked, _) => "locked; open it: keyloan unlock".to_owned(),
         (VaultState::Unlocked, items) => {
             let idle = status.locks_in_seconds.unwrap_or_default().div_ceil(60);
-            format!("unlocked, {} items; locks itself after {idle} idle minutes", items.unwrap_or_default())
+            let items = items.unwrap_or_default();
+            let noun = if items == 1 { "item" } else { "items" };
+            format!("unlocked, {items} {noun}; locks itself after {idle} idle minutes")
         }
     };
     let tier = match status.tier {
