@@ -88,9 +88,8 @@ impl Broker {
         });
         let mut verified = checked.await.map_err(|_| Refusal::Task)??;
         if end != written {
-            let cause =
-                format!("it has {end} bytes where {written} were written: another program wrote to it");
-            verified.findings.insert(0, cause);
+            let cause = "its length is not what was written: another program wrote to it";
+            verified.findings.insert(0, cause.to_owned());
         }
         Ok(Reply::Verified(verified))
     }

@@ -22,8 +22,7 @@ impl Making {
     pub(super) fn begin(place: &Path) -> Result<Self, VaultError> {
         clear(place)?;
         let path = beside(place);
-        let root = Directory::open_or_create(&path)?;
-        match made_within(root) {
+        match Directory::open_or_create(&path).map_err(VaultError::from).and_then(made_within) {
             Ok(files) => Ok(Self { path, files, is_placed: false }),
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&path);
