@@ -235,6 +235,20 @@ fn a_file_for_one_stream_leaves_the_terminal_for_the_other() {
     assert!(shown.contains("err ***\n") && !shown.contains("\nout\n") && !shown.contains(VALUE), "{shown}");
 }
 
+#[test]
+fn without_a_terminal_of_its_own_the_command_leaves_the_keys_to_the_shell() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    let line = "echo in $TWINE_PASSWORD; while [ ! -e end ]; do sleep 0.05; done; echo over";
+    terminal.run(&format!("setsid with-secrets --mask -- sh -c '{line}' &"));
+    terminal.expect("in ***");
+    terminal.run("echo typed $((40+2))");
+    terminal.expect("\ntyped 42");
+    is_as_before(&terminal);
+    sandbox.write("project/end", "");
+    terminal.expect("over");
+}
+
 /// The command of a run that wrote its pid, its monitor and its relay.
 fn processes(sandbox: &Sandbox) -> [i32; 3] {
     let pid = || fs::read_to_string(sandbox.path("project/pid")).unwrap_or_default();

@@ -88,9 +88,8 @@ struct Inherited {
 
 fn start(command: Command, patterns: &Rc<Patterns>) -> io::Result<Relay> {
     let inherited = Inherited { input: io::stdin(), output: io::stdout(), errors: io::stderr() };
-    let console = Console::find(&[inherited.output.as_fd(), inherited.errors.as_fd()]);
-    let console = console
-        .filter(|console| console.is(inherited.output.as_fd()) || console.is(inherited.errors.as_fd()));
+    let shown = Console::is(inherited.output.as_fd()) || Console::is(inherited.errors.as_fd());
+    let console = if shown { Console::find() } else { None };
     match console {
         Some(console) => on_terminal(command, patterns, &inherited, console),
         None => as_child(command, patterns, &inherited),
@@ -119,7 +118,7 @@ fn on_terminal(
     console: Console,
 ) -> io::Result<Relay> {
     let Pty { master, slave } = Pty::open(&console.settings()?, console.descriptor())?;
-    let end = |stream: BorrowedFd<'_>| console.is(stream).then(|| slave.try_clone());
+    let end = |stream: BorrowedFd<'_>| Console::is(stream).then(|| slave.try_clone());
     let (mut standard, mut streams) = piped(inherited, patterns, end)?;
     standard.input = end(inherited.input.as_fd()).transpose()?;
     let screen = console.descriptor().try_clone_to_owned()?;
