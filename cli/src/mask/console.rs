@@ -3,7 +3,7 @@
 
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
-use nix::sys::termios::{self, SetArg, Termios};
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices as Key, Termios};
 use nix::unistd::{getpgrp, getsid, tcgetpgrp};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -76,6 +76,14 @@ impl Console {
             let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &before);
         }
     }
+}
+
+/// Whether a terminal makes signals for its whole foreground of one of these keys, termios(3).
+pub(super) fn interrupt(terminal: BorrowedFd<'_>, keys: &[u8]) -> bool {
+    let Ok(settings) = termios::tcgetattr(terminal) else { return false };
+    let is = |key: u8, index: Key| key != 0 && key == settings.control_chars[index as usize];
+    settings.local_flags.contains(LocalFlags::ISIG)
+        && keys.iter().any(|key| is(*key, Key::VINTR) || is(*key, Key::VQUIT))
 }
 
 impl Drop for Console {

@@ -64,7 +64,7 @@ pub(crate) fn run(command: Command, values: Vec<Value>, literals: &[VarName]) ->
         output::note(&format!("cannot write what the command printed: {}", io::Error::from(error)));
     }
     // Ctrl-C reaches all of a job, a script that started us too.
-    let with_group = relay.had_keys();
+    let with_group = relay.was_interrupted_by_key();
     // Puts the terminal and the dispositions back, and wipes.
     drop(relay);
     match end {
@@ -140,8 +140,16 @@ fn on_terminal(
     }
     drop((slave, relay));
     attend(command, standard, blocked)?;
-    let mut session =
-        Session { console, master, orders, keys: Keys::new(), wanted: !shared, shared, settled };
+    let mut session = Session {
+        console,
+        master,
+        orders,
+        keys: Keys::new(),
+        wanted: !shared,
+        shared,
+        settled,
+        by_key: false,
+    };
     if foreground {
         session.console.take(shared);
     }
