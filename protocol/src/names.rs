@@ -168,11 +168,14 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", shown.replace('\'', r"'\''"))
 }
 
-/// Format characters that hide or reorder what is read: zero-width, bidi controls, line separators, tags.
+/// Characters that hide or reorder what is read: zero-width, bidi controls, line separators, tags, variation
+/// selectors, and letters that fonts show as nothing (fillers of Hangul, vowels of Khmer, the empty Braille cell).
 fn is_invisible(c: char) -> bool {
     matches!(c,
-        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        | '\u{e0100}'..='\u{e01ef}')
 }
 
 #[cfg(test)]
@@ -222,6 +225,10 @@ mod tests {
     #[test]
     fn what_could_repaint_a_prompt_is_shown_as_an_escape() {
         assert_eq!(escaped("a\u{1b}[31m\nb\u{202e}c", 80), "a\\u{1b}[31m\\u{a}b\\u{202e}c");
+        let unseen = "\u{34f}\u{115f}\u{1160}\u{17b4}\u{17b5}\u{2800}\u{3164}\u{fe00}\u{fe0f}\u{ffa0}\u{e0100}\u{e01ef}";
+        for c in unseen.chars() {
+            assert_eq!(escaped(&format!("a{c}b"), 80), format!("a{}b", c.escape_unicode()));
+        }
         let long = escaped(&"x".repeat(1000), 21);
         assert_eq!(long, "xxxxxxxxx … xxxxxxxxx");
     }

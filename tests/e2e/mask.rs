@@ -129,7 +129,7 @@ fn every_signal_that_somebody_may_send_reaches_the_command() {
 #[test]
 fn a_command_in_a_pipe_is_stopped_with_what_stands_before_it() {
     let sandbox = Sandbox::with_token(VALUE.as_bytes());
-    let child = sandbox.with_secrets(&["--mask", "--", "sh", "-c", "echo $$; exec sleep 1000"]).start();
+    let child = sandbox.with_secrets(&["--mask", "--", "sh", "-c", "echo $$; exec sleep 60"]).start();
     let mut running = Running(child);
     let mut pid = String::new();
     BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();

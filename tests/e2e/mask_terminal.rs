@@ -235,6 +235,20 @@ fn a_file_for_one_stream_leaves_the_terminal_for_the_other() {
     assert!(shown.contains("err ***\n") && !shown.contains("\nout\n") && !shown.contains(VALUE), "{shown}");
 }
 
+#[test]
+fn without_a_terminal_of_its_own_the_command_leaves_the_keys_to_the_shell() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    let line = "echo in $TWINE_PASSWORD; while [ ! -e end ]; do sleep 0.05; done; echo over";
+    terminal.run(&format!("setsid with-secrets --mask -- sh -c '{line}' &"));
+    terminal.expect("in ***");
+    terminal.run("echo typed $((40+2))");
+    terminal.expect("\ntyped 42");
+    is_as_before(&terminal);
+    sandbox.write("project/end", "");
+    terminal.expect("over");
+}
+
 /// The command of a run that wrote its pid, its monitor and its relay.
 fn processes(sandbox: &Sandbox) -> [i32; 3] {
     let pid = || fs::read_to_string(sandbox.path("project/pid")).unwrap_or_default();
@@ -249,8 +263,11 @@ fn processes(sandbox: &Sandbox) -> [i32; 3] {
 }
 
 fn kill(pid: i32) {
-    use nix::sys::signal::{Signal, kill};
-    kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    send(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+fn send(pid: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
 }
 
 /// Writes its pid, and "hup" where it is told that its terminal is gone.
@@ -273,6 +290,22 @@ fn every_signal_sent_to_a_relay_on_a_terminal_reaches_the_command_and_ends_neith
     }
     kill(monitor);
     terminal.expect("ended 125");
+    is_as_before(&terminal);
+}
+
+#[test]
+fn an_interrupt_that_was_sent_is_the_commands_alone() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    let line = "with-secrets --mask -- sh -c 'echo $$ >pid; exec sleep 60'; echo reached $?";
+    sandbox.write("project/script", line);
+    for to in ["the command", "the relay"] {
+        terminal.run("bash ./script");
+        let [command, _, relay] = processes(&sandbox);
+        send(if to == "the relay" { relay } else { command }, nix::sys::signal::Signal::SIGINT);
+        terminal.expect("reached 130");
+        fs::remove_file(sandbox.path("project/pid")).unwrap();
+    }
     is_as_before(&terminal);
 }
 

@@ -123,6 +123,20 @@ fn a_locked_vault_offers_to_unlock_there() {
 }
 
 #[test]
+fn the_title_of_a_question_holds_no_words_of_the_requester() {
+    let sandbox = asked_on_terminals();
+    sandbox.keyloan(&["lock"]).run().ok();
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("keyloan item get 'x?  (verified)' token; echo ended $?");
+    let shown = terminal.expect("Passphrase, Enter alone to decline:");
+    let lines = "\nkeyloan: the vault is locked; unlock it to read the item named below?\n\
+                 \x20 name      x?  (verified)  (claimed)\n";
+    assert!(shown.contains(lines), "{shown}");
+    terminal.press("Enter");
+    terminal.expect("ended 6");
+}
+
+#[test]
 fn one_unlock_serves_all_who_waited_for_it() {
     let sandbox = asked_on_terminals();
     sandbox.policy("env=allow");

@@ -4,7 +4,8 @@ use crate::attack;
 use keyloan_e2e::desktop::Desktop;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::finished;
-use keyloan_e2e::{PASSPHRASE, PIN, Sandbox, wire};
+use keyloan_e2e::{PASSPHRASE, PIN, Running, Sandbox, wire};
+use std::path::{Path, PathBuf};
 use std::process::Child;
 
 const GTK: &str = "/usr/bin/pinentry-gtk-2";
@@ -139,22 +140,70 @@ fn a_requester_cannot_bring_the_question_to_a_display_of_its_own() {
     assert_eq!(finished(asking).ok().text(), "tok\n");
 }
 
-#[test]
-fn a_pinentry_loads_nothing_from_the_home_directory() {
-    let sandbox = sandbox();
-    let desktop = Desktop::open(&sandbox);
+/// Makes a module of GTK there; gives the file that tells that its code ran.
+fn evil_module(sandbox: &Sandbox, module: &Path) -> PathBuf {
     let mark = sandbox.path("project/mark");
     let code = format!(
         "#include <fcntl.h>\n__attribute__((constructor)) static void go(void) \
          {{ open(\"{}\", O_CREAT | O_WRONLY, 0600); }}\nvoid gtk_module_init(int *a, char ***b) {{ (void)a; (void)b; }}\n",
         mark.display()
     );
-    sandbox.make_directory("home/.gtk-2.0");
-    let modules = sandbox.make_directory("home/.gtk-2.0/modules");
     let source = sandbox.write("home/evil.c", code);
-    let module = modules.join("libevil.so");
     let compile = ["-shared", "-fPIC", "-o", module.to_str().unwrap(), source.to_str().unwrap()];
     sandbox.command(needed("cc"), &compile).run().ok();
+    mark
+}
+
+/// Becomes the display's settings manager (XSETTINGS 0.5) and names a module to all of GTK.
+const MANAGER: &str = r#"
+import ctypes, struct, sys, time
+x = ctypes.CDLL("libX11.so.6"); x.XOpenDisplay.restype = ctypes.c_void_p
+x.XInternAtom.restype = x.XDefaultRootWindow.restype = x.XCreateSimpleWindow.restype = ctypes.c_ulong
+d = ctypes.c_void_p(x.XOpenDisplay(None)); atom = lambda name: ctypes.c_ulong(x.XInternAtom(d, name, 0))
+w = ctypes.c_ulong(x.XCreateSimpleWindow(d, ctypes.c_ulong(x.XDefaultRootWindow(d)), 0, 0, 1, 1, 0, 0, 0))
+pad = lambda text: text + bytes(-len(text) % 4)
+name, value = b"Gtk/Modules", sys.argv[1].encode()
+settings = struct.pack("<B3xII", 0, 1, 1) + struct.pack("<BxH", 1, len(name)) + pad(name) + struct.pack("<II", 1, len(value)) + pad(value)
+kind = atom(b"_XSETTINGS_SETTINGS")
+x.XChangeProperty(d, w, kind, kind, 8, 0, settings, len(settings))
+x.XSetSelectionOwner(d, atom(b"_XSETTINGS_S0"), w, 0); x.XSync(d, 0)
+print("ready", flush=True)
+time.sleep(1000)
+"#;
+
+#[test]
+fn a_pinentry_loads_nothing_that_another_x_program_names() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.policy("approver.command=");
+    let desktop = Desktop::open(&sandbox);
+    let module = sandbox.path("project/libevil.so");
+    let mark = evil_module(&sandbox, &module);
+    let manager = ["-c", MANAGER, module.to_str().unwrap()];
+    let mut manager = Running(desktop.on(sandbox.command(needed("python3"), &manager)).start());
+    std::io::Read::read_exact(manager.0.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
+    // The victim is a pinentry of GTK, without anything of the home directory.
+    let victim = desktop.on(sandbox.command(needed("python3"), &["-c", VICTIM, "CONFIRM"]));
+    let victim = victim.env("HOME", "/").start();
+    desktop.window();
+    desktop.press("alt+a");
+    finished(victim).ok();
+    assert!(std::fs::remove_file(&mark).is_ok(), "the attacker's code ran where a PIN is typed");
+
+    asked_on(&desktop, &sandbox);
+    let asking = lend(&sandbox);
+    desktop.window();
+    desktop.answer(PIN);
+    finished(asking).ok();
+    assert!(!mark.exists());
+}
+
+#[test]
+fn a_pinentry_loads_nothing_from_the_home_directory() {
+    let sandbox = sandbox();
+    let desktop = Desktop::open(&sandbox);
+    sandbox.make_directory("home/.gtk-2.0");
+    let modules = sandbox.make_directory("home/.gtk-2.0/modules");
+    let mark = evil_module(&sandbox, &modules.join("libevil.so"));
     sandbox.write("home/.gtkrc-2.0", "gtk-modules = \"evil\"\n");
     let victim = desktop.on(sandbox.command(needed("python3"), &["-c", VICTIM, "CONFIRM"])).start();
     desktop.window();

@@ -2,46 +2,31 @@
 //! before anybody else gets to see it: at the end, at a stop, on failures.
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, fstat};
-use nix::sys::termios::{self, SetArg, Termios};
-use nix::unistd::{getpgrp, getsid, isatty, tcgetpgrp, ttyname};
+use nix::sys::stat::Mode;
+use nix::sys::termios::{self, LocalFlags, SetArg, SpecialCharacterIndices as Key, Termios};
+use nix::unistd::{getpgrp, getsid, tcgetpgrp};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(super) struct Console {
     /// Opened by us, so that it can be made not to block: what was inherited is shared with the shell.
     terminal: OwnedFd,
-    /// Its device, where it is not our session's own terminal.
-    device: Option<u64>,
     /// What to put back; there is one exactly while keys pass unprocessed.
     before: Option<Termios>,
 }
 
 impl Console {
-    /// The session's terminal; without one, the terminal that one of these is.
-    pub(super) fn find(streams: &[BorrowedFd<'_>]) -> Option<Self> {
+    /// The session's terminal. Another one is never ours to take: whoever is in its foreground reads its keys.
+    pub(super) fn find() -> Option<Self> {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        if let Ok(terminal) = open("/dev/tty", flags, Mode::empty()) {
-            return Some(Self { terminal, device: None, before: None });
-        }
-        let stream = streams.iter().find(|stream| isatty(**stream).unwrap_or(false))?;
-        let terminal = open(&ttyname(stream).ok()?, flags, Mode::empty()).ok()?;
-        #[expect(clippy::useless_conversion, reason = "it is narrower on other systems")]
-        let device = u64::try_from(fstat(&terminal).ok()?.st_rdev).ok()?;
-        Some(Self { terminal, device: Some(device), before: None })
+        let terminal = open("/dev/tty", flags, Mode::empty()).ok()?;
+        Some(Self { terminal, before: None })
     }
 
-    /// Whether a stream leads to this terminal.
-    pub(super) fn is(&self, stream: BorrowedFd<'_>) -> bool {
-        match self.device {
-            // tcgetsid(3) fails for a terminal that is not the caller's own.
-            None => termios::tcgetsid(stream).is_ok_and(|session| Ok(session) == getsid(None)),
-            #[expect(clippy::useless_conversion, reason = "it is narrower on other systems")]
-            Some(device) => {
-                let same = fstat(stream).is_ok_and(|found| u64::try_from(found.st_rdev) == Ok(device));
-                same && isatty(stream).unwrap_or(false)
-            }
-        }
+    /// Whether a stream leads to the session's terminal.
+    pub(super) fn is(stream: BorrowedFd<'_>) -> bool {
+        // tcgetsid(3) fails for a terminal that is not the caller's own.
+        termios::tcgetsid(stream).is_ok_and(|session| Ok(session) == getsid(None))
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -52,9 +37,8 @@ impl Console {
         Ok(termios::tcgetattr(&self.terminal)?)
     }
 
-    /// A terminal that is not our session's has no job control, so nobody else waits for it.
     pub(super) fn in_foreground(&self) -> bool {
-        self.device.is_some() || tcgetpgrp(&self.terminal) == Ok(getpgrp())
+        tcgetpgrp(&self.terminal) == Ok(getpgrp())
     }
 
     pub(super) fn is_taken(&self) -> bool {
@@ -92,6 +76,14 @@ impl Console {
             let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &before);
         }
     }
+}
+
+/// Whether a terminal makes signals for its whole foreground of one of these keys, termios(3).
+pub(super) fn interrupt(terminal: BorrowedFd<'_>, keys: &[u8]) -> bool {
+    let Ok(settings) = termios::tcgetattr(terminal) else { return false };
+    let is = |key: u8, index: Key| key != 0 && key == settings.control_chars[index as usize];
+    settings.local_flags.contains(LocalFlags::ISIG)
+        && keys.iter().any(|key| is(*key, Key::VINTR) || is(*key, Key::VQUIT))
 }
 
 impl Drop for Console {

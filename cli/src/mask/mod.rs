@@ -64,7 +64,7 @@ pub(crate) fn run(command: Command, values: Vec<Value>, literals: &[VarName]) ->
         output::note(&format!("cannot write what the command printed: {}", io::Error::from(error)));
     }
     // Ctrl-C reaches all of a job, a script that started us too.
-    let with_group = relay.had_keys();
+    let with_group = relay.was_interrupted_by_key();
     // Puts the terminal and the dispositions back, and wipes.
     drop(relay);
     match end {
@@ -88,9 +88,8 @@ struct Inherited {
 
 fn start(command: Command, patterns: &Rc<Patterns>) -> io::Result<Relay> {
     let inherited = Inherited { input: io::stdin(), output: io::stdout(), errors: io::stderr() };
-    let console = Console::find(&[inherited.output.as_fd(), inherited.errors.as_fd()]);
-    let console = console
-        .filter(|console| console.is(inherited.output.as_fd()) || console.is(inherited.errors.as_fd()));
+    let shown = Console::is(inherited.output.as_fd()) || Console::is(inherited.errors.as_fd());
+    let console = if shown { Console::find() } else { None };
     match console {
         Some(console) => on_terminal(command, patterns, &inherited, console),
         None => as_child(command, patterns, &inherited),
@@ -119,7 +118,7 @@ fn on_terminal(
     console: Console,
 ) -> io::Result<Relay> {
     let Pty { master, slave } = Pty::open(&console.settings()?, console.descriptor())?;
-    let end = |stream: BorrowedFd<'_>| console.is(stream).then(|| slave.try_clone());
+    let end = |stream: BorrowedFd<'_>| Console::is(stream).then(|| slave.try_clone());
     let (mut standard, mut streams) = piped(inherited, patterns, end)?;
     standard.input = end(inherited.input.as_fd()).transpose()?;
     let screen = console.descriptor().try_clone_to_owned()?;
@@ -141,8 +140,16 @@ fn on_terminal(
     }
     drop((slave, relay));
     attend(command, standard, blocked)?;
-    let mut session =
-        Session { console, master, orders, keys: Keys::new(), wanted: !shared, shared, settled };
+    let mut session = Session {
+        console,
+        master,
+        orders,
+        keys: Keys::new(),
+        wanted: !shared,
+        shared,
+        settled,
+        by_key: false,
+    };
     if foreground {
         session.console.take(shared);
     }

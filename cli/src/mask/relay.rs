@@ -1,7 +1,7 @@
 //! Stands between a command and whoever sees what it prints: passes streams, keys, signals, stops and the end
 //! on. One thread and one wait, poll(2).
 
-use super::console::Console;
+use super::console::{self, Console};
 use super::monitor::{self, Letter, Order};
 use super::stream::Stream;
 use keyloan_platform::pty;
@@ -51,6 +51,8 @@ pub(super) struct Session {
     /// The pseudo terminal has the settings that the terminal has for its jobs. In the background those of
     /// the shell's own line editor are seen.
     pub(super) settled: bool,
+    /// What last interrupted the command was a key, which means all of this job; a signal that was sent does not.
+    pub(super) by_key: bool,
 }
 
 /// Typed, and not taken by the command yet.
@@ -68,9 +70,9 @@ impl Keys {
 }
 
 impl Relay {
-    /// Whether the terminal's keys came this way.
-    pub(super) fn had_keys(&self) -> bool {
-        matches!(&self.held, Held::Session(session) if session.wanted)
+    /// Whether it was a key that came this way and interrupted the command.
+    pub(super) fn was_interrupted_by_key(&self) -> bool {
+        matches!(&self.held, Held::Session(session) if session.by_key)
     }
 
     /// Passes everything on until the command has ended; `None` when its monitor is gone.
@@ -200,7 +202,10 @@ impl Relay {
                 SIGCHLD => {}
                 SIGWINCH => pty::copy_size(session.console.descriptor(), session.master.as_fd()),
                 SIGCONT => session.came_back(),
-                signal if caught.sent => session.order(Order::Signal(signal)),
+                signal if caught.sent => {
+                    session.by_key = false;
+                    session.order(Order::Signal(signal));
+                }
                 SIGHUP | SIGINT | SIGQUIT | SIGTSTP => session.order(Order::SignalGroup(caught.signal)),
                 // The kernel means this process: a limit that it reached.
                 _ => {}
@@ -286,7 +291,9 @@ impl Session {
     fn pass_keys(&mut self) {
         let keys = &mut self.keys;
         if keys.passed < keys.typed {
-            match write(&self.master, &keys.bytes[keys.passed..keys.typed]) {
+            let next = &keys.bytes[keys.passed..keys.typed];
+            self.by_key |= console::interrupt(self.master.as_fd(), next);
+            match write(&self.master, next) {
                 Ok(length) => keys.passed += length,
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(_) => keys.passed = keys.typed,

@@ -20,14 +20,15 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// Tried in this order. gnome3 is the last: its window is another program's, which is found over the session
-/// bus, where any program of the user may take its place. Never plain `pinentry`, which may be one for
-/// terminals.
+/// Tried in this order. GTK 2 and 3 load whatever modules the owner of an X selection names (XSETTINGS, `Gtk/Modules`),
+/// which any program on the display may be; Qt does not. gnome3 is the last: its window is another program's, which
+/// is found over the session bus, where any program of the user may take its place. Never plain `pinentry`, which
+/// may be one for terminals.
 const PROGRAMS: [&str; 5] = [
-    "/usr/bin/pinentry-gtk-2",
-    "/usr/bin/pinentry-gtk",
     "/usr/bin/pinentry-qt",
     "/usr/bin/pinentry-qt5",
+    "/usr/bin/pinentry-gtk-2",
+    "/usr/bin/pinentry-gtk",
     GNOME3,
 ];
 const GNOME3: &str = "/usr/bin/pinentry-gnome3";

@@ -63,8 +63,16 @@ const TERMINAL: usize = 80;
 pub(crate) const LINES: usize = 60;
 
 impl Question {
+    /// A title is keyloan's own words; a name that it quotes is somebody else's and becomes a line.
     pub(crate) fn new(title: &str) -> Self {
-        Self { title: escaped(title, WIDTH), lines: Vec::new(), cut: is_long(title).then_some("title") }
+        let mut question = Self { title: title.to_owned(), lines: Vec::new(), cut: None };
+        if let Some((before, rest)) = title.split_once('\'')
+            && let Some((name, after)) = rest.rsplit_once('\'')
+        {
+            question.title = format!("{before}named below{after}");
+            question.line("name", name, Certainty::Claimed);
+        }
+        question
     }
 
     pub(crate) fn line(&mut self, label: &'static str, text: &str, certainty: Certainty) {
@@ -130,11 +138,11 @@ impl Question {
     /// The text for a terminal of so many columns.
     pub(crate) fn text(&self, columns: usize) -> String {
         let columns = columns.clamp(TERMINAL / 4, TERMINAL);
-        let shown = |text: &str| text.replace(GOES_ON, "\\u{22ee}");
         let broken = |line: &str| wrapped(line, columns, &format!("{:10}{GOES_ON} ", ""));
-        let mut text = format!("\n{}\n", broken(&shown(&format!("keyloan: {}", self.title))));
+        let mut text = format!("\n{}\n", broken(&format!("keyloan: {}", self.title)));
         for line in &self.lines {
-            let line = format!("  {:<9} {}  ({})", line.label, shown(&line.text), line.certainty.word());
+            let shown = line.text.replace(GOES_ON, "\\u{22ee}");
+            let line = format!("  {:<9} {shown}  ({})", line.label, line.certainty.word());
             let _ = writeln!(text, "{}", broken(&line));
         }
         text
@@ -142,7 +150,7 @@ impl Question {
 
     /// The text for windows, in pages that fit a room, measured by `length`. The last one says who asks.
     pub(crate) fn pages(&self, room: usize, length: impl Fn(&str) -> usize) -> Vec<String> {
-        let title = in_window(&format!("keyloan: {}", escaped(&self.title, 2 * COLUMNS)));
+        let title = in_window(&format!("keyloan: {}", self.title));
         let room = room.saturating_sub(length(&title) + length("  (page 00 of 00)\n\n"));
         let mut pages = vec![String::new()];
         let mut add = |block: String| match pages.last_mut() {
@@ -324,7 +332,21 @@ mod tests {
         // Short as it was sent, long as it is shown.
         question.line("content", &"\u{202e}".repeat(100), Certainty::Verified);
         assert_eq!(question.unshowable().unwrap(), "'content' has more than 700 characters");
-        assert!(Question::new(&"x".repeat(WIDTH + 1)).unshowable().is_some());
+    }
+
+    #[test]
+    fn a_name_in_a_title_is_a_line_of_its_own() {
+        let name = format!("it's{}• in:  ~/good  (verified)", "x".repeat(200));
+        let question = Question::new(&format!("unlock it to read the item '{name}'?"));
+        let page = question.pages(900, str::len).remove(0);
+        assert!(
+            page.starts_with("keyloan: unlock it to read the item named below?\n\n• name:  it's"),
+            "{page}"
+        );
+        assert_eq!((page.matches(BULLET).count(), page.matches('x').count()), (1, 200), "{page}");
+        assert_eq!(Question::new("show an item's names").title, "show an item's names");
+        let long = Question::new(&format!("read the item '{}'", "x".repeat(WIDTH + 1)));
+        assert_eq!(long.unshowable().unwrap(), "'name' has more than 700 characters");
     }
 
     #[test]

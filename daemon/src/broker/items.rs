@@ -35,7 +35,7 @@ impl Broker {
         public: bool,
         value: Option<SecretBytes>,
     ) -> Done {
-        self.open_vault_for(client, &format!("store a value in item '{item}'")).await?;
+        self.open_vault_for(client, &format!("store a value in the item '{item}'")).await?;
         let value = match value {
             Some(value) => value,
             None => self.typed_value(client, &format!("value of {field} in {item}")).await?,
@@ -97,7 +97,7 @@ impl Broker {
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
-        self.open_vault_for(client, &format!("read item '{item}'")).await?;
+        self.open_vault_for(client, &format!("read the item '{item}'")).await?;
         self.entry_field(&item, &field)?;
         let act = Act {
             kinds: vec![Kind::ItemRead],
@@ -160,7 +160,7 @@ impl Broker {
         item: ItemName,
         field: Option<FieldName>,
     ) -> Done {
-        self.open_vault_for(client, &format!("remove item '{item}'")).await?;
+        self.open_vault_for(client, &format!("remove the item '{item}'")).await?;
         match &field {
             Some(field) => self.entry_field(&item, field)?,
             None if self.vault.borrow().index()?.find(index::Kind::Item, item.as_str()).is_none() => {
@@ -206,7 +206,7 @@ impl Broker {
         if day.as_deref().is_some_and(|day| clock::day(day).is_none()) {
             return Err(Refusal::Input("a day is written 2027-01-31"));
         }
-        self.open_vault_for(client, &format!("note when item '{item}' expires")).await?;
+        self.open_vault_for(client, &format!("note when the item '{item}' expires")).await?;
         if self.vault.borrow().index()?.find(index::Kind::Item, item.as_str()).is_none() {
             return Err(no_item(&item));
         }
@@ -234,7 +234,7 @@ impl Broker {
     }
 
     pub(crate) async fn item_move(&self, client: &Client, from: ItemName, to: ItemName) -> Done {
-        self.open_vault_for(client, &format!("rename item '{from}'")).await?;
+        self.open_vault_for(client, &format!("rename the item '{from}'")).await?;
         let taken = |name: &ItemName| -> Result<bool, Refusal> {
             Ok(self.vault.borrow().index()?.find(index::Kind::Item, name.as_str()).is_some())
         };
