@@ -34,6 +34,24 @@ pub(crate) fn handed_over(number: RawFd) -> io::Result<OwnedFd> {
     Ok(descriptor)
 }
 
+/// Closes what this process inherited, and holds for a command that a fork has just made: a pipe ends only when
+/// nobody keeps it open. Those are the descriptors that pass an exec; all of our own are close-on-exec.
+pub fn close_inheritable() -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let open = std::fs::read_dir("/proc/self/fd")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for number in open.collect::<Vec<RawFd>>() {
+        // SAFETY: borrowed for this one call, which fails where the number names nothing.
+        let flags = fcntl(unsafe { BorrowedFd::borrow_raw(number) }, FcntlArg::F_GETFD);
+        if number > libc::STDERR_FILENO && flags == Ok(0) {
+            // SAFETY: nothing in this process owns it.
+            unsafe { libc::close(number) };
+        }
+    }
+    Ok(())
+}
+
 /// What one `recvmsg`(2) brought.
 pub struct Received {
     /// Bytes; 0 is the end.

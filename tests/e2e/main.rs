@@ -15,6 +15,7 @@ mod files;
 mod first_loan;
 mod loans;
 mod mask;
+mod mask_processes;
 mod mask_terminal;
 mod publish;
 mod recovery;

@@ -1,14 +1,12 @@
 //! `with-secrets --mask` on a real terminal: programs behave there as they do without it.
 
-use crate::mask::{LISTENER, VALUE, sendable};
+use crate::mask::VALUE;
 use keyloan_e2e::Sandbox;
 use keyloan_e2e::eventually;
 use keyloan_e2e::terminal::Terminal;
-use std::fs;
-use std::path::Path;
 
 /// A terminal whose size tests may change.
-fn open(sandbox: &Sandbox) -> Terminal<'_> {
+pub(crate) fn open(sandbox: &Sandbox) -> Terminal<'_> {
     let terminal = Terminal::open(sandbox);
     terminal.tmux(&["set-option", "-g", "window-size", "manual"]).ok();
     terminal.run("stty -a >before; echo kept");
@@ -17,7 +15,7 @@ fn open(sandbox: &Sandbox) -> Terminal<'_> {
 }
 
 /// A token that is lent without a question.
-fn lending(value: &str) -> Sandbox {
+pub(crate) fn lending(value: &str) -> Sandbox {
     let sandbox = Sandbox::with_token(value.as_bytes());
     sandbox.policy("env=allow");
     sandbox
@@ -25,7 +23,7 @@ fn lending(value: &str) -> Sandbox {
 
 /// Fails the test unless the terminal is as it was when it was opened.
 #[track_caller]
-fn is_as_before(terminal: &Terminal<'_>) {
+pub(crate) fn is_as_before(terminal: &Terminal<'_>) {
     // Columns and rows may have been changed by the test itself.
     terminal.run("stty -a >after; diff <(sed 1d before) <(sed 1d after) && echo same settings");
     terminal.expect("\nsame settings");
@@ -247,133 +245,6 @@ fn without_a_terminal_of_its_own_the_command_leaves_the_keys_to_the_shell() {
     is_as_before(&terminal);
     sandbox.write("project/end", "");
     terminal.expect("over");
-}
-
-/// The command of a run that wrote its pid, its monitor and its relay.
-fn processes(sandbox: &Sandbox) -> [i32; 3] {
-    let pid = || fs::read_to_string(sandbox.path("project/pid")).unwrap_or_default();
-    eventually("the command has written its pid", || pid().ends_with('\n'));
-    let command = pid().trim().parse().unwrap();
-    let parent = |of: i32| {
-        let told = sandbox.command("/bin/ps", &["-o", "ppid=", "-p", &of.to_string()]).run().ok().text();
-        told.trim().parse::<i32>().unwrap()
-    };
-    let monitor = parent(command);
-    [command, monitor, parent(monitor)]
-}
-
-fn kill(pid: i32) {
-    send(pid, nix::sys::signal::Signal::SIGKILL);
-}
-
-fn send(pid: i32, signal: nix::sys::signal::Signal) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
-}
-
-/// Writes its pid, and "hup" where it is told that its terminal is gone.
-const WATCHFUL: &str = "with-secrets --mask -- sh -c 'trap \"echo hup >said; exit\" HUP; echo $$ >pid; while :; do sleep 0.05; done'";
-
-#[test]
-fn every_signal_sent_to_a_relay_on_a_terminal_reaches_the_command_and_ends_neither() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    sandbox.write("project/listener", LISTENER);
-    terminal.run("with-secrets --mask -- sh -c 'echo $$ >pid; exec python3 ./listener'; echo ended $?");
-    terminal.expect("\nready\n");
-    let [_, monitor, relay] = processes(&sandbox);
-    // SIGTSTP, SIGCONT and SIGWINCH mean the job and its terminal here.
-    for signal in sendable().filter(|signal| ![18, 20, 28].contains(signal)) {
-        // As pkill(1) does, which finds both by their name.
-        let (relay, monitor) = (relay.to_string(), monitor.to_string());
-        sandbox.command("/bin/kill", &["-s", &signal.to_string(), &relay, &monitor]).run().ok();
-        terminal.expect(&format!("\nheard {signal}\n"));
-    }
-    kill(monitor);
-    terminal.expect("ended 125");
-    is_as_before(&terminal);
-}
-
-#[test]
-fn an_interrupt_that_was_sent_is_the_commands_alone() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    let line = "with-secrets --mask -- sh -c 'echo $$ >pid; exec sleep 60'; echo reached $?";
-    sandbox.write("project/script", line);
-    for to in ["the command", "the relay"] {
-        terminal.run("bash ./script");
-        let [command, _, relay] = processes(&sandbox);
-        send(if to == "the relay" { relay } else { command }, nix::sys::signal::Signal::SIGINT);
-        terminal.expect("reached 130");
-        fs::remove_file(sandbox.path("project/pid")).unwrap();
-    }
-    is_as_before(&terminal);
-}
-
-#[test]
-fn a_command_that_is_killed_ends_with_secrets_so() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    terminal.run(&format!("{WATCHFUL}; echo ended $?"));
-    let [command, ..] = processes(&sandbox);
-    kill(command);
-    terminal.expect("ended 137");
-    for status in [0, 7] {
-        terminal.run(&format!("with-secrets --mask -- sh -c 'exit {status}'; echo ended $?"));
-        terminal.expect(&format!("ended {status}"));
-    }
-    is_as_before(&terminal);
-}
-
-#[test]
-fn a_relay_that_is_killed_hangs_up_on_the_command() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    terminal.run(WATCHFUL);
-    let [command, monitor, relay] = processes(&sandbox);
-    kill(relay);
-    eventually("the command hears SIGHUP", || sandbox.path("project/said").exists());
-    eventually("nothing is left", || {
-        [command, monitor].iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-    });
-}
-
-#[test]
-fn a_monitor_that_is_killed_leaves_the_terminal_as_it_was() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    terminal.run(&format!("{WATCHFUL}; echo ended $?"));
-    let [_, monitor, _] = processes(&sandbox);
-    kill(monitor);
-    let shown = terminal.expect("ended 125");
-    assert!(shown.contains("the process that watches the command was ended"), "{shown}");
-    eventually("the command hears SIGHUP", || sandbox.path("project/said").exists());
-    is_as_before(&terminal);
-}
-
-#[test]
-fn a_closed_terminal_hangs_up_on_the_command() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    terminal.run(WATCHFUL);
-    let all = processes(&sandbox);
-    drop(terminal);
-    eventually("the command hears SIGHUP", || sandbox.path("project/said").exists());
-    eventually("nothing is left", || all.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()));
-}
-
-#[test]
-fn relay_and_monitor_cannot_be_looked_into_and_the_command_is_as_ever() {
-    let sandbox = lending(VALUE);
-    let terminal = open(&sandbox);
-    terminal.run(WATCHFUL);
-    let owners = processes(&sandbox).map(|pid| {
-        // The kernel gives what belongs to an undumpable process to root.
-        std::os::unix::fs::MetadataExt::uid(&fs::metadata(format!("/proc/{pid}/environ")).unwrap())
-    });
-    let user = keyloan_e2e::sandbox::user().map_or_else(nix::unistd::Uid::current, |(uid, _)| uid).as_raw();
-    assert_eq!(owners, [user, 0, 0]);
-    terminal.press("C-c");
-    terminal.expect("ready>");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::exit::Failure;
 use crate::output;
 use command::Standard;
 use console::Console;
+use keyloan_platform::descriptors;
 use keyloan_platform::pty::{self, Pty};
 use keyloan_platform::signals::{
     self, Blocked, Change, SIGCHLD, SIGCONT, SIGINT, SIGQUIT, SIGTSTP, SIGWINCH, Signals,
@@ -56,7 +57,7 @@ pub(crate) fn run(command: Command, values: Vec<Value>, literals: &[VarName]) ->
         Failure::new(ErrorKind::Bug, "hide what was lent in what the command prints", error)
             .with_status(FAILED)
     };
-    let mut relay = start(command, &Rc::new(patterns)).map_err(failed)?;
+    let mut relay = start(command, Rc::new(patterns)).map_err(failed)?;
     let end = relay.run();
     let mut lost = false;
     for error in relay.failures().filter(|error| *error != Errno::EPIPE && *error != Errno::EIO) {
@@ -86,13 +87,13 @@ struct Inherited {
     errors: Stderr,
 }
 
-fn start(command: Command, patterns: &Rc<Patterns>) -> io::Result<Relay> {
+fn start(command: Command, patterns: Rc<Patterns>) -> io::Result<Relay> {
     let inherited = Inherited { input: io::stdin(), output: io::stdout(), errors: io::stderr() };
     let shown = Console::is(inherited.output.as_fd()) || Console::is(inherited.errors.as_fd());
     let console = if shown { Console::find() } else { None };
     match console {
         Some(console) => on_terminal(command, patterns, &inherited, console),
-        None => as_child(command, patterns, &inherited),
+        None => as_child(command, &patterns, &inherited),
     }
 }
 
@@ -113,16 +114,16 @@ fn as_child(command: Command, patterns: &Rc<Patterns>, inherited: &Inherited) ->
 
 fn on_terminal(
     command: Command,
-    patterns: &Rc<Patterns>,
+    patterns: Rc<Patterns>,
     inherited: &Inherited,
     console: Console,
 ) -> io::Result<Relay> {
     let Pty { master, slave } = Pty::open(&console.settings()?, console.descriptor())?;
     let end = |stream: BorrowedFd<'_>| Console::is(stream).then(|| slave.try_clone());
-    let (mut standard, mut streams) = piped(inherited, patterns, end)?;
+    let (mut standard, mut streams) = piped(inherited, &patterns, end)?;
     standard.input = end(inherited.input.as_fd()).transpose()?;
     let screen = console.descriptor().try_clone_to_owned()?;
-    streams.push(Stream::new(master.try_clone()?, screen, patterns).lasting());
+    streams.push(Stream::new(master.try_clone()?, screen, &patterns).lasting());
     // In a pipeline, or with a shell that goes on beside it, others may read the terminal as well: then it is
     // taken only when the command asks for it.
     let pipe = |stream: BorrowedFd<'_>| is_kind(stream, SFlag::S_IFIFO) || is_kind(stream, SFlag::S_IFSOCK);
@@ -133,8 +134,9 @@ fn on_terminal(
     let blocked = signals::block_all()?;
     let signals = Signals::catch(&signals::for_others(&OF_JOBS))?;
     if pty::fork()?.is_none() {
-        // Whoever holds one of these keeps the other side from noticing that the relay is gone.
-        drop((master, streams, orders));
+        // Whoever holds one of these keeps the other side from noticing that the relay is gone; and the patterns are
+        // the values, which a monitor has no use for.
+        drop((master, streams, orders, patterns));
         signals.restore();
         monitor::run(command, standard, slave, relay, (foreground, blocked));
     }
@@ -183,5 +185,6 @@ fn piped(
 fn attend(command: Command, standard: Standard, blocked: Blocked) -> io::Result<()> {
     command.wipe();
     drop((standard, blocked));
+    descriptors::close_inheritable()?;
     signals::unblock_all()
 }

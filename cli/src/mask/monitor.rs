@@ -4,6 +4,7 @@
 
 use super::command::{Command, Standard};
 use crate::output;
+use keyloan_platform::descriptors;
 use keyloan_platform::pty;
 use keyloan_platform::signals::{
     self, Blocked, Change, SIGCHLD, SIGCONT, SIGHUP, SIGTSTP, SIGTTIN, SIGTTOU, Signals,
@@ -115,8 +116,9 @@ fn start(
     // Whichever of the two comes first.
     let _ = setpgid(child, child);
     command.wipe();
-    // Only the command is to keep the ends that it writes to.
+    // Only the command is to keep the ends that it writes to, and what was inherited for it.
     drop((standard, blocked));
+    descriptors::close_inheritable()?;
     signals::unblock_all()?;
     Ok(Monitor { command: child, terminal, relay, signals })
 }
