@@ -3,19 +3,42 @@
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Stdio;
 use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
 
-/// A socket pair: our end, and the child's as a standard stream. A pipe could be opened through `/proc` by
-/// the same user, who would write the answer himself; a socket cannot.
-pub(super) fn socket_pair() -> io::Result<(UnixStream, OwnedFd)> {
+/// Starts a program with our end of a socket pair; the other is its standard input and output. A pipe could be
+/// opened through `/proc` by the same user, who would put another question in place of this one, or write the
+/// answer himself; a socket cannot. The environment is empty but for `variables` and a home directory that is
+/// nobody's: interpreters and toolkits load code from the user's own, where any program of the user writes.
+#[expect(clippy::disallowed_methods, reason = "the spawner of whatever answers for a human")]
+pub(super) fn start<'v>(
+    program: &Path,
+    arguments: &[OsString],
+    variables: impl Iterator<Item = (&'v str, &'v OsString)>,
+) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = theirs.into_std()?;
     theirs.set_nonblocking(false)?;
-    Ok((ours, theirs.into()))
+    let theirs = OwnedFd::from(theirs);
+    let child = Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(variables)
+        .env("HOME", "/")
+        .current_dir("/")
+        .stdin(Stdio::from(theirs.try_clone()?))
+        .stdout(Stdio::from(theirs))
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    Ok((child, ours))
 }
 
 /// A file that only root can change, and so can everything on both ways to it: whoever can change one

@@ -12,12 +12,10 @@ use keyloan_protocol::control::request::DESKTOP;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::ffi::OsString;
-use std::io;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::timeout;
 
 /// Tried in this order. GTK 2 and 3 load whatever modules the owner of an X selection names (XSETTINGS, `Gtk/Modules`),
@@ -113,9 +111,11 @@ pub(crate) struct Window {
 
 impl Window {
     async fn start(program: &Path, desktop: &Desktop) -> Result<Self, AssuanError> {
-        let (child, assuan) = spawn(program, desktop)?;
+        let language = OsString::from("C.UTF-8");
+        let variables = desktop.variables.iter().map(|(name, value)| (*name, value));
+        let (child, ours) = child::start(program, &[], variables.chain([("LANG", &language)]))?;
         let mut window = Self {
-            assuan,
+            assuan: Assuan::new(ours),
             settle: SETTLE,
             _group: Group(child.id()),
             _child: Some(child),
@@ -196,26 +196,6 @@ impl Window {
         }
         Err(No::Declined)
     }
-}
-
-/// The home directory is `/`: what lies in the user's own, toolkits would load into the window
-/// (`~/.gtk-2.0/modules`), and any program of the user writes there.
-#[expect(clippy::disallowed_methods, reason = "the spawner of pinentries")]
-fn spawn(program: &Path, desktop: &Desktop) -> io::Result<(Child, Assuan)> {
-    let (ours, theirs) = child::socket_pair()?;
-    let child = Command::new(program)
-        .env_clear()
-        .envs(desktop.variables.iter().map(|(name, value)| (name, value)))
-        .env("HOME", "/")
-        .env("LANG", "C.UTF-8")
-        .current_dir("/")
-        .stdin(Stdio::from(theirs.try_clone()?))
-        .stdout(Stdio::from(theirs))
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    Ok((child, Assuan::new(ours)))
 }
 
 #[cfg(test)]

@@ -9,14 +9,14 @@ use data_encoding::HEXLOWER;
 use keyloan_platform::sealed::{self, Reader};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 
 /// The longest program; a static binary is some megabytes.
 const MOST: u64 = 64 * 1024 * 1024;
@@ -116,34 +116,15 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
     Ok(answer.decision == Decision::Allow)
 }
 
-/// Question and answer go over one socket pair: a pipe could be opened through `/proc` by the same user, who
-/// would put another question in place of this one, or write the yes himself; a socket cannot.
-///
-/// The home directory is `/`: without the variable an interpreter takes the user's own from passwd(5) and loads code
-/// that lies there (`~/.zshenv`, Python's `usercustomize` and `.pth` files), which any program of the user writes.
-#[expect(clippy::disallowed_methods, reason = "the spawner of approver programs")]
 fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
-    let (ours, theirs) = child::socket_pair()?;
     let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    let mut command = match interpreter {
+    match interpreter {
         Some(Interpreter { program, argument }) => {
-            let mut command = Command::new(program);
-            command.args(argument).arg(path);
-            command
+            let arguments: Vec<OsString> = argument.into_iter().chain([path]).map(OsString::from).collect();
+            child::start(&program, &arguments, std::iter::empty())
         }
-        None => Command::new(path),
-    };
-    let child = command
-        .env_clear()
-        .env("HOME", "/")
-        .current_dir("/")
-        .stdin(Stdio::from(theirs.try_clone()?))
-        .stdout(Stdio::from(theirs))
-        .stderr(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()?;
-    Ok((child, ours))
+        None => child::start(Path::new(&path), &[], std::iter::empty()),
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {

@@ -22,7 +22,7 @@ fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
 }
 
-pub(super) fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
+fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
     Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
 
@@ -97,26 +97,39 @@ impl Broker {
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
-        self.open_vault_for(client, &format!("read the item '{item}'")).await?;
-        self.entry_field(&item, &field)?;
+        let value = self.give(client, "give out a value", &item, &field, Ok).await?;
+        Ok(Message::new(Reply::Value).with("value", value))
+    }
+
+    /// A field's value, or what `make` makes of it after the yes: the way of everything that is read.
+    pub(super) async fn give<T>(
+        &self,
+        client: &Client,
+        title: &'static str,
+        item: &ItemName,
+        field: &FieldName,
+        make: impl FnOnce(SecretBytes) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        self.open_vault_for(client, &format!("{title}, of item '{item}'")).await?;
+        self.entry_field(item, field)?;
         let act = Act {
             kinds: vec![Kind::ItemRead],
-            title: "give out a value".to_owned(),
+            title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
         };
         let about = format!("{field} of item {item}");
         let approved = self.authorise(client, act, |question| Self::about(question, "gives", &about)).await?;
         let read = || {
             let fields = self.vault.borrow().read(index::Kind::Item, item.as_str())?;
-            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == field));
-            held.map(|held| held.value).ok_or_else(|| no_field(&item, &field))
+            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == *field));
+            make(held.ok_or_else(|| no_field(item, field))?.value)
         };
-        let value = read().map_err(|refusal| self.failed(&approved, refusal))?;
+        let given = read().map_err(|refusal| self.failed(&approved, refusal))?;
         self.record(&Event::Released { request: approved.request }, approved.durable)?;
-        Ok(Message::new(Reply::Value).with("value", value))
+        Ok(given)
     }
 
-    pub(super) fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
+    fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
         let vault = self.vault.borrow();
         let (_, entry) =
             vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(item))?;

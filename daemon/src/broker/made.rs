@@ -1,13 +1,9 @@
 //! Values that keyloan makes: generated ones, which nobody sees, and one-time passwords.
 
-use super::items::no_field;
-use super::{Act, Broker, Client, Refusal};
-use crate::audit::event::Event;
+use super::{Broker, Client, Refusal};
 use crate::clock;
 use crate::generate;
-use crate::policy::rule::Kind;
 use crate::totp::Totp;
-use crate::vault::local::index;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Alphabet;
 use keyloan_protocol::control::response::Reply;
@@ -43,23 +39,8 @@ impl Broker {
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
-        self.open_vault_for(client, &format!("give out a one-time password of item '{item}'")).await?;
-        self.entry_field(&item, &field)?;
-        let act = Act {
-            kinds: vec![Kind::ItemRead],
-            title: "give out a one-time password".to_owned(),
-            names: vec![format!("{item}/{field}")],
-        };
-        let about = format!("the code of now, by {field} of item {item}");
-        let approved = self.authorise(client, act, |question| Self::about(question, "gives", &about)).await?;
-        let made = || {
-            let fields = self.vault.borrow().read(index::Kind::Item, item.as_str())?;
-            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == field));
-            let held = held.ok_or_else(|| no_field(&item, &field))?;
-            Ok(Totp::parse(&held.value)?.code(clock::unix_seconds()))
-        };
-        let (code, seconds) = made().map_err(|refusal| self.failed(&approved, refusal))?;
-        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        let code = |key: SecretBytes| Ok(Totp::parse(&key)?.code(clock::unix_seconds()));
+        let (code, seconds) = self.give(client, "give out a one-time password", &item, &field, code).await?;
         let code = SecretBytes::copy_of(code.as_bytes());
         Ok(Message::new(Reply::Code { seconds }).with("value", code))
     }
