@@ -129,12 +129,17 @@ fn every_signal_that_somebody_may_send_reaches_the_command() {
 #[test]
 fn a_command_in_a_pipe_is_stopped_with_what_stands_before_it() {
     let sandbox = Sandbox::with_token(VALUE.as_bytes());
-    let child = sandbox.with_secrets(&["--mask", "--", "sh", "-c", "echo $$; exec sleep 60"]).start();
-    let mut running = Running(child);
-    let mut pid = String::new();
-    BufReader::new(running.0.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();
-    let command = pid.trim().parse::<u32>().unwrap();
-    let relay = running.0.id();
+    // A job of a shell: a process group that nobody watches over cannot be stopped (XBD 3.245).
+    let line = "set -m; with-secrets --mask -- sh -c 'echo $$ >command; exec sleep 60' >out & \
+                echo $! >relay; exec sleep 1000";
+    let mut shell = Running(sandbox.command("/bin/bash", &["-c", line]).start());
+    let pid = |name: &str| {
+        let file = sandbox.path("project").join(name);
+        let text = || std::fs::read_to_string(&file).unwrap_or_default();
+        eventually("the pid is written", || text().ends_with('\n'));
+        text().trim().parse::<u32>().unwrap()
+    };
+    let (relay, command) = (pid("relay"), pid("command"));
     let state = |pid: u32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit(") ").next().unwrap()[..1].to_owned()
@@ -146,8 +151,10 @@ fn a_command_in_a_pipe_is_stopped_with_what_stands_before_it() {
         send("-CONT");
         eventually("both go on", || state(relay) != "T" && state(command) != "T");
     }
-    running.end();
-    let _ = sandbox.command("/bin/kill", &[pid.trim()]).run();
+    for pid in [relay, command] {
+        let _ = sandbox.command("/bin/kill", &["-KILL", &pid.to_string()]).run();
+    }
+    shell.end();
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Broker {
         field: &FieldName,
         make: impl FnOnce(SecretBytes) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        self.open_vault_for(client, &format!("{title}, of item '{item}'")).await?;
+        self.open_vault_for(client, &format!("read the item '{item}'")).await?;
         self.entry_field(item, field)?;
         let act = Act {
             kinds: vec![Kind::ItemRead],
