@@ -101,7 +101,8 @@ fn principals(mut list: Reader<'_>) -> Result<Vec<String>, Malformed> {
     Ok(principals)
 }
 
-/// Kept in their order. A name twice is refused, or two readers could each believe another of them.
+/// Kept in their order. A name twice is refused, or two readers could each believe another of them. The options that
+/// PROTOCOL.certkeys defines hold one string or nothing; what others hold is not known.
 fn options(mut list: Reader<'_>) -> Result<Vec<CertificateOption>, Malformed> {
     let mut options: Vec<CertificateOption> = Vec::new();
     let mut seen = std::collections::HashSet::new();
@@ -110,7 +111,18 @@ fn options(mut list: Reader<'_>) -> Result<Vec<CertificateOption>, Malformed> {
         if !seen.insert(name) {
             return Err(Malformed::RepeatedOption);
         }
-        options.push(CertificateOption { name: name.to_owned(), data: list.string()?.to_vec() });
+        let data = list.string()?;
+        let mut inside = Reader::new(data);
+        match name {
+            "force-command" | "source-address" => {
+                inside.text()?;
+                inside.end()?;
+            }
+            "no-touch-required" | "verify-required" => inside.end()?,
+            _ if name.starts_with("permit-") => inside.end()?,
+            _ => {}
+        }
+        options.push(CertificateOption { name: name.to_owned(), data: data.to_vec() });
     }
     Ok(options)
 }

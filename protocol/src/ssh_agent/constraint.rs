@@ -68,9 +68,12 @@ pub(super) enum Subject {
 }
 
 impl Constraints {
-    /// Reads all that is left of a message.
+    /// Reads all that is left of a message: at least one, or what the client asked for got lost.
     pub(super) fn read(reader: &mut Reader<'_>, subject: Subject) -> Result<Self, Malformed> {
         let mut constraints = Self::default();
+        if reader.is_empty() {
+            return Err(Malformed::Empty);
+        }
         while !reader.is_empty() {
             match reader.u8()? {
                 LIFETIME => set(&mut constraints.lifetime, reader.u32()?)?,
@@ -214,4 +217,123 @@ fn hop(mut reader: Reader<'_>) -> Result<(&str, &str, Vec<HostKey>), Malformed> 
 /// The place of restrictions yet to be invented: one that is not understood cannot be kept.
 fn nothing_unknown(reader: &mut Reader<'_>) -> Result<(), Malformed> {
     if reader.string()?.is_empty() { Ok(()) } else { Err(Malformed::Constraint) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::Material;
+    use super::super::wire;
+    use super::*;
+
+    const KEY: Subject = Subject::Key { is_sk: false };
+
+    fn read(write: impl Fn(&mut Writer), subject: Subject) -> Result<Constraints, Malformed> {
+        Constraints::read(&mut Reader::new(&wire::encode(write)), subject)
+    }
+
+    fn host(name: &str, keys: usize) -> Host {
+        let key = PublicKey::plain(&Material::Ed25519([1; 32])).unwrap();
+        let key = HostKey { key, is_authority: true };
+        Host { name: name.to_owned(), keys: vec![key; keys] }
+    }
+
+    fn restrict(out: &mut Writer, destinations: &[Destination]) {
+        let constraints = Constraints { destinations: Some(destinations.to_vec()), ..Constraints::default() };
+        constraints.write(out);
+    }
+
+    #[test]
+    fn a_constraint_that_is_not_understood_is_never_dropped() {
+        let extension = |name| {
+            move |out: &mut Writer| {
+                out.u8(EXTENSION);
+                out.text(name);
+                out.text("anything");
+            }
+        };
+        // 3 limits the signatures of XMSS keys, which are not supported.
+        let maxsign = |out: &mut Writer| {
+            out.u8(3);
+            out.u32(1);
+        };
+        assert_eq!(read(maxsign, KEY), Err(Malformed::Constraint));
+        assert_eq!(read(extension("later@example.com"), KEY), Err(Malformed::Constraint));
+        assert_eq!(read(extension(SK_PROVIDER), KEY), Err(Malformed::Constraint));
+        assert_eq!(read(extension(SK_PROVIDER), Subject::Token), Err(Malformed::Constraint));
+        assert_eq!(read(extension(ASSOCIATED_CERTIFICATES), KEY), Err(Malformed::Constraint));
+        assert!(read(extension(SK_PROVIDER), Subject::Key { is_sk: true }).is_ok());
+        assert_eq!(read(|_| {}, KEY), Err(Malformed::Empty));
+    }
+
+    #[test]
+    fn a_constraint_that_is_repeated_is_refused() {
+        let destination = Destination { from: None, user: None, to: host("a", 1) };
+        let all = Constraints {
+            lifetime: Some(60),
+            confirm: true,
+            sk_provider: Some("internal".to_owned()),
+            destinations: Some(vec![destination]),
+            certificates: None,
+        };
+        let sk = Subject::Key { is_sk: true };
+        assert_eq!(read(|out| all.write(out), sk), Ok(all.clone()));
+        for again in [
+            Constraints { lifetime: Some(0), ..Constraints::default() },
+            Constraints { confirm: true, ..Constraints::default() },
+            Constraints { sk_provider: all.sk_provider.clone(), ..Constraints::default() },
+            Constraints { destinations: all.destinations.clone(), ..Constraints::default() },
+        ] {
+            let twice = |out: &mut Writer| {
+                all.write(out);
+                again.write(out);
+            };
+            assert_eq!(read(twice, sk), Err(Malformed::RepeatedConstraint));
+        }
+    }
+
+    #[test]
+    fn a_destination_has_a_host_with_keys_at_both_ends() {
+        for (from, to, right) in [
+            (None, host("b", 1), true),
+            (Some(host("a", 2)), host("b", 3), true),
+            (None, host("", 1), false),
+            (None, host("b", 0), false),
+            (Some(host("a", 0)), host("b", 1), false),
+            (Some(host("", 1)), host("b", 1), false),
+        ] {
+            let destinations = vec![Destination { from, user: Some("root".to_owned()), to }];
+            let constraints = read(|out| restrict(out, &destinations), KEY);
+            let destinations = right.then_some(destinations).ok_or(Malformed::Destination);
+            assert_eq!(constraints.map(|constraints| constraints.destinations.unwrap()), destinations);
+        }
+        let named = |out: &mut Writer, user: &str, reserved: &[u8]| {
+            out.text(user);
+            out.text("");
+            out.string(reserved);
+        };
+        for (user, reserved, fault) in
+            [("root", b"".as_slice(), Malformed::Destination), ("", b"later", Malformed::Constraint)]
+        {
+            let write = |out: &mut Writer| {
+                out.u8(EXTENSION);
+                out.text(RESTRICT_DESTINATION);
+                out.nested(|out| {
+                    out.nested(|out| {
+                        out.nested(|out| named(out, user, reserved));
+                        out.nested(|out| named(out, "", b""));
+                        out.string(b"");
+                    });
+                });
+            };
+            assert_eq!(read(write, KEY), Err(fault));
+        }
+    }
+
+    #[test]
+    fn a_list_without_destinations_does_not_free_the_key() {
+        assert_eq!(read(|out| restrict(out, &[]), KEY), Err(Malformed::Destination));
+        let hop = Destination { from: None, user: None, to: host("a", 1) };
+        assert!(read(|out| restrict(out, &vec![hop.clone(); 1024]), KEY).is_ok());
+        assert_eq!(read(|out| restrict(out, &vec![hop.clone(); 1025]), KEY), Err(Malformed::TooMany));
+    }
 }

@@ -115,7 +115,9 @@ impl Request {
             }),
             number @ (ADD | ADD_CONSTRAINED) => {
                 let key = PrivateKey::read(&mut reader)?;
-                let comment = reader.string()?.to_vec();
+                // OpenSSH refuses a NUL too. With it a comment could reach over the constraints behind it.
+                let comment = Some(reader.string()?).filter(|comment| !comment.contains(&0));
+                let comment = comment.ok_or(Malformed::Text)?.to_vec();
                 let subject = Subject::Key { is_sk: key.public().key_type().is_sk() };
                 let constrained = number == ADD_CONSTRAINED;
                 let constraints = constrained.then(|| Constraints::read(&mut reader, subject)).transpose()?;
@@ -281,4 +283,98 @@ fn identities(reader: &mut Reader<'_>) -> Result<Vec<Identity>, Malformed> {
     let mut identity =
         || Ok(Identity { blob: reader.string()?.to_vec(), comment: reader.string()?.to_vec() });
     (0..count).map(|_| identity()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::Material;
+    use super::super::session_bind;
+    use super::super::wire;
+    use super::*;
+
+    fn fault(write: impl Fn(&mut Writer)) -> Option<Malformed> {
+        Request::parse(&wire::encode(write)).err()
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_error_but_is_told_apart() {
+        for number in 0..=255 {
+            let request = Request::parse(&[number]);
+            match number {
+                1 | 3 | 7 | 8 | 9 | 24 => assert!(matches!(request, Ok(Request::Obsolete(n)) if n == number)),
+                11 | 19 => assert!(matches!(request, Ok(Request::List | Request::RemoveAll))),
+                13 | 17 | 18 | 20 | 22 | 23 | 25 | 26 | 27 => {
+                    assert_eq!(request.err(), Some(Malformed::Truncated));
+                }
+                _ => assert!(matches!(request, Ok(Request::Unknown(n)) if n == number)),
+            }
+            let known = [5, 6, 12, 14, 28, 29, 30, 102].contains(&number);
+            assert_eq!(Reply::parse(&[number]) == Err(Malformed::MessageType(number)), !known);
+        }
+        assert_eq!(Request::parse(b"").err(), Some(Malformed::Truncated));
+    }
+
+    #[test]
+    fn flags_choose_the_hash_of_rsa_keys_only() {
+        let rsa = Material::Rsa { e: vec![3], n: vec![0xff; 256] };
+        let rsa = PublicKey::plain(&rsa).unwrap();
+        let ed25519 = PublicKey::plain(&Material::Ed25519([1; 32])).unwrap();
+        for (flags, algorithm) in [
+            (0, SignatureAlgorithm::RsaSha1),
+            (2, SignatureAlgorithm::RsaSha256),
+            (4, SignatureAlgorithm::RsaSha512),
+            (6, SignatureAlgorithm::RsaSha256),
+        ] {
+            let flags = SignFlags::parse(flags).unwrap();
+            assert_eq!(flags.algorithm(&rsa), algorithm);
+            assert_eq!(flags.algorithm(&ed25519), SignatureAlgorithm::Ed25519);
+        }
+        for flags in [1, 3, 8, 0x8000_0004, u32::MAX] {
+            assert_eq!(SignFlags::parse(flags), Err(Malformed::Flags));
+        }
+    }
+
+    #[test]
+    fn a_message_that_cannot_have_constraints_has_none() {
+        let add = |number: u8, comment: &'static [u8], constraint: &'static [u8]| {
+            fault(|out| {
+                out.u8(number);
+                out.text("ssh-ed25519");
+                out.string(&[1; 32]);
+                out.string(&[1; 64]);
+                out.string(comment);
+                out.bytes(constraint);
+            })
+        };
+        assert_eq!(add(17, b"caf\xe9", b""), None);
+        assert_eq!(add(25, b"caf\xe9", b"\x02"), None);
+        assert_eq!(add(17, b"", b"\x02"), Some(Malformed::Trailing));
+        assert_eq!(add(25, b"", b""), Some(Malformed::Empty));
+        assert_eq!(add(17, b"a\0b", b""), Some(Malformed::Text));
+    }
+
+    #[test]
+    fn a_list_is_no_longer_than_clients_take_and_than_the_message_says() {
+        let identity = Identity { blob: b"of a kind to come".to_vec(), comment: b"caf\xe9".to_vec() };
+        let list = Reply::Identities(vec![identity; 2]);
+        let frame = list.encode().unwrap();
+        assert_eq!(Reply::parse(&frame[4..]), Ok(list));
+        let announced =
+            |count: u32| Reply::parse(&[b"\x0c".as_slice(), &count.to_be_bytes(), &frame[9..]].concat());
+        assert_eq!(announced(1), Err(Malformed::Trailing));
+        assert_eq!(announced(3), Err(Malformed::Truncated));
+        assert_eq!(announced(2049), Err(Malformed::TooMany));
+        assert_eq!(announced(u32::MAX), Err(Malformed::TooMany));
+    }
+
+    #[test]
+    fn the_extensions_that_are_there_are_listed() {
+        let names = [session_bind::QUERY, session_bind::SESSION_BIND];
+        let contents = session_bind::query_reply(&names);
+        let reply = Reply::Extension { name: session_bind::QUERY.to_owned(), contents: contents.clone() };
+        let frame = reply.encode().unwrap();
+        assert_eq!(frame[4..15], *b"\x1d\0\0\0\x05query\0");
+        assert_eq!(Reply::parse(&frame[4..]), Ok(reply));
+        assert_eq!(session_bind::parse_query_reply(&contents).unwrap(), names);
+    }
 }

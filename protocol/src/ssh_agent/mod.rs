@@ -14,3 +14,6 @@ pub mod session_bind;
 pub mod signature;
 pub mod to_be_signed;
 pub mod wire;
+
+#[cfg(test)]
+mod vectors;

@@ -172,3 +172,102 @@ fn rsa(reader: &mut Reader<'_>, modulus: usize) -> Result<Secret, Malformed> {
     let [d, iqmp, p, q] = [d, iqmp, p, q].map(SecretBytes::copy_of);
     Ok(Secret::Rsa { d, iqmp, p, q })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire;
+    use super::*;
+
+    /// The fault of a key, or none if it is written again as the same bytes.
+    fn fault(write: impl Fn(&mut Writer)) -> Option<Malformed> {
+        let bytes = wire::encode(write);
+        let mut reader = Reader::new(&bytes);
+        match PrivateKey::read(&mut reader) {
+            Err(fault) => Some(fault),
+            Ok(key) => {
+                assert_eq!(reader.end(), Ok(()));
+                assert_eq!(wire::encode(|out| key.write(out)), bytes);
+                None
+            }
+        }
+    }
+
+    fn ed25519(secret: &'static [u8]) -> impl Fn(&mut Writer) {
+        move |out| {
+            out.text("ssh-ed25519");
+            out.string(&[b'p'; 32]);
+            out.string(secret);
+        }
+    }
+
+    fn nistp521(scalar: &[u8]) -> impl Fn(&mut Writer) {
+        move |out| {
+            out.text("ecdsa-sha2-nistp521");
+            out.text("nistp521");
+            out.string(&[4; 133]);
+            out.mpint(scalar);
+        }
+    }
+
+    fn number(bits: usize) -> Vec<u8> {
+        let mut number = vec![0xff; bits.div_ceil(8)];
+        number[0] >>= (8 - bits % 8) % 8;
+        number
+    }
+
+    #[test]
+    fn an_ed25519_key_repeats_its_public_half() {
+        assert_eq!(
+            fault(ed25519(b"ssssssssssssssssssssssssssssssssPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPPp")),
+            Some(Malformed::Mismatch)
+        );
+        assert_eq!(fault(ed25519(b"sssssssssssssssssssssssssssssssspppppppppppppppppppppppppppppppp")), None);
+        assert_eq!(fault(ed25519(b"ssssssssssssssssssssssssssssssss")), Some(Malformed::PrivateKey));
+        assert_eq!(fault(ed25519(b"short")), Some(Malformed::PrivateKey));
+    }
+
+    #[test]
+    fn scalars_of_every_length_that_their_curve_allows_come_back() {
+        for bits in 1..=521 {
+            assert_eq!(fault(nistp521(&number(bits))), None, "{bits}");
+        }
+        assert_eq!(fault(nistp521(&number(522))), Some(Malformed::PrivateKey));
+        assert_eq!(fault(nistp521(&number(600))), Some(Malformed::PrivateKey));
+        assert_eq!(fault(nistp521(&[0])), Some(Malformed::Integer));
+    }
+
+    #[test]
+    fn the_numbers_of_an_rsa_key_have_sizes_that_fit() {
+        let rsa = |d: Vec<u8>, iqmp: Vec<u8>, p: Vec<u8>, q: Vec<u8>| {
+            fault(|out| {
+                out.text("ssh-rsa");
+                for magnitude in [&number(2048), &vec![1, 0, 1], &d, &iqmp, &p, &q] {
+                    out.mpint(magnitude);
+                }
+            })
+        };
+        let (p, q) = (number(1024), [number(1016), vec![1]].concat());
+        assert_eq!(rsa(number(2040), number(1000), p.clone(), q.clone()), None);
+        let wrong = Some(Malformed::PrivateKey);
+        assert_eq!(rsa(number(2049), number(1000), p.clone(), q.clone()), wrong);
+        assert_eq!(rsa(number(2040), number(1025), p.clone(), q.clone()), wrong);
+        assert_eq!(rsa(number(2040), number(1000), p.clone(), p.clone()), wrong);
+        assert_eq!(rsa(number(2040), number(1000), p.clone(), number(1000)), wrong);
+        assert_eq!(rsa(number(2040), number(1000), number(1048), number(1000)), wrong);
+        assert_eq!(rsa([number(2040), vec![2]].concat(), number(1000), p, q), wrong);
+    }
+
+    #[test]
+    fn a_certificate_must_be_for_the_key_behind_it() {
+        let plain = PublicKey::plain(&Material::Ed25519([b'p'; 32])).unwrap();
+        let behind = |name: &'static str| {
+            fault(|out| {
+                out.text(name);
+                out.string(plain.blob());
+            })
+        };
+        assert_eq!(behind(KeyType::Ed25519.certificate_name()), Some(Malformed::Certificate));
+        assert_eq!(behind(KeyType::Rsa.certificate_name()), Some(Malformed::Mismatch));
+        assert_eq!(behind("ssh-dss"), Some(Malformed::KeyType));
+    }
+}

@@ -39,6 +39,7 @@ impl Extension {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         match reader.text()? {
             QUERY => Ok(Self::Query),
+            "" => Err(Malformed::Empty),
             SESSION_BIND => Ok(Self::SessionBind(SessionBind::read(reader)?)),
             name => {
                 let contents = SecretBytes::copy_of(reader.remainder());

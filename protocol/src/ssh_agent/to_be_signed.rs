@@ -113,3 +113,92 @@ impl Document {
         Ok(Self { namespace, hash: hash.ok_or(Malformed::Signature)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::key::Material;
+    use super::super::wire;
+    use super::*;
+
+    struct Parts<'a> {
+        session_id: &'a [u8],
+        number: u8,
+        service: &'a str,
+        method: &'a str,
+        has_signature: u8,
+        algorithm: &'a str,
+    }
+
+    const LOGIN: Parts<'_> = Parts {
+        session_id: b"id",
+        number: 50,
+        service: "ssh-connection",
+        method: "publickey",
+        has_signature: 1,
+        algorithm: "ssh-ed25519",
+    };
+
+    fn is_login(parts: &Parts<'_>) -> bool {
+        let key = PublicKey::plain(&Material::Ed25519([1; 32])).unwrap();
+        let data = wire::encode(|out| {
+            out.string(parts.session_id);
+            out.u8(parts.number);
+            out.text("root");
+            out.text(parts.service);
+            out.text(parts.method);
+            out.u8(parts.has_signature);
+            out.text(parts.algorithm);
+            out.string(key.blob());
+        });
+        matches!(ToBeSigned::parse(&data, &key), ToBeSigned::Login(_))
+    }
+
+    #[test]
+    fn a_login_says_exactly_what_a_login_says() {
+        assert!(is_login(&LOGIN));
+        for parts in [
+            Parts { session_id: b"", ..LOGIN },
+            Parts { number: 51, ..LOGIN },
+            Parts { service: "ssh-userauth", ..LOGIN },
+            Parts { method: "hostbased", ..LOGIN },
+            // Without the host key that it announces.
+            Parts { method: "publickey-hostbound-v00@openssh.com", ..LOGIN },
+            Parts { has_signature: 0, ..LOGIN },
+            Parts { has_signature: 2, ..LOGIN },
+            Parts { algorithm: "ssh-rsa", ..LOGIN },
+            Parts { algorithm: "ssh-ed25519-cert-v01@openssh.com", ..LOGIN },
+            Parts { algorithm: "none", ..LOGIN },
+        ] {
+            assert!(!is_login(&parts));
+        }
+    }
+
+    #[test]
+    fn a_document_has_a_namespace_and_a_hash_of_the_right_length() {
+        let key = PublicKey::plain(&Material::Ed25519([1; 32])).unwrap();
+        for (magic, namespace, reserved, hash, length, right) in [
+            ("SSHSIG", "git", "", "sha512", 64, true),
+            ("SSHSIG", "git", "", "sha256", 32, true),
+            ("SSHSIG", "git", "", "sha256", 64, false),
+            ("SSHSIG", "git", "", "sha512", 32, false),
+            ("SSHSIG", "git", "", "sha384", 48, false),
+            ("SSHSIG", "git", "later", "sha512", 64, false),
+            ("SSHSIG", "", "", "sha512", 64, false),
+            ("SSHSIF", "git", "", "sha512", 64, false),
+        ] {
+            let data = wire::encode(|out| {
+                out.bytes(magic.as_bytes());
+                for text in [namespace, reserved, hash] {
+                    out.text(text);
+                }
+                out.string(&vec![7; length]);
+            });
+            let signed = ToBeSigned::parse(&data, &key);
+            assert_eq!(
+                matches!(signed, ToBeSigned::Document(_)),
+                right,
+                "{magic} {namespace} {hash} {length}"
+            );
+        }
+    }
+}

@@ -111,7 +111,9 @@ impl<'a> Reader<'a> {
 
     pub fn string(&mut self) -> Result<&'a [u8], Malformed> {
         #[cfg(test)]
-        tests::LENGTHS.with_borrow_mut(|lengths| lengths.push(self.rest.as_ptr().addr()));
+        tests::LENGTHS.with_borrow_mut(|lengths| {
+            lengths.iter_mut().for_each(|lengths| lengths.push(self.rest.as_ptr().addr()));
+        });
         let length = usize::try_from(self.u32()?).map_err(|_| Malformed::Truncated)?;
         let (taken, rest) = self.rest.split_at_checked(length).ok_or(Malformed::Truncated)?;
         self.rest = rest;
@@ -237,8 +239,8 @@ pub(super) mod tests {
     use std::cell::RefCell;
 
     thread_local! {
-        /// Where the lengths of the strings stood that this thread read.
-        pub(in crate::ssh_agent) static LENGTHS: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+        /// Where the lengths of the strings stood that this thread read, while a test wants to know.
+        pub(in crate::ssh_agent) static LENGTHS: RefCell<Option<Vec<usize>>> = const { RefCell::new(None) };
     }
 
     #[test]
