@@ -312,6 +312,9 @@ mod tests {
             assert_eq!(Reply::parse(&[number]) == Err(Malformed::MessageType(number)), !known);
         }
         assert_eq!(Request::parse(b"").err(), Some(Malformed::Truncated));
+        for reply in [Reply::Failure, Reply::Success, Reply::ExtensionFailure] {
+            assert_eq!(Reply::parse(&reply.encode().unwrap()[4..]), Ok(reply));
+        }
     }
 
     #[test]

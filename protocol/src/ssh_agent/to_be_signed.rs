@@ -24,6 +24,8 @@ pub struct Login {
     pub session_id: Vec<u8>,
     /// The account at the host.
     pub user: String,
+    /// As the login names it. What is signed with is up to the flags of the request; old clients of OpenSSH name
+    /// `ssh-rsa-cert-v01@openssh.com` whatever the hash.
     pub algorithm: SignatureAlgorithm,
     /// The key that was asked to sign, or a certificate for it.
     pub key: PublicKey,

@@ -17,9 +17,9 @@ import threading
 import time
 
 KINDS = {
-    5: "failure", 6: "success", 9: "obsolete", 11: "list", 12: "identities", 13: "sign", 14: "signature", 17: "add", 18: "remove",
-    19: "remove-all", 20: "add-token", 22: "lock", 23: "unlock", 25: "add-constrained", 26: "add-token-constrained",
-    27: "extension", 28: "extension-failure", 29: "extension-response",
+    5: "failure", 6: "success", 9: "obsolete", 11: "list", 12: "identities", 13: "sign", 14: "signature", 17: "add",
+    18: "remove", 19: "remove-all", 20: "add-token", 22: "lock", 23: "unlock", 25: "add-constrained",
+    26: "add-token-constrained", 27: "extension", 28: "extension-failure", 29: "extension-response",
 }  # fmt: skip
 OUT = pathlib.Path(sys.argv[1])
 TEMPORARY = tempfile.TemporaryDirectory(prefix="record-")
@@ -201,7 +201,8 @@ def record_agent():
     run("ssh-add", "-T", "ecdsa-521.pub", name="test")
     run("ssh-add", "-D", name="everything")
     send("query", b"\x1b" + string(b"query"))
-    bind = string(blob("host-ed25519")) + string(b"a session") + string(string(b"ssh-ed25519") + string(bytes(64))) + b"\1"
+    forged = string(string(b"ssh-ed25519") + string(bytes(64)))
+    bind = string(blob("host-ed25519")) + string(b"a session") + forged + b"\x01"
     send("forged-bind", b"\x1b" + string(b"session-bind@openssh.com") + bind)
     send("unknown-extension", b"\x1b" + string(b"lend@example.com") + b"\0anything")
     certificates = string(b"".join(string(blob(f"{name}-cert")) for name in ["rsa", "ecdsa-256"]))
@@ -262,7 +263,8 @@ def configure():
     (HOME / "client").write_text(client)
     public = {path.stem: path.read_text() for path in HOME.glob("*.pub")}
     (HOME / "authorized_keys").write_text("".join(public[name] for name in KEYS + SHORT))
-    plain = [f"{host} {public[f'host-{kind}']}" for host in ["plain", "alpha"] for kind in ["ed25519", "ecdsa", "rsa"]]
+    own = [public[f"host-{kind}"] for kind in ["ed25519", "ecdsa", "rsa"]]
+    plain = [f"{host} {key}" for host in ["plain", "alpha"] for key in own]
     certified = [f"@cert-authority {host} {public['authority-ed25519']}" for host in ["certified", "beta"]]
     (HOME / "known_hosts").write_text("".join(plain + certified))
 
@@ -272,7 +274,8 @@ def main():
     configure()
     agent, ENV["SSH_AUTH_SOCK"] = str(HOME / "agent"), str(HOME / "recorder")
     log = str(HOME / "server.log")
-    with started("ssh-agent", "-D", "-a", agent), started("/usr/sbin/sshd", "-D", "-f", str(HOME / "server"), "-E", log):
+    server = ["/usr/sbin/sshd", "-D", "-f", str(HOME / "server"), "-E", log]
+    with started("ssh-agent", "-D", "-a", agent), started(*server):
         while not os.path.exists(agent) or "listening" not in pathlib.Path(log).read_text():
             time.sleep(0.05)
         recorder(ENV["SSH_AUTH_SOCK"], agent)
