@@ -15,5 +15,6 @@ pub mod limits;
 pub mod names;
 pub mod reference;
 pub mod secret;
+pub mod ssh_agent;
 pub mod time_span;
 pub mod version;

@@ -31,3 +31,17 @@ pub const GENERATED: usize = 1024;
 pub const IDENTITY: usize = 64 * 1024;
 /// The longest time that anything lasts, in seconds: ten years.
 pub const SECONDS: u64 = 3653 * 24 * 3600;
+/// A message of the ssh-agent protocol without its length: what OpenSSH's agent takes, and its clients.
+pub const SSH_MESSAGE: usize = 256 * 1024;
+/// Keys in a list of an ssh agent (a count): OpenSSH's clients refuse a longer one.
+pub const SSH_KEYS: usize = 2048;
+/// Hops that the destinations of one ssh key name (a count), as in OpenSSH.
+pub const SSH_DESTINATIONS: usize = 1024;
+/// Certificates that come with the keys of one token (a count), as in OpenSSH.
+pub const SSH_CERTIFICATES: usize = 1024;
+/// Principals of an ssh certificate (a count), as in OpenSSH.
+pub const SSH_PRINCIPALS: usize = 256;
+/// The modulus of an RSA key, in bits.
+pub const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// The public exponent of an RSA key, in bits. A larger one only makes verification slow.
+pub const RSA_EXPONENT_BITS: usize = 33;
