@@ -20,6 +20,9 @@ const NAME: &str = "audit.jsonl";
 /// The longest record. Names are bounded, so a longer line is none of ours.
 pub(crate) const RECORD: usize = 1024 * 1024;
 
+/// Room for the chain value that ends a record.
+const CHAIN: usize = 128;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
     #[error("{0}")]
@@ -235,6 +238,10 @@ impl Sink {
             let line =
                 Line { seq: sequence, time: &time, counter: self.counter, keyed: key.is_some(), event };
             let body = serde_json::to_vec(&line).map_err(|error| failed(&self.path, error.into()))?;
+            // What could not be read back must not be written.
+            if body.len() > RECORD - CHAIN {
+                return Err(failed(&self.path, io::ErrorKind::FileTooLarge.into()));
+            }
             chain = chain_value(key, &chain, &body);
             bytes.extend_from_slice(body.strip_suffix(b"}").unwrap_or(&body));
             bytes.extend_from_slice(format!(",\"chain\":\"{}\"}}\n", HEXLOWER.encode(&chain)).as_bytes());

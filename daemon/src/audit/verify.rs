@@ -279,6 +279,18 @@ mod tests {
     }
 
     #[test]
+    fn a_record_too_long_to_be_read_back_is_not_written() {
+        let (path, directory) = scratch("long");
+        let mut sink = written(&directory);
+        let before = sink.sequence();
+        let long = Event::Failed { request: 1, cause: "x".repeat(super::super::sink::RECORD) };
+        assert!(sink.append(&long, Durable::Now, Some(KEY)).is_err());
+        sink.append(&Event::VaultCreated, Durable::Now, Some(KEY)).unwrap();
+        assert_eq!((sink.sequence(), findings(&directory, None)), (before + 1, Vec::new()));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn records_that_nothing_vouches_for_are_found() {
         let (path, directory) = scratch("unvouched");
         let mut sink = written(&directory);

@@ -24,6 +24,9 @@ use zeroize::Zeroizing;
 
 type Done = Result<Reply, Refusal>;
 
+/// Titles that a merge's record names; its numbers follow with the `merged` record.
+const NAMES: usize = 20;
+
 /// Recipients of one backup; their names must fit the question.
 const RECIPIENTS: usize = 5;
 
@@ -180,7 +183,8 @@ impl Broker {
         let act = Act {
             kinds: vec![Kind::ItemWrite],
             title: "merge another copy of the vault".to_owned(),
-            names: merge.titles(),
+            // The question lists them all; a record is bounded.
+            names: merge.titles().into_iter().take(NAMES).collect(),
         };
         let approved = self
             .authorise(client, act, |question| {
