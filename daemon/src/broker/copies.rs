@@ -152,6 +152,7 @@ impl Broker {
         let _thaw = Thaw(&self.vault);
         let rekeyed = tokio::task::spawn_blocking(move || before.rekey(&text, &wrapped));
         let rekeyed = rekeyed.await.map_err(|_| Refusal::Task)??;
+        self.vault.borrow_mut().check_rekeyed(&rekeyed)?;
         self.record(&Event::Rekeyed { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().put_rekeyed(rekeyed, keys)?;
         let counter = self.vault.borrow().counter();

@@ -312,6 +312,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &Question::new("change the PIN for approvals")).await?;
         let new = self.new_secret(client, new, "new PIN for approvals", pin::SHORTEST).await?;
         let verifier = self.derive(move || pin::verifier(&new).ok_or(Refusal::Task)).await?;
+        self.vault.borrow_mut().check_writable()?;
         self.record(&Event::PinChanged { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().seal(local::PIN, verifier, &clock::now())?;
         Ok(Reply::done("the PIN is changed"))

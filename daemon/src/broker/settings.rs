@@ -165,6 +165,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &question).await?;
         let text = parse::print(&policy);
         let by = self.who(&client.requester);
+        self.vault.borrow_mut().check_writable()?;
         self.record(&Event::PolicyChanged { settings: settings.clone(), by }, Durable::Now)?;
         let bytes = SecretBytes::new(text.join("\n").into_bytes());
         self.vault.borrow_mut().seal(local::POLICY, bytes, &clock::now())?;

@@ -6,6 +6,7 @@ use super::index::{Anchor, Change, Entry, Kind, file_name};
 use super::records::Records;
 use super::{Files, LocalVault, Revision, VaultError, item_file};
 use keyloan_platform::private_file::Directory;
+use std::collections::HashSet;
 use std::path::Path;
 
 /// The other copy as it lies on disk. Reading it needs no key and may be slow: it is done off the event loop.
@@ -69,6 +70,7 @@ impl LocalVault {
         let ours = &open.index;
         let (theirs, _) = copy.records.index(&open.keys)?;
         let mut merge = Merge::default();
+        let mut given: HashSet<String> = HashSet::new();
         for (id, entry) in theirs.all().filter(|(_, entry)| entry.kind == Kind::Item) {
             let here = ours.entry(id);
             let is_known = here.is_some_and(|here| here.sha256 == entry.sha256 || entry.is_before(here));
@@ -76,8 +78,7 @@ impl LocalVault {
                 continue;
             }
             let taken = |title: &str| {
-                ours.find(Kind::Item, title).is_some_and(|(held, _)| held != id)
-                    || merge.titles().contains(&title.to_owned())
+                ours.find(Kind::Item, title).is_some_and(|(held, _)| held != id) || given.contains(title)
             };
             let is_conflict = here.is_some_and(|here| !here.is_before(entry));
             let apart = (is_conflict || taken(&entry.title)).then(|| {
@@ -91,6 +92,7 @@ impl LocalVault {
                 (None, None) if ours.was_removed(id) => merge.brought_back.push(title),
                 (None, None) => merge.added.push(title),
             }
+            given.insert(apart.as_ref().unwrap_or(&entry.title).clone());
             merge.steps.push(Step { id: id.clone(), theirs: entry.clone(), apart });
         }
         let gone_there =

@@ -265,6 +265,11 @@ impl LocalVault {
         if files.root.is_in_place() { Ok((files, open)) } else { Err(VaultError::Moved(self.path.clone())) }
     }
 
+    /// Fails where nothing can be written now, so that nothing is recorded that will not be.
+    pub(crate) fn check_writable(&mut self) -> Result<(), VaultError> {
+        self.parts().map(drop)
+    }
+
     /// Reads an item's fields; `None` when there is no such item.
     pub(crate) fn read(&self, kind: Kind, title: &str) -> Result<Option<Vec<Field>>, VaultError> {
         let open = self.open.as_ref().ok_or(VaultError::Locked)?;

@@ -64,14 +64,19 @@ impl LocalVault {
         self.frozen = false;
     }
 
+    /// Whether the re-keyed vault can take the old one's place, so that nothing is recorded that will not be.
+    pub(crate) fn check_rekeyed(&mut self, rekeyed: &Rekeyed) -> Result<(), VaultError> {
+        self.thaw();
+        let (_, open) = self.parts()?;
+        let fits = rekeyed.index.counter() == open.index.counter() + 1;
+        if fits { Ok(()) } else { Err(VaultError::Changed) }
+    }
+
     /// Puts the re-keyed vault in the old one's place, if that is still the one it was made from.
     pub(crate) fn put_rekeyed(&mut self, rekeyed: Rekeyed, keys: Keys) -> Result<(), VaultError> {
-        self.thaw();
+        self.check_rekeyed(&rekeyed)?;
         let Rekeyed { making, index } = rekeyed;
-        let (files, open) = self.parts()?;
-        if index.counter() != open.index.counter() + 1 {
-            return Err(VaultError::Changed);
-        }
+        let (files, _) = self.parts()?;
         let place = files.root.path().to_owned();
         making.exchange(&place)?;
         self.opened_anew(keys, index)
