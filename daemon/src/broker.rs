@@ -15,6 +15,7 @@ mod made;
 mod recipients;
 mod refusal;
 mod settings;
+mod ssh;
 mod status;
 mod surface;
 
@@ -23,6 +24,7 @@ pub(crate) use copies::Opening;
 pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
+pub(crate) use ssh::{AgentConnection, AgentSocket, KeyFiles};
 
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
@@ -33,7 +35,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
-use crate::policy::decide::decide;
+use crate::policy::decide::{Judgement, decide};
 use crate::policy::rule::{Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
@@ -84,6 +86,9 @@ pub(crate) struct Broker {
     /// One check of the log at a time: each reads all of it.
     verification: Arc<Mutex<()>>,
     syncing: Mutex<()>,
+    ssh: ssh::Agent,
+    /// The vault was opened.
+    opened: Notify,
     pub(crate) stop: Notify,
 }
 
@@ -93,6 +98,17 @@ pub(crate) struct Act {
     title: String,
     /// Variables, items, files: what it is about.
     names: Vec<String>,
+    beyond: Beyond,
+}
+
+/// What a request brings to its judgement besides its kinds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    Nothing,
+    /// It is asked for even where a rule allows it.
+    Always(&'static str),
+    /// It is covered by the yes to the same, where a rule would have it asked for.
+    Covered(&'static str),
 }
 
 /// Proof that a request went through policy, approval and record. Only [`Broker::authorise`] makes one, and
@@ -147,6 +163,8 @@ impl Broker {
             looked_at: Cell::new(0),
             verification: Arc::default(),
             syncing: Mutex::default(),
+            ssh: ssh::Agent::default(),
+            opened: Notify::new(),
             stop: Notify::new(),
             paths,
             config,
@@ -176,7 +194,7 @@ impl Broker {
     ) -> Result<Approved, Refusal> {
         let requester = &client.requester;
         let request = self.next_request();
-        let judgement = self.with_policy(|policy| decide(policy, &act.kinds))?;
+        let judgement = self.judge(&act)?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let decided =
@@ -212,6 +230,20 @@ impl Broker {
             }
         };
         Ok(Approved { request, durable, names: act.names })
+    }
+
+    fn judge(&self, act: &Act) -> Result<Judgement, Refusal> {
+        let mut judgement = self.with_policy(|policy| decide(policy, &act.kinds))?;
+        match (act.beyond, judgement.verdict) {
+            (Beyond::Always(why), Verdict::Allow) => {
+                judgement = Judgement { verdict: Verdict::Ask, rule: why.to_owned() };
+            }
+            (Beyond::Covered(why), Verdict::Ask) => {
+                judgement = Judgement { verdict: Verdict::Allow, rule: why.to_owned() };
+            }
+            _ => {}
+        }
+        Ok(judgement)
     }
 
     /// Puts the question where policy and the last unlock say it belongs.

@@ -6,11 +6,14 @@
 
 mod approval;
 mod audit;
+mod binding;
 mod broker;
 mod clock;
 mod config;
 mod env_set;
 mod generate;
+mod git_buffer;
+mod hosts;
 mod journal;
 mod loan;
 mod patience;
@@ -18,6 +21,9 @@ mod policy;
 mod readiness;
 mod requester;
 mod server;
+mod signing;
+mod socket;
+mod ssh_agent;
 mod totp;
 mod trust;
 mod vault;
@@ -32,7 +38,7 @@ use keyloan_platform::private_file::Directory;
 use keyloan_platform::process;
 use keyloan_platform::service::{self, Manager};
 use keyloan_platform::wiping::Wiping;
-use server::accept::{self, Listening};
+use socket::Sockets;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
@@ -78,13 +84,13 @@ fn run() -> anyhow::Result<()> {
     let config = Config::load(&paths)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = LocalSet::new().block_on(&runtime, async {
-        let Some(listening) = accept::listen(&paths.runtime)? else {
+        let Some(sockets) = socket::listen(&paths.runtime)? else {
             // Another daemon won the race; whoever started this one talks to that.
             return Ok(());
         };
         let state = Directory::open_or_create(&paths.state)?;
         // Another runtime directory makes another daemon, and the records of two would not make one chain.
-        let _state_lock = state.lock().inspect_err(|_| listening.close()).with_context(|| {
+        let _state_lock = state.lock().inspect_err(|_| sockets.close()).with_context(|| {
             format!(
                 "cannot take the log's directory (this daemon's socket is in {})",
                 paths.runtime.display()
@@ -93,16 +99,18 @@ fn run() -> anyhow::Result<()> {
         let broker = Rc::new(Broker::new(paths, config, Sink::open(state)?));
         broker.started()?;
         broker.remove_files_left();
-        serve(&listening, &broker).await
+        serve(&sockets, &broker).await
     });
     // A thread that looks at a mount that does not answer is not waited for.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()> {
+async fn serve(sockets: &Sockets, broker: &Rc<Broker>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // As OpenSSH's agent takes it: keys that were added go.
+    let mut forget = signal(SignalKind::user_defined1())?;
     // The terminal it may have been started from can close.
     let _hang_up = signal(SignalKind::hangup())?;
     let manager = Manager::find();
@@ -112,7 +120,9 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
     let mut watched = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(365 * 86400)));
     let mut tick = tokio::time::interval(TICK);
     let mut sync = tokio::time::interval(SYNC);
-    let serving = listening.serve(broker);
+    let serving = async {
+        tokio::join!(server::serve(&sockets.control, broker), ssh_agent::serve(&sockets.agent, broker));
+    };
     tokio::pin!(serving);
     loop {
         tokio::select! {
@@ -120,6 +130,7 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = broker.stop.notified() => break,
+            _ = forget.recv() => broker.forget_added_keys(),
             _ = tick.tick() => {
                 broker.tick();
                 let broker = Rc::clone(broker);
@@ -134,7 +145,7 @@ async fn serve(listening: &Listening, broker: &Rc<Broker>) -> anyhow::Result<()>
         }
     }
     tell(manager.as_ref(), "STOPPING=1");
-    listening.close();
+    sockets.close();
     broker.stopped();
     journal::say(Level::Info, "stopped; nothing is unlocked any more");
     Ok(())

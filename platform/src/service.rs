@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// The first descriptor that is handed over, `sd_listen_fds`(3).
 const FIRST: i32 = 3;
+/// Far more than this daemon has sockets.
+const MOST: i32 = 16;
 
 /// What the manager wants to be told, and where.
 pub struct Manager {
@@ -27,25 +29,22 @@ fn is_for_this_process(name: &str) -> bool {
     text(name).is_some_and(|pid| pid == std::process::id().to_string())
 }
 
-/// The one socket that the manager listens on for this daemon. More than one is a mistake in its unit.
-pub fn listener() -> io::Result<Option<UnixListener>> {
+/// The sockets that the manager listens on for this daemon.
+pub fn listeners() -> io::Result<Vec<UnixListener>> {
     if !is_for_this_process("LISTEN_PID") {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    match text("LISTEN_FDS").as_deref() {
-        None | Some("0") => Ok(None),
-        Some("1") => {
-            let descriptor = crate::descriptors::handed_over(FIRST)?;
-            let is_listening =
-                nix::sys::socket::getsockopt(&descriptor, nix::sys::socket::sockopt::AcceptConn)?;
-            if !is_listening {
-                return Err(io::Error::other(
-                    "the descriptor from the service manager is no listening socket",
-                ));
-            }
-            Ok(Some(UnixListener::from(descriptor)))
-        }
-        Some(_) => Err(io::Error::other("the service manager hands over more than one socket")),
+    let count = text("LISTEN_FDS").map_or(Ok(0), |count| count.parse());
+    let count: i32 = count.map_err(|_| io::Error::other("LISTEN_FDS is no number"))?;
+    (FIRST..FIRST.saturating_add(count.min(MOST))).map(listener).collect()
+}
+
+fn listener(number: i32) -> io::Result<UnixListener> {
+    let descriptor = crate::descriptors::handed_over(number)?;
+    if nix::sys::socket::getsockopt(&descriptor, nix::sys::socket::sockopt::AcceptConn)? {
+        Ok(UnixListener::from(descriptor))
+    } else {
+        Err(io::Error::other("the descriptor from the service manager is no listening socket"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copies of the whole vault: backup and restore, a new identity, another machine's copy. All but the merge hand
 //! over or replace everything, so they want the passphrase.
 
-use super::{Act, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
@@ -186,6 +186,7 @@ impl Broker {
             title: "merge another copy of the vault".to_owned(),
             // The question lists them all; a record is bounded.
             names: merge.titles().into_iter().take(NAMES).collect(),
+            beyond: Beyond::Nothing,
         };
         let approved = self
             .authorise(client, act, |question| {

@@ -1,6 +1,6 @@
 //! The items of the local vault: what `keyloan item` asks for.
 
-use super::{Act, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::audit::event::Event;
 use crate::clock;
 use crate::policy::rule::Kind;
@@ -57,6 +57,7 @@ impl Broker {
             kinds: vec![Kind::ItemWrite],
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
+            beyond: Beyond::Nothing,
         };
         let about = format!("{field} of item {item}, {} bytes", value.len());
         let approved = self
@@ -116,6 +117,7 @@ impl Broker {
             kinds: vec![Kind::ItemRead],
             title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
+            beyond: Beyond::Nothing,
         };
         let about = format!("{field} of item {item}");
         let approved = self.authorise(client, act, |question| Self::about(question, "gives", &about)).await?;
@@ -186,6 +188,7 @@ impl Broker {
             kinds: vec![Kind::ItemWrite],
             title: "remove from the vault".to_owned(),
             names: vec![name.clone()],
+            beyond: Beyond::Nothing,
         };
         let approved =
             self.authorise(client, act, |question| Self::about(question, "removes", &name)).await?;
@@ -228,6 +231,7 @@ impl Broker {
             kinds: vec![Kind::ItemWrite],
             title: "note when an item expires".to_owned(),
             names: vec![item.to_string()],
+            beyond: Beyond::Nothing,
         };
         let about = format!("{item} expires {when}");
         let approved = self.authorise(client, act, |question| Self::about(question, "notes", &about)).await?;
@@ -262,6 +266,7 @@ impl Broker {
             kinds: vec![Kind::ItemWrite],
             title: "rename an item".to_owned(),
             names: vec![from.to_string(), to.to_string()],
+            beyond: Beyond::Nothing,
         };
         let approved =
             self.authorise(client, act, |question| Self::about(question, "renames", &about)).await?;

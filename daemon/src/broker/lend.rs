@@ -1,6 +1,6 @@
 //! Credentials for one command: the loan that `with-secrets` asks for.
 
-use super::{Act, Approved, Broker, Client, Refusal};
+use super::{Act, Beyond, Approved, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
@@ -58,6 +58,7 @@ impl Broker {
             kinds: kinds(&plan),
             title: title(&plan),
             names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
+            beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
         let time = self.loan_time(ask.seconds)?;

@@ -1,6 +1,6 @@
 //! Showing and checking the log.
 
-use super::{Act, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::audit::event::decrypt_command;
 use crate::audit::verify::verify;
 use crate::policy::rule::Kind;
@@ -25,6 +25,7 @@ impl Broker {
                 kinds: vec![Kind::ItemRead],
                 title: "show the command lines in the log".to_owned(),
                 names: Vec::new(),
+                beyond: Beyond::Nothing,
             };
             approved = Some(self.authorise(client, act, |_| {}).await?);
         }

@@ -1,7 +1,7 @@
 //! What is later believed: trusted files and the policy.
 
 use super::lend::{Opened, is_manifest};
-use super::{Act, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::question::{LINES, Question};
 use crate::approval::{child, program};
 use crate::audit::event::Event;
@@ -61,7 +61,12 @@ impl Broker {
             Standing::Changed => "trust the changes to a file",
             Standing::Unknown => "trust a file",
         };
-        let act = Act { kinds: vec![Kind::Trust], title: title.to_owned(), names: vec![path.clone()] };
+        let act = Act {
+            kinds: vec![Kind::Trust],
+            title: title.to_owned(),
+            names: vec![path.clone()],
+            beyond: Beyond::Nothing,
+        };
         let approved = self
             .authorise(client, act, |question| {
                 Self::about(question, "file", &path);
@@ -147,6 +152,7 @@ impl Broker {
                 Setting::LockIdle(time) => policy.lock_idle = time,
                 Setting::LoanTime(time) => policy.loan_time = time,
                 Setting::Pinentry(path) => policy.pinentry = path,
+                Setting::Upstream(paths) => policy.upstream = paths,
                 Setting::Approver(None) => policy.approver = None,
                 Setting::Approver(Some(path)) => {
                     let shown = path.display().to_string();

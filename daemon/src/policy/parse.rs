@@ -15,6 +15,8 @@ pub(crate) enum PolicyError {
     Verdict { key: &'static str },
     #[error("{0} takes the absolute path of a program, or nothing to remove it")]
     Path(&'static str),
+    #[error("ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing")]
+    Upstream,
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
     #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
@@ -23,17 +25,24 @@ pub(crate) enum PolicyError {
     Stored,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 13] = [
     "approver.command",
     "approver.pinentry",
     "env",
     "file",
     "item.read",
     "item.write",
+    "key.add",
+    "ssh.login",
+    "ssh.signature",
+    "ssh.upstream",
     "trust",
     "loan.time",
     "lock.idle",
 ];
+
+/// Agents behind ours.
+const UPSTREAM: usize = 8;
 
 fn nearest(key: &str) -> String {
     keyloan_protocol::names::nearest(key, &KEYS)
@@ -47,6 +56,7 @@ pub(crate) enum Setting {
     /// The program's hash is still to be taken; `None` removes it.
     Approver(Option<PathBuf>),
     Pinentry(Option<PathBuf>),
+    Upstream(Vec<PathBuf>),
     LockIdle(Duration),
     LoanTime(Option<Duration>),
 }
@@ -63,6 +73,7 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
     match key {
         "approver.command" => program("approver.command", value).map(Setting::Approver),
         "approver.pinentry" => program("approver.pinentry", value).map(Setting::Pinentry),
+        "ssh.upstream" => upstream(value).map(Setting::Upstream).ok_or(PolicyError::Upstream),
         "lock.idle" => idle(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
         "loan.time" if value.is_empty() => Ok(Setting::LoanTime(None)),
         "loan.time" => {
@@ -81,6 +92,11 @@ fn program(key: &'static str, value: &str) -> Result<Option<PathBuf>, PolicyErro
     }
 }
 
+fn upstream(value: &str) -> Option<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> = value.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
+    (paths.len() <= UPSTREAM && paths.iter().all(|path| path.is_absolute())).then_some(paths)
+}
+
 /// A time for `lock.idle`.
 pub(crate) fn idle(text: &str) -> Option<Duration> {
     let time = TimeSpan::parse(text).ok()?.duration();
@@ -96,6 +112,10 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
             format!("{}={}", kind.key(), verdict.word())
         })
         .collect();
+    if !policy.upstream.is_empty() {
+        let paths: Vec<String> = policy.upstream.iter().map(|path| path.display().to_string()).collect();
+        lines.push(format!("ssh.upstream={}", paths.join(",")));
+    }
     lines.push(format!("lock.idle={}", TimeSpan::of(policy.lock_idle)));
     if let Some(time) = policy.loan_time {
         lines.push(format!("loan.time={}", TimeSpan::of(time)));
@@ -126,6 +146,7 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
             Setting::LoanTime(time) => policy.loan_time = time,
             Setting::Approver(path) => program = path,
             Setting::Pinentry(path) => policy.pinentry = path,
+            Setting::Upstream(paths) => policy.upstream = paths,
         }
     }
     // An approver without its hash would run whatever lies at its path.
@@ -143,6 +164,7 @@ mod tests {
         policy.verdicts.insert(Kind::Trust, Verdict::Deny);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
         policy.pinentry = Some("/usr/bin/pinentry-qt".into());
+        policy.upstream = vec!["/run/a".into(), "/run/b".into()];
         policy.lock_idle = Duration::from_secs(5400);
         policy.loan_time = Some(Duration::from_secs(900));
         let read = read(&print(&policy).join("\n")).unwrap();
@@ -164,6 +186,8 @@ mod tests {
             ("env=yes", "env takes ask, allow or deny"),
             ("approver.command=bin/x", "approver.command takes the absolute path"),
             ("approver.pinentry=qt", "approver.pinentry takes the absolute path"),
+            ("ssh.upstream=a,/b", "absolute paths"),
+            ("ssh.upstream=/1,/2,/3,/4,/5,/6,/7,/8,/9", "at most 8"),
             ("lock.idle=8", "30m or 8h"),
             ("lock.idle=99999999999999999999d", "30m or 8h"),
             ("lock.idle=30s", "30m or 8h"),

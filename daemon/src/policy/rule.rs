@@ -15,12 +15,27 @@ pub(crate) enum Kind {
     ItemRead,
     /// `item set`, `item rm`, `item mv`.
     ItemWrite,
-    /// `trust`.
+    /// A signature that logs in to a host.
+    SshLogin,
+    /// A signature over a file, a commit or a tag.
+    SshSignature,
+    /// A key for the agent: added over its socket, or stored in the vault.
+    KeyAdd,
+    /// `trust`, `ssh hosts pin`.
     Trust,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 5] = [Self::Env, Self::File, Self::ItemRead, Self::ItemWrite, Self::Trust];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Env,
+        Self::File,
+        Self::ItemRead,
+        Self::ItemWrite,
+        Self::SshLogin,
+        Self::SshSignature,
+        Self::KeyAdd,
+        Self::Trust,
+    ];
 
     pub(crate) fn key(self) -> &'static str {
         match self {
@@ -28,6 +43,9 @@ impl Kind {
             Self::File => "file",
             Self::ItemRead => "item.read",
             Self::ItemWrite => "item.write",
+            Self::SshLogin => "ssh.login",
+            Self::SshSignature => "ssh.signature",
+            Self::KeyAdd => "key.add",
             Self::Trust => "trust",
         }
     }
@@ -65,6 +83,8 @@ pub(crate) struct Policy {
     pub(crate) approver: Option<ApproverProgram>,
     /// The pinentry for windows; without one it is chosen by what is there.
     pub(crate) pinentry: Option<PathBuf>,
+    /// Sockets of other agents, whose keys are offered behind the same questions.
+    pub(crate) upstream: Vec<PathBuf>,
     /// The vault locks itself after this long without a request.
     pub(crate) lock_idle: Duration,
     /// A loan to a command ends after this long, if not before; `None` for when the command ends.
@@ -77,7 +97,13 @@ pub(crate) const LOCK_IDLE: Duration = Duration::from_secs(8 * 3600);
 impl Default for Policy {
     /// Everything is asked.
     fn default() -> Self {
-        let verdicts = BTreeMap::new();
-        Self { verdicts, approver: None, pinentry: None, lock_idle: LOCK_IDLE, loan_time: None }
+        Self {
+            verdicts: BTreeMap::new(),
+            approver: None,
+            pinentry: None,
+            upstream: Vec::new(),
+            lock_idle: LOCK_IDLE,
+            loan_time: None,
+        }
     }
 }

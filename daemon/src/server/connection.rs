@@ -3,6 +3,7 @@
 use super::dispatch;
 use crate::broker::{Broker, Client};
 use crate::requester::Requester;
+use crate::socket::{self, Broken};
 use keyloan_platform::descriptors;
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::error_kind::ErrorKind;
@@ -26,22 +27,6 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// A reply must have been taken within this time.
 const REPLY: Duration = Duration::from_secs(10);
 
-#[derive(Debug, thiserror::Error)]
-enum Broken {
-    #[error("the connection ended")]
-    Ended,
-    #[error("the message comes from another process than the connection")]
-    Sender,
-    #[error("more than {} descriptors came with a message", limits::DESCRIPTORS)]
-    Descriptors,
-    #[error("more follows a request than it announces; a connection is for one request")]
-    More,
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    #[error("{0}")]
-    Io(#[from] io::Error),
-}
-
 /// A request as it arrived.
 struct Arrived {
     message: Message<Request>,
@@ -53,7 +38,7 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
         Ok(Ok(arrived)) => arrived,
         Ok(Err(Broken::Ended)) | Err(_) => return,
         Ok(Err(broken)) => {
-            let _ = timeout(REPLY, send(&socket, &Message::new(protocol_error(&broken)))).await;
+            delivered(&socket, &Message::new(protocol_error(&broken))).await;
             return;
         }
     };
@@ -93,7 +78,8 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
 }
 
 async fn delivered(socket: &UnixStream, reply: &Message<Reply>) -> bool {
-    matches!(timeout(REPLY, send(socket, reply)).await, Ok(Ok(())))
+    let Ok(bytes) = control::encode(reply) else { return false };
+    matches!(timeout(REPLY, socket::send(socket, &bytes)).await, Ok(Ok(())))
 }
 
 /// Resolves when the client says something more or is gone.
@@ -113,7 +99,7 @@ async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
     let mut first = Zeroizing::new([0; 4096]);
     let mut begun = 0;
     while begun < frame::PREFIX {
-        begun += piece(socket, peer, &mut first[begun..], &mut descriptors).await?;
+        begun += socket::receive(socket, peer, &mut first[begun..], &mut descriptors).await?;
     }
     let (prefix, rest) = first[..begun].split_at(frame::PREFIX);
     let lengths = frame::lengths(prefix.try_into().unwrap_or_default())?;
@@ -121,53 +107,11 @@ async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
     let (head, mut open) = body.split_at_mut_checked(rest.len()).ok_or(Broken::More)?;
     head.copy_from_slice(rest);
     while !open.is_empty() {
-        let more = piece(socket, peer, open, &mut descriptors).await?;
+        let more = socket::receive(socket, peer, open, &mut descriptors).await?;
         open = &mut open[more..];
     }
     let (header, tail) = body.split_at(lengths.header);
     Ok(Arrived { message: control::decode(header, tail)?, descriptors })
-}
-
-/// Receives what is there, at least a byte, from the process that connected: a socket that was handed on to
-/// another program does not speak for it.
-async fn piece(
-    socket: &UnixStream,
-    peer: &Peer,
-    buffer: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> Result<usize, Broken> {
-    loop {
-        socket.readable().await?;
-        match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
-            Ok(received) if received.length == 0 => return Err(Broken::Ended),
-            Ok(received) => {
-                if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
-                    return Err(Broken::Sender);
-                }
-                descriptors.extend(received.descriptors);
-                if descriptors.len() > limits::DESCRIPTORS {
-                    return Err(Broken::Descriptors);
-                }
-                return Ok(received.length);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-async fn send(socket: &UnixStream, reply: &Message<Reply>) -> Result<(), Broken> {
-    let bytes = control::encode(reply)?;
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        socket.writable().await?;
-        match socket.try_io(Interest::WRITABLE, || descriptors::send(socket.as_fd(), rest, &[])) {
-            Ok(sent) => rest = &rest[sent..],
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 fn protocol_error(broken: &Broken) -> Reply {

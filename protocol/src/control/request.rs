@@ -133,7 +133,70 @@ pub enum Request {
         #[serde(default)]
         commands: bool,
     },
+    /// Stores an ssh key. Descriptors: the private key's file, and the certificate's if there is one; or a
+    /// certificate's alone, for a key that the vault holds. Tail: `passphrase` (the key file's), else it is asked for.
+    SshAdd {
+        item: ItemName,
+        /// Instead of the one in the file.
+        comment: Option<String>,
+    },
+    /// A new ssh key that never leaves the vault.
+    SshGenerate {
+        item: ItemName,
+        key: NewKey,
+        comment: String,
+    },
+    /// Changes what is given.
+    SshSet {
+        item: ItemName,
+        hosts: Option<Vec<String>>,
+        confirm: Option<Confirm>,
+        comment: Option<String>,
+    },
+    /// The keys that the agent offers: public halves, also while the vault is locked.
+    SshKeys,
+    SshHosts,
+    /// Keeps a host's name with its key. Without a key, with those that `known_hosts` has for it.
+    SshPin {
+        host: String,
+        /// A line of a public key, `ssh-ed25519 AAAA…`.
+        key: Option<String>,
+        /// The key certifies the host's, and is not the host's own.
+        #[serde(default)]
+        authority: bool,
+    },
+    SshUnpin {
+        host: String,
+    },
+    /// Serves another agent socket for as long as the requester lives. Descriptor: the listening socket.
+    SshServe {
+        /// Seconds after which keys added through it are forgotten, unless they say otherwise.
+        lifetime: Option<u32>,
+    },
     Stop,
+}
+
+/// The kind of a new ssh key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NewKey {
+    Ed25519,
+    Nistp256,
+    Nistp384,
+    Nistp521,
+    /// The bits of its modulus.
+    Rsa(u32),
+}
+
+/// Whether a yes to a signature covers further ones.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Confirm {
+    /// Every signature is asked for, whatever the policy allows.
+    Always,
+    /// One yes covers the signatures of one ssh session.
+    #[default]
+    Session,
 }
 
 /// What a generated value is made of.

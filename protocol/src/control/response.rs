@@ -1,6 +1,7 @@
 //! What the daemon answers.
 
 use super::error_kind::ErrorKind;
+use super::request::Confirm;
 use crate::names::{FieldName, FileName, ItemName, VarName};
 use serde::{Deserialize, Serialize};
 
@@ -59,6 +60,12 @@ pub enum Reply {
     /// Tail: `lines` of the log, whole, each ended by a newline. More follow.
     LogLines,
     Verified(Verified),
+    SshKeys {
+        keys: Vec<SshKey>,
+    },
+    SshHosts {
+        pins: Vec<SshPin>,
+    },
     Error(ErrorReply),
 }
 
@@ -229,4 +236,40 @@ pub struct Verified {
     /// Records whose chain was checked with the vault's key; without it only their order is.
     pub keyed: bool,
     pub findings: Vec<String>,
+}
+
+/// An ssh key that the agent offers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SshKey {
+    /// Its item in the vault; none for keys that came over the agent's socket or are another agent's.
+    pub item: Option<ItemName>,
+    pub from: KeySource,
+    /// `ssh-ed25519 AAAA… comment`.
+    pub public: String,
+    pub certificate: Option<String>,
+    pub fingerprint: String,
+    pub bits: usize,
+    pub hosts: Vec<String>,
+    pub confirm: Confirm,
+    /// Seconds until it is forgotten.
+    pub expires: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeySource {
+    Vault,
+    /// Added over the agent's socket.
+    Added,
+    /// Another agent's, behind this one.
+    Upstream,
+}
+
+/// A host's name that the vault keeps with its key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SshPin {
+    pub host: String,
+    pub key: String,
+    pub fingerprint: String,
+    pub authority: bool,
 }

@@ -13,6 +13,7 @@ pub(crate) mod item_file;
 pub(crate) mod keys;
 pub(crate) mod making;
 pub(crate) mod merge;
+mod public;
 mod records;
 mod rekey;
 
@@ -91,6 +92,7 @@ struct Open {
 pub(crate) const POLICY: &str = "policy";
 pub(crate) const PIN: &str = "pin";
 pub(crate) const TRUST: &str = "trust";
+pub(crate) const HOSTS: &str = "hosts";
 const AUDIT_KEY: &str = "audit-key";
 
 /// The identity wrapped by the passphrase.

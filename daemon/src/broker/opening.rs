@@ -1,0 +1,100 @@
+//! Requests that come while the vault is locked and say all they want before it is open: one question then, whose
+//! passphrase is the yes as well. Where nobody can be asked, the request waits for somebody to unlock.
+
+use super::{Act, AgentRefusal, Approved, Broker, Client, Refusal, Unanswered};
+use crate::approval::place::Place;
+use crate::approval::question::Question;
+use crate::approval::queue::Turn;
+use crate::approval::{DEADLINE, No};
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::clock;
+use crate::journal::{self, Level};
+use crate::policy::rule::Verdict;
+use keyloan_protocol::control::response::VaultState;
+use tokio::time::timeout;
+
+/// What stands in the log for the rule where there was none to be read.
+const LOCKED: &str = "the vault was locked";
+
+impl Broker {
+    pub(super) async fn authorise_opening(
+        &self,
+        client: &Client,
+        act: Act,
+        describe: impl FnOnce(&mut Question),
+    ) -> Result<Approved, Refusal> {
+        if !self.is_open() {
+            if self.vault.borrow_mut().state() == VaultState::Absent {
+                return Err(Refusal::Absent);
+            }
+            let turn = self.queue.turn().await?;
+            // Whoever asked before may have unlocked it meanwhile.
+            if !self.is_open() {
+                match Place::find(self.desktop().as_ref(), &client.requester).await {
+                    Err(No::Unaskable | No::Windowless(_) | No::Background) => {
+                        drop(turn);
+                        self.wait_until_opened().await?;
+                    }
+                    place => return self.ask_to_open(client, act, describe, place?, turn).await,
+                }
+            }
+        }
+        self.last_used.set(clock::since_boot());
+        self.authorise(client, act, describe).await
+    }
+
+    async fn wait_until_opened(&self) -> Result<(), Refusal> {
+        journal::say(Level::Warning, "an ssh client waits for the vault; to open it: keyloan unlock");
+        let opened = async {
+            while !self.is_open() {
+                self.opened.notified().await;
+            }
+        };
+        timeout(DEADLINE, opened).await.map_err(|_| AgentRefusal::StillLocked.into())
+    }
+
+    async fn ask_to_open(
+        &self,
+        client: &Client,
+        act: Act,
+        describe: impl FnOnce(&mut Question),
+        mut place: Place,
+        turn: Turn<'_>,
+    ) -> Result<Approved, Refusal> {
+        let request = self.next_request();
+        let by = self.who(&client.requester);
+        self.record(
+            &Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by },
+            Durable::Soon,
+        )?;
+        let wrapped = self.vault.borrow_mut().wrapped_identity()?;
+        let mut question = Question::new(&format!("unlock the vault, and {}", act.title));
+        describe(&mut question);
+        let mut unanswered = Unanswered { broker: self, request, rule: LOCKED, asked: true };
+        let opened = match self.unwrap_typed(client, &mut place, wrapped, question, turn).await {
+            Ok(text) => self.open_with(client, &text, false),
+            Err(refusal) => Err(refusal),
+        };
+        unanswered.asked = false;
+        let decided =
+            |decision, rule, approver| Event::Decided { request, decision, rule, approver };
+        if let Err(refusal) = opened {
+            let event = decided("declined", LOCKED.to_owned(), Some(refusal.to_string()));
+            self.record(&event, Durable::Now)?;
+            return Err(refusal);
+        }
+        if let Place::Terminal(_) = place {
+            self.move_surface(client.requester.terminal, None);
+        }
+        let judgement = self.judge(&act)?;
+        if judgement.verdict == Verdict::Deny {
+            self.record(&decided("denied", judgement.rule.clone(), None), Durable::Soon)?;
+            return Err(Refusal::Denied { rule: judgement.rule });
+        }
+        let by = format!("passphrase {}", place.name(&client.requester));
+        let approved = Event::Approved { request, names: act.names.clone() };
+        self.record_all(&[&decided("approved", judgement.rule, Some(by)), &approved], Durable::Now)?;
+        Ok(Approved { request, durable: Durable::Now, names: act.names })
+    }
+}

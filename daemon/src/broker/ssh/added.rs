@@ -1,0 +1,228 @@
+//! Keys that clients added over a socket. They are kept in memory, each sealed with a key in protected pages, until
+//! they are removed, their time is over, their socket goes or the daemon ends.
+
+use super::sockets::{AgentConnection, AgentSocket};
+use super::{AgentRefusal, Broker};
+use crate::approval::question::Certainty;
+use crate::broker::{Act, Beyond, Refusal};
+use crate::clock;
+use crate::policy::rule::Kind;
+use crate::signing::{self, KeyFault, SigningKey};
+use chacha20poly1305::aead::{AeadInPlace, KeyInit};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use keyloan_platform::memory::{KeyPages, Slot};
+use keyloan_protocol::limits;
+use keyloan_protocol::names::escaped;
+use keyloan_protocol::ssh_agent::constraint::Destination;
+use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::message::{Add, Identity};
+use keyloan_protocol::ssh_agent::private_key::PrivateKey;
+use keyloan_protocol::ssh_agent::wire::{self, Reader};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+pub(super) struct AddedKey {
+    pub(super) public: PublicKey,
+    pub(super) comment: Vec<u8>,
+    pub(super) confirm: bool,
+    pub(super) destinations: Option<Vec<Destination>>,
+    /// Time since boot.
+    pub(super) expires: Option<Duration>,
+    /// The socket it was added at.
+    socket: u64,
+    sealed: Sealed,
+}
+
+#[derive(Default)]
+pub(super) struct Added {
+    keys: Vec<Rc<AddedKey>>,
+    sealing: Option<Sealing>,
+}
+
+/// The key that added keys are sealed with, made anew with each daemon.
+struct Sealing {
+    pages: KeyPages,
+    slot: Slot,
+}
+
+struct Sealed {
+    nonce: XNonce,
+    bytes: Vec<u8>,
+}
+
+impl Sealing {
+    fn new() -> Option<Self> {
+        let mut key = Zeroizing::new([0; 32]);
+        getrandom::fill(key.as_mut()).ok()?;
+        let mut pages = KeyPages::new().ok()?;
+        let slot = pages.store(key.as_ref()).ok()?;
+        Some(Self { pages, slot })
+    }
+
+    fn cipher(&self) -> Option<XChaCha20Poly1305> {
+        XChaCha20Poly1305::new_from_slice(self.pages.expose(self.slot)).ok()
+    }
+
+    fn seal(&self, key: &PrivateKey) -> Option<Sealed> {
+        let mut nonce = XNonce::default();
+        getrandom::fill(&mut nonce).ok()?;
+        // Overwritten in place by what it is sealed to.
+        let mut bytes = wire::encode(|out| key.write(out));
+        self.cipher()?.encrypt_in_place(&nonce, b"", &mut *bytes).ok()?;
+        Some(Sealed { nonce, bytes: std::mem::take(&mut *bytes) })
+    }
+
+    fn open(&self, sealed: &Sealed) -> Option<PrivateKey> {
+        let mut bytes = Zeroizing::new(sealed.bytes.clone());
+        self.cipher()?.decrypt_in_place(&sealed.nonce, b"", &mut *bytes).ok()?;
+        PrivateKey::read(&mut Reader::new(&bytes)).ok()
+    }
+}
+
+impl Added {
+    fn of(&self, socket: &AgentSocket) -> impl Iterator<Item = &Rc<AddedKey>> {
+        let now = clock::since_boot();
+        let lives = move |key: &&Rc<AddedKey>| key.expires.is_none_or(|expires| now < expires);
+        self.keys.iter().filter(move |key| key.socket == socket.id).filter(lives)
+    }
+
+    fn sealing(&mut self) -> Option<&Sealing> {
+        if self.sealing.is_none() {
+            self.sealing = Sealing::new();
+        }
+        self.sealing.as_ref()
+    }
+
+    fn forget(&mut self, goes: impl Fn(&AddedKey) -> bool) -> usize {
+        let before = self.keys.len();
+        self.keys.retain(|key| !goes(key));
+        before - self.keys.len()
+    }
+
+    pub(super) fn forget_expired(&mut self) {
+        let now = clock::since_boot();
+        self.forget(|key| key.expires.is_some_and(|expires| expires <= now));
+    }
+
+    pub(super) fn forget_of(&mut self, socket: u64) {
+        self.forget(|key| key.socket == socket);
+    }
+}
+
+impl Broker {
+    pub(super) async fn add_key(&self, connection: &AgentConnection, add: Add) -> Result<(), Refusal> {
+        let Add { key, comment, constraints } = add;
+        let constraints = constraints.unwrap_or_default();
+        if key.public().key_type().is_sk() || constraints.sk_provider.is_some() {
+            return Err(AgentRefusal::Provider.into());
+        }
+        let is_known = |held: &Rc<AddedKey>| held.public == *key.public();
+        {
+            let added = self.ssh.added.borrow();
+            let mut others = added.of(&connection.at).filter(|held| !is_known(held));
+            if others.nth(limits::SSH_KEYS - 1).is_some() {
+                return Err(AgentRefusal::Full.into());
+            }
+        }
+        // Some arithmetic for each key; with RSA too much for the loop that serves everybody.
+        let checked = tokio::task::spawn_blocking(move || SigningKey::open(&key).map(|_| key)).await;
+        let key = checked.map_err(|_| Refusal::Task)?.map_err(AgentRefusal::from)?;
+        let public = key.public().clone();
+        let lifetime = constraints.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
+        let lifetime = lifetime.or(connection.at.lifetime);
+        let act = Act {
+            kinds: vec![Kind::KeyAdd],
+            title: "add an ssh key to the agent".to_owned(),
+            names: vec![signing::fingerprint(&public)],
+            beyond: Beyond::Nothing,
+        };
+        let shown = format!("{} {}", public.name(), signing::fingerprint(&public));
+        let approved = self
+            .authorise_opening(&connection.client, act, |question| {
+                Self::about(question, "key", &shown);
+                question.line("comment", &String::from_utf8_lossy(&comment), Certainty::Claimed);
+                let time = lifetime.map_or("until it is removed or the daemon ends".to_owned(), |time| {
+                    format!("for {} seconds", time.as_secs())
+                });
+                Self::about(question, "stays", &time);
+                for destination in constraints.destinations.iter().flatten() {
+                    question.line("only for", &shown_hop(destination), Certainty::Claimed);
+                }
+            })
+            .await?;
+        let mut added = self.ssh.added.borrow_mut();
+        let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Random);
+        let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
+        // Added again, it has what it was added with last, as with OpenSSH's agent.
+        added.forget(|held| held.socket == connection.at.id && held.public == public);
+        self.ssh.opened.borrow_mut().close(public.blob());
+        added.keys.push(Rc::new(AddedKey {
+            public,
+            comment,
+            confirm: constraints.confirm,
+            destinations: constraints.destinations,
+            expires: lifetime.map(|time| clock::since_boot() + time),
+            socket: connection.at.id,
+            sealed,
+        }));
+        Ok(())
+    }
+
+    /// Less can be used afterwards, so nobody is asked. The vault's keys stay.
+    pub(super) fn remove_added(&self, connection: &AgentConnection, key: &PublicKey) -> Result<(), Refusal> {
+        self.ssh.opened.borrow_mut().close(key.blob());
+        let goes = |held: &AddedKey| held.socket == connection.at.id && held.public == *key;
+        match self.ssh.added.borrow_mut().forget(goes) {
+            0 => Err(AgentRefusal::NoKey.into()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn remove_all_added(&self, connection: &AgentConnection) {
+        self.ssh.opened.borrow_mut().close_all();
+        self.ssh.added.borrow_mut().forget_of(connection.at.id);
+    }
+
+    /// SIGUSR1.
+    pub(crate) fn forget_added_keys(&self) {
+        self.ssh.opened.borrow_mut().close_all();
+        self.ssh.added.borrow_mut().forget(|_| true);
+    }
+
+    /// Those that may be used where this connection is bound to.
+    pub(super) fn added_identities(&self, connection: &AgentConnection) -> Vec<Identity> {
+        let added = self.ssh.added.borrow();
+        let permitted = |key: &&Rc<AddedKey>| {
+            key.destinations.as_deref().is_none_or(|hops| connection.binding.permits_list(hops))
+        };
+        let identity =
+            |key: &Rc<AddedKey>| Identity { blob: key.public.blob().to_vec(), comment: key.comment.clone() };
+        added.of(&connection.at).filter(permitted).map(identity).collect()
+    }
+
+    pub(super) fn find_added(&self, connection: &AgentConnection, key: &PublicKey) -> Option<Rc<AddedKey>> {
+        self.ssh.added.borrow().of(&connection.at).find(|held| held.public == *key).cloned()
+    }
+
+    pub(super) fn open_added_key(&self, key: &AddedKey) -> Result<Arc<SigningKey>, Refusal> {
+        let name = key.public.blob();
+        if let Some(opened) = self.ssh.opened.borrow_mut().find(name) {
+            return Ok(opened);
+        }
+        let added = self.ssh.added.borrow();
+        let private = added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed));
+        let private = private.ok_or(AgentRefusal::NoKey)?;
+        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
+        self.ssh.opened.borrow_mut().keep(name, &opened);
+        Ok(opened)
+    }
+}
+
+/// `from github.com to git@example.org`
+fn shown_hop(hop: &Destination) -> String {
+    let user = hop.user.as_deref().map(|user| format!("{user}@")).unwrap_or_default();
+    let from = hop.from.as_ref().map(|host| format!(" from {}", host.name)).unwrap_or_default();
+    escaped(&format!("{user}{}{from}", hop.to.name), 300)
+}

@@ -1,0 +1,212 @@
+//! The vault's ssh keys: an item with the fields `private_key` (an OpenSSH file) and, public, `public_key` (a line
+//! of one), `certificate`, `hosts` and `confirm`. What is public of them stays known while the vault is locked, and
+//! lies beside it in the file `public`, in the clear, where a daemon finds it that has not seen the vault open. Any
+//! program of the user can write to that file: it says what is listed, never what is signed with.
+
+use super::{AgentRefusal, Broker};
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::broker::Refusal;
+use crate::clock;
+use crate::signing::{SigningKey, key_file};
+use crate::vault::local::LocalVault;
+use crate::vault::local::index::{Entry, Index, Kind};
+use keyloan_protocol::control::request::Confirm;
+use keyloan_protocol::names::ItemName;
+use keyloan_protocol::ssh_agent::key::PublicKey;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) const PRIVATE_KEY: &str = "private_key";
+pub(super) const PUBLIC_KEY: &str = "public_key";
+pub(super) const CERTIFICATE: &str = "certificate";
+pub(super) const HOSTS: &str = "hosts";
+pub(super) const CONFIRM: &str = "confirm";
+
+/// The word of a `confirm` field.
+pub(super) const ALWAYS: &str = "always";
+
+/// A key stays ready to sign for this long after it did; until then it lies in its item's file, encrypted.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// What is public of a key in the vault.
+#[derive(Clone)]
+pub(super) struct VaultKey {
+    pub(super) item: ItemName,
+    pub(super) public: PublicKey,
+    pub(super) comment: Vec<u8>,
+    pub(super) certificate: Option<PublicKey>,
+    pub(super) hosts: Vec<String>,
+    pub(super) confirm: Confirm,
+}
+
+/// The fields of one key as the file `public` has them.
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
+struct Written {
+    item: ItemName,
+    public_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hosts: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    confirm: Option<String>,
+}
+
+impl Written {
+    /// What the index says of an item, if it is a key.
+    fn of(entry: &Entry) -> Option<Self> {
+        let field = |name: &str| entry.fields.iter().find(|field| field.name.as_str() == name);
+        let value = |name: &str| field(name)?.value.clone();
+        field(PRIVATE_KEY)?;
+        Some(Self {
+            item: ItemName::parse(&entry.title).ok()?,
+            public_key: value(PUBLIC_KEY)?,
+            certificate: value(CERTIFICATE),
+            hosts: value(HOSTS),
+            confirm: value(CONFIRM),
+        })
+    }
+
+    /// `None` where it is none that we know. A certificate that is not for the key is left out.
+    fn key(&self) -> Option<VaultKey> {
+        let (public, comment) = key_file::read_public_line(&self.public_key).ok()?;
+        let certificate = self.certificate.as_deref().and_then(|line| key_file::read_public_line(line).ok());
+        let certificate = certificate.map(|(key, _)| key).filter(|key| key.is_or_certifies(&public));
+        public.certificate().is_none().then(|| VaultKey {
+            item: self.item.clone(),
+            public,
+            comment,
+            certificate,
+            hosts: self.hosts.iter().flat_map(|hosts| hosts.split_whitespace()).map(str::to_owned).collect(),
+            confirm: if self.confirm.as_deref() == Some(ALWAYS) { Confirm::Always } else { Confirm::Session },
+        })
+    }
+}
+
+/// The keys that the vault offers, as of some change of it.
+#[derive(Default)]
+pub(super) struct Ring {
+    pub(super) keys: Rc<Vec<VaultKey>>,
+    /// The agents behind this one, as the policy named them when it was last open.
+    pub(super) upstream: Vec<PathBuf>,
+    /// The vault's counter when that was read, and whether the file beside it says the same.
+    read_at: Option<u64>,
+    is_written: bool,
+    /// The file was read for want of an open vault.
+    from_file: bool,
+}
+
+impl VaultKey {
+    pub(super) fn of(index: &Index) -> Vec<Self> {
+        index.entries(Kind::Item).into_iter().filter_map(Written::of).filter_map(|key| key.key()).collect()
+    }
+}
+
+impl Broker {
+    /// The vault's keys as they are now, or were when it was last open.
+    pub(super) fn vault_keys(&self) -> Rc<Vec<VaultKey>> {
+        self.keep_ring();
+        Rc::clone(&self.ssh.ring.borrow().keys)
+    }
+
+    /// Follows the vault: the ring in memory, and the file beside it.
+    pub(super) fn keep_ring(&self) {
+        let mut vault = self.vault.borrow_mut();
+        let mut ring = self.ssh.ring.borrow_mut();
+        let Ok(index) = vault.index() else {
+            if ring.read_at.is_none() && !ring.from_file {
+                ring.from_file = true;
+                let written = read_file(&mut vault).unwrap_or_default();
+                ring.keys = Rc::new(written.iter().filter_map(Written::key).collect());
+            }
+            return;
+        };
+        let counter = index.counter();
+        if ring.read_at == Some(counter) && ring.is_written {
+            return;
+        }
+        let written: Vec<Written> = index.entries(Kind::Item).into_iter().filter_map(Written::of).collect();
+        ring.keys = Rc::new(written.iter().filter_map(Written::key).collect());
+        ring.read_at = Some(counter);
+        let found = read_file(&mut vault);
+        ring.is_written = found.as_ref() == Some(&written) || write_file(&mut vault, &written);
+    }
+
+    /// Compares the file beside a vault that was just opened with what the vault says itself.
+    pub(in crate::broker) fn check_public_file(&self) -> Result<(), Refusal> {
+        let mut vault = self.vault.borrow_mut();
+        let index = vault.index()?;
+        let written: Vec<Written> = index.entries(Kind::Item).into_iter().filter_map(Written::of).collect();
+        let differs = read_file(&mut vault).is_some_and(|found| found != written);
+        drop(vault);
+        self.ssh.ring.borrow_mut().read_at = None;
+        self.ssh.ring.borrow_mut().upstream = self.with_policy(|policy| policy.upstream.clone())?;
+        if differs {
+            self.record(&Event::PublicKeysReplaced, Durable::Soon)?;
+        }
+        self.keep_ring();
+        Ok(())
+    }
+
+    /// The vault's key, ready to sign. Its item is read where that was not done a moment ago.
+    pub(super) fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
+        let name = key.public.blob();
+        if let Some(opened) = self.ssh.opened.borrow_mut().find(name) {
+            return Ok(opened);
+        }
+        let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
+        let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };
+        let fields = fields.ok_or_else(gone)?;
+        let field = fields.iter().find(|field| field.name.as_str() == PRIVATE_KEY).ok_or_else(gone)?;
+        let (private, _) = key_file::read(field.value.expose(), None)?;
+        if *private.public() != key.public {
+            return Err(AgentRefusal::Mismatch(key.item.to_string()).into());
+        }
+        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
+        self.ssh.opened.borrow_mut().keep(name, &opened);
+        Ok(opened)
+    }
+}
+
+/// Keys that were used a moment ago. Dropping one wipes it.
+#[derive(Default)]
+pub(super) struct Opened(HashMap<Vec<u8>, (Arc<SigningKey>, Duration)>);
+
+impl Opened {
+    pub(super) fn find(&mut self, name: &[u8]) -> Option<Arc<SigningKey>> {
+        let (key, used) = self.0.get_mut(name)?;
+        *used = clock::since_boot();
+        Some(Arc::clone(key))
+    }
+
+    pub(super) fn keep(&mut self, name: &[u8], key: &Arc<SigningKey>) {
+        self.0.insert(name.to_vec(), (Arc::clone(key), clock::since_boot()));
+    }
+
+    pub(super) fn close(&mut self, name: &[u8]) {
+        self.0.remove(name);
+    }
+
+    pub(super) fn close_all(&mut self) {
+        self.0.clear();
+    }
+
+    pub(super) fn close_idle(&mut self) {
+        let now = clock::since_boot();
+        self.0.retain(|_, (_, used)| now.saturating_sub(*used) < IDLE);
+    }
+}
+
+fn read_file(vault: &mut LocalVault) -> Option<Vec<Written>> {
+    serde_json::from_slice(&vault.read_public().ok()??).ok()
+}
+
+/// Where it cannot be written now it is tried again at the next look.
+fn write_file(vault: &mut LocalVault, keys: &[Written]) -> bool {
+    serde_json::to_vec(keys).is_ok_and(|bytes| vault.replace_public(&bytes).is_ok())
+}

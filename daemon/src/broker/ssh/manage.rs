@@ -1,0 +1,142 @@
+//! Lists for people, and the names of hosts that the vault keeps.
+
+use super::keys::VaultKey;
+use super::{AgentRefusal, Broker};
+use crate::audit::event::Event;
+use crate::broker::{Act, Beyond, Client, Refusal};
+use crate::clock;
+use crate::hosts::pins::{self, Pin};
+use crate::policy::rule::Kind;
+use crate::signing;
+use crate::signing::public_line::{public_line, read_public_line};
+use crate::vault::local;
+use keyloan_protocol::control::response::{self, KeySource, Reply, SshKey};
+use keyloan_protocol::names::quoted;
+use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::ssh_agent::key::PublicKey;
+
+impl VaultKey {
+    pub(super) fn summary(&self) -> SshKey {
+        SshKey {
+            item: Some(self.item.clone()),
+            from: KeySource::Vault,
+            public: public_line(&self.public, &self.comment),
+            certificate: self.certificate.as_ref().map(|key| public_line(key, &self.comment)),
+            fingerprint: signing::fingerprint(&self.public),
+            bits: self.public.bits(),
+            hosts: self.hosts.clone(),
+            confirm: self.confirm,
+            expires: None,
+        }
+    }
+}
+
+impl Broker {
+    /// Public halves; no approval, and none of the vault's is missing while that is locked.
+    pub(crate) fn ssh_keys(&self) -> Reply {
+        let mut keys: Vec<SshKey> = self.vault_keys().iter().map(VaultKey::summary).collect();
+        keys.extend(self.added_summaries());
+        Reply::SshKeys { keys }
+    }
+
+    pub(crate) async fn ssh_hosts(&self, client: &Client) -> Result<Reply, Refusal> {
+        self.open_vault_for(client, "list its hosts").await?;
+        let unsealed = self.unsealed.borrow();
+        let pins = &unsealed.as_ref().ok_or(Refusal::Locked)?.pins;
+        let shown = |pin: &Pin| response::SshPin {
+            host: pin.name.clone(),
+            key: pin.key.clone(),
+            fingerprint: pin.public_key().as_ref().map(signing::fingerprint).unwrap_or_default(),
+            authority: pin.authority,
+        };
+        Ok(Reply::SshHosts { pins: pins.entries().iter().map(shown).collect() })
+    }
+
+    pub(crate) async fn ssh_pin(
+        &self,
+        client: &Client,
+        host: &str,
+        key: Option<&str>,
+        authority: bool,
+    ) -> Result<Reply, Refusal> {
+        self.open_vault_for(client, "keep a host's name with its key").await?;
+        let host = pins::host_name(host)
+            .ok_or(Refusal::Input("a host is written host, [host]:port or as an address"))?;
+        let keys: Vec<PublicKey> = match key {
+            Some(line) => {
+                let read = read_public_line(line).map_err(|_| Refusal::Input("that is no line of a public key"))?;
+                vec![read.0]
+            }
+            None => {
+                let known = self.ssh.known_hosts.look().await;
+                known.iter().flat_map(|known| known.keys_of(&host)).collect()
+            }
+        };
+        if keys.is_empty() {
+            return Err(Refusal::NotFound { what: "key in known_hosts for the host", name: host });
+        }
+        let act = Act {
+            kinds: vec![Kind::Trust],
+            title: "keep a host's name with its key".to_owned(),
+            names: vec![host.clone()],
+            beyond: Beyond::Nothing,
+        };
+        let approved = self
+            .authorise(client, act, |question| {
+                Self::about(question, "host", &host);
+                for key in &keys {
+                    let whose = if authority { " certifies its keys" } else { "" };
+                    let shown = format!("{} {}{whose}", key.name(), signing::fingerprint(key));
+                    Self::about(question, "key", &shown);
+                }
+                Self::about(question, "then", "a login there is shown under this name as verified");
+            })
+            .await?;
+        let now = clock::now();
+        let kept = self.change_pins(|pins| {
+            keys.iter().try_for_each(|key| pins.add(&host, key, authority, &now)).map_err(AgentRefusal::from)
+        });
+        kept.map_err(|refusal| self.failed(&approved, refusal))?;
+        let request = approved.request;
+        self.record(
+            &Event::HostChanged { request, host: host.clone(), action: "pinned" },
+            approved.durable,
+        )?;
+        Ok(Reply::done(format!("{host} is known by {} of its keys", keys.len())))
+    }
+
+    /// Less is believed afterwards, so nobody is asked.
+    pub(crate) async fn ssh_unpin(&self, client: &Client, host: &str) -> Result<Reply, Refusal> {
+        self.open_vault_for(client, "forget a host").await?;
+        let request = self.next_request();
+        let mut known = false;
+        self.change_pins(|pins| {
+            known = pins.remove(host);
+            Ok(())
+        })?;
+        if !known {
+            return Err(Refusal::NotFound { what: "pinned host", name: host.to_owned() });
+        }
+        let host = host.to_owned();
+        self.record(
+            &Event::HostChanged { request, host: host.clone(), action: "forgotten" },
+            crate::audit::sink::Durable::Soon,
+        )?;
+        Ok(Reply::done(format!("{} is not pinned any more", quoted(&host))))
+    }
+
+    /// Changes the list on disk, and in memory only with it.
+    fn change_pins(
+        &self,
+        change: impl FnOnce(&mut pins::Pins) -> Result<(), AgentRefusal>,
+    ) -> Result<(), Refusal> {
+        let mut unsealed = self.unsealed.borrow_mut();
+        let unsealed = unsealed.as_mut().ok_or(Refusal::Locked)?;
+        let mut changed = unsealed.pins.clone();
+        change(&mut changed)?;
+        let bytes = SecretBytes::new(changed.bytes());
+        self.vault.borrow_mut().seal(local::HOSTS, bytes, &clock::now())?;
+        unsealed.pins = changed;
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+//! What the agent's sockets ask for. A signature goes the way of every request: requester, policy, approval,
+//! record, key, record, reply. Listing what could be asked for needs no approval, as public halves are no secret.
+
+mod added;
+mod keys;
+mod manage;
+mod named;
+mod question;
+mod sign;
+mod sockets;
+mod store;
+mod upstream;
+
+pub(crate) use sockets::{AgentConnection, AgentSocket};
+pub(crate) use store::KeyFiles;
+
+use super::{Broker, Refusal};
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::binding::BindFault;
+use crate::hosts::KnownHostsFiles;
+use crate::signing::{self, KeyFault};
+use added::Added;
+use keyloan_protocol::limits;
+use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request};
+use keyloan_protocol::ssh_agent::session_bind::{self, Extension, SessionBind};
+use keys::{Opened, Ring};
+use sockets::Brought;
+use std::cell::RefCell;
+use tokio::sync::mpsc;
+
+/// What the agent knows besides the vault.
+pub(super) struct Agent {
+    ring: RefCell<Ring>,
+    added: RefCell<Added>,
+    opened: RefCell<Opened>,
+    known_hosts: KnownHostsFiles,
+    bring: mpsc::UnboundedSender<Brought>,
+    brought: RefCell<Option<mpsc::UnboundedReceiver<Brought>>>,
+}
+
+impl Default for Agent {
+    fn default() -> Self {
+        let (bring, brought) = mpsc::unbounded_channel();
+        Self {
+            ring: RefCell::default(),
+            added: RefCell::default(),
+            opened: RefCell::default(),
+            known_hosts: KnownHostsFiles::default(),
+            bring,
+            brought: RefCell::new(Some(brought)),
+        }
+    }
+}
+
+/// Why the agent did not do what a client asked. The client is told that it failed; this goes into the log.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentRefusal {
+    #[error("the agent has no such key")]
+    NoKey,
+    #[error("the agent is locked (ssh-add -X unlocks it)")]
+    Locked,
+    #[error("the agent is not locked")]
+    NotLocked,
+    #[error("what was to be signed is neither a login nor a signature over a file")]
+    Unknown,
+    #[error("an RSA signature with SHA-1 was asked for; keyloan makes none")]
+    Sha1,
+    #[error("the login: {0}")]
+    Binding(#[from] BindFault),
+    #[error("known_hosts says that the host's key is revoked")]
+    Revoked,
+    #[error("the key '{0}' is for certain hosts, and the login goes to another or does not say where")]
+    Host(String),
+    #[error("the key was added for certain destinations, and this is none of them")]
+    Destination,
+    #[error("the key: {0}")]
+    Key(#[from] KeyFault),
+    #[error("the private key '{0}' in the vault is not that of its public half")]
+    Mismatch(String),
+    #[error("keys of a token, or for a library that speaks to one, are not taken")]
+    Provider,
+    #[error("the agent holds {} keys already", limits::SSH_KEYS)]
+    Full,
+    #[error("the other agent: {0}")]
+    Upstream(#[from] upstream::UpstreamFault),
+    #[error("the socket is none that listens, or not this user's")]
+    Socket,
+    #[error("nobody unlocked the vault in time")]
+    StillLocked,
+}
+
+impl Broker {
+    /// Serves one request of an agent's client.
+    pub(crate) async fn answer(&self, connection: &mut AgentConnection, request: Request) -> Reply {
+        if connection.at.is_locked() && !matches!(request, Request::List | Request::Unlock(_)) {
+            return Reply::Failure;
+        }
+        let done = match request {
+            Request::List => return Reply::Identities(self.identities(connection).await),
+            Request::Sign(sign) => {
+                return match self.sign(connection, sign).await {
+                    Ok(signature) => Reply::Signature(signature),
+                    Err(refusal) => self.refused(connection, "a signature", &refusal),
+                };
+            }
+            Request::Add(add) => self.add_key(connection, *add).await,
+            Request::Remove(key) => self.remove_added(connection, &key),
+            Request::RemoveAll => {
+                self.remove_all_added(connection);
+                Ok(())
+            }
+            Request::Lock(passphrase) => self.lock_agent(connection, passphrase).await,
+            Request::Unlock(passphrase) => self.unlock_agent(connection, passphrase).await,
+            Request::Extension(extension) => return self.extension(connection, extension).await,
+            Request::AddToken(_) => Err(AgentRefusal::Provider.into()),
+            // Version 1 has no keys here, so none is left of them; ssh-add -D asks for that too.
+            Request::Obsolete(9) => Ok(()),
+            Request::Obsolete(_) | Request::Unknown(_) => return Reply::Failure,
+        };
+        match done {
+            Ok(()) => Reply::Success,
+            Err(refusal) => self.refused(connection, "a change of its keys", &refusal),
+        }
+    }
+
+    /// Notes why, where no record says it yet.
+    fn refused(&self, connection: &AgentConnection, what: &'static str, refusal: &Refusal) -> Reply {
+        if matches!(refusal, Refusal::Agent(_)) {
+            let by = self.who(&connection.client.requester);
+            let cause = refusal.to_string();
+            // The refusal does not depend on this record.
+            let _ = self.record(&Event::AgentRefused { what, cause, by }, Durable::Soon);
+        }
+        Reply::Failure
+    }
+
+    async fn extension(&self, connection: &mut AgentConnection, extension: Extension) -> Reply {
+        match extension {
+            Extension::Query => {
+                let contents = session_bind::query_reply(&[session_bind::QUERY, session_bind::SESSION_BIND]);
+                Reply::Extension { name: session_bind::QUERY.to_owned(), contents }
+            }
+            Extension::SessionBind(bind) => match self.bind(connection, bind) {
+                Ok(()) => Reply::Success,
+                Err(refusal) => self.refused(connection, "a session", &refusal),
+            },
+            // RFC 9987: an extension that is not known fails as any other request does.
+            Extension::Other { .. } => Reply::Failure,
+        }
+    }
+
+    /// Believes what a client says of its session as far as the host's signature goes.
+    fn bind(&self, connection: &mut AgentConnection, bind: SessionBind) -> Result<(), Refusal> {
+        let is_signed = signing::verify(&bind.host_key, &bind.session_id, &bind.signature).is_ok()
+            && bind.host_key.certificate().is_none_or(signing::certificate_is_signed);
+        connection.upstream.passes_on(&bind);
+        connection.binding.bind(bind, is_signed).map_err(AgentRefusal::from)?;
+        Ok(())
+    }
+
+    /// The keys that this connection may use, those for its host first. Cut where clients would refuse the list.
+    async fn identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
+        if connection.at.is_locked() {
+            return Vec::new();
+        }
+        let mut identities = self.vault_identities(connection).await;
+        identities.extend(self.added_identities(connection));
+        for identity in self.upstream_identities(connection).await {
+            if !identities.iter().any(|held| held.blob == identity.blob) {
+                identities.push(identity);
+            }
+        }
+        let mut length = 5;
+        let fits = |identity: &Identity| {
+            length += 8 + identity.blob.len() + identity.comment.len();
+            length <= limits::SSH_MESSAGE
+        };
+        identities.into_iter().take(limits::SSH_KEYS).take_while(fits).collect()
+    }
+
+    /// Closes what idles, forgets what has had its time. Called every few seconds.
+    pub(super) fn agent_tick(&self) {
+        self.ssh.opened.borrow_mut().close_idle();
+        self.ssh.added.borrow_mut().forget_expired();
+        self.keep_ring();
+    }
+}

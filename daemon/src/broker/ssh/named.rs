@@ -1,0 +1,163 @@
+//! What a host is called, and by whom: a pin in the vault, else the user's `known_hosts`, which any program of the
+//! user can write.
+
+use super::{AgentConnection, Broker};
+use crate::approval::question::Certainty;
+use crate::broker::Client;
+use crate::clock;
+use crate::hosts::known_hosts::{NameKind, Naming};
+use crate::hosts::pattern::{self, Listed};
+use crate::patience;
+use keyloan_platform::process;
+use keyloan_protocol::ssh_agent::key::PublicKey;
+
+/// The name of a host whose key a session is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Host {
+    Pinned(Vec<String>),
+    KnownHosts(Vec<String>),
+    /// `known_hosts` has the key, under a pattern, or a name of which only the hash is there.
+    Unreadable,
+    Revoked,
+    /// Neither has it.
+    Unnamed,
+}
+
+/// Names shown of one host.
+const SHOWN: usize = 3;
+
+impl Host {
+    fn names(&self) -> &[String] {
+        match self {
+            Self::Pinned(names) | Self::KnownHosts(names) => names,
+            _ => &[],
+        }
+    }
+
+    /// For people, and how sure it is.
+    pub(super) fn shown(&self) -> (String, Certainty) {
+        let names = self.names();
+        let more = names.len().saturating_sub(SHOWN);
+        let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" or ");
+        if more > 0 {
+            text.push_str(&format!(" (or {more} more names)"));
+        }
+        match self {
+            Self::Pinned(_) => (text, Certainty::Verified),
+            Self::KnownHosts(_) => (text, Certainty::KnownHosts),
+            Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
+            Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
+            Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
+        }
+    }
+
+    /// Whether a key for such hosts is for this one. The port that `known_hosts` writes behind a name may be left out.
+    pub(super) fn is_among(&self, patterns: &[String]) -> bool {
+        let bare = |name: &str| {
+            let host = name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")).map(|(host, _)| host);
+            host.unwrap_or(name).to_owned()
+        };
+        let is_for = |name: &String| {
+            patterns.iter().any(|pattern| {
+                pattern::host_in_list(name, pattern) == Listed::Yes
+                    || !pattern.starts_with('[') && pattern::host_in_list(&bare(name), pattern) == Listed::Yes
+            })
+        };
+        self.names().iter().any(is_for)
+    }
+}
+
+impl Broker {
+    /// The name of the host that a session is bound to; looked up once a session.
+    pub(super) async fn host_of(&self, connection: &mut AgentConnection, key: &PublicKey) -> Host {
+        if let Some((named, _, host)) = &connection.named
+            && named == key
+            && connection.named.as_ref().is_some_and(|(_, open, _)| *open == self.is_open())
+        {
+            return host.clone();
+        }
+        let host = self.name_host(&connection.client, key).await;
+        connection.named = Some((key.clone(), self.is_open(), host.clone()));
+        host
+    }
+
+    pub(super) async fn name_host(&self, client: &Client, key: &PublicKey) -> Host {
+        let now = clock::unix_seconds();
+        let known = self.ssh.known_hosts.look().await;
+        // What the client was started with may be the name that an entry is the hash of.
+        let pid = client.requester.peer.pid;
+        let command = patience::look(move || process::command_line(pid)).await.flatten().unwrap_or_default();
+        let candidates = candidates(&String::from_utf8_lossy(&command));
+        let unsealed = self.unsealed.borrow();
+        let pins = unsealed.as_ref().map(|unsealed| &unsealed.pins);
+        let pinned = pins.map(|pins| pins.names_of(key, now)).unwrap_or_default();
+        let pinned: Vec<String> = pinned.into_iter().map(str::to_owned).collect();
+        let candidates: Vec<&str> =
+            pinned.iter().map(String::as_str).chain(candidates.iter().map(String::as_str)).collect();
+        let naming = known.iter().map(|known| known.names_of(key, &candidates, now));
+        match naming.reduce(Naming::and).unwrap_or(Naming::Unknown) {
+            Naming::Revoked => Host::Revoked,
+            _ if !pinned.is_empty() => Host::Pinned(pinned),
+            Naming::Named(names) => {
+                let is_name = |kind| matches!(kind, NameKind::Host | NameKind::Certified);
+                let names: Vec<String> =
+                    names.into_iter().filter(|name| is_name(name.kind)).map(|name| name.text).collect();
+                if names.is_empty() { Host::Unreadable } else { Host::KnownHosts(names) }
+            }
+            Naming::Hashed => Host::Unreadable,
+            Naming::Unknown => Host::Unnamed,
+        }
+    }
+}
+
+/// Words of a command line that may be names of hosts, with the ports that may belong to them.
+fn candidates(command: &str) -> Vec<String> {
+    let words: Vec<&str> = command.split('\0').filter(|word| !word.is_empty() && word.len() <= 300).collect();
+    let is_port = |text: &&str| text.parse::<u16>().is_ok();
+    let mut ports: Vec<&str> = Vec::new();
+    let mut hosts: Vec<&str> = Vec::new();
+    for word in words.iter().take(32) {
+        let option = word.strip_prefix("-p").or_else(|| word.strip_prefix("-oPort=")).unwrap_or(word);
+        ports.extend(Some(option).filter(is_port));
+        let rest = word.strip_prefix("ssh://").unwrap_or(word);
+        let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
+        let place = place.split('/').next().unwrap_or_default();
+        match place.rsplit_once(':') {
+            Some((host, port)) if is_port(&port) => {
+                hosts.push(host);
+                ports.push(port);
+            }
+            _ => hosts.push(place),
+        }
+    }
+    let hosts: Vec<&str> = hosts.into_iter().filter(|host| !host.is_empty() && !host.starts_with('-')).collect();
+    let with_ports = hosts.iter().flat_map(|host| ports.iter().map(move |port| format!("[{host}]:{port}")));
+    hosts.iter().map(|host| (*host).to_owned()).chain(with_ports).take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_hosts_are_found_in_the_command_lines_of_clients() {
+        let found = |command: &str| candidates(&command.replace(' ', "\0"));
+        assert!(found("ssh git@github.com git-receive-pack").contains(&"github.com".to_owned()));
+        assert!(found("ssh -p 2222 host").contains(&"[host]:2222".to_owned()));
+        assert!(found("ssh -p2222 me@host").contains(&"[host]:2222".to_owned()));
+        assert!(found("ssh -oPort=22 host").contains(&"[host]:22".to_owned()));
+        assert!(found("git ssh://git@host:2222/repo").contains(&"[host]:2222".to_owned()));
+        assert!(found("sftp host:file").contains(&"host:file".to_owned()));
+    }
+
+    #[test]
+    fn a_key_for_hosts_is_for_their_names_and_no_others() {
+        let host = Host::KnownHosts(vec!["[git.example.org]:2222".to_owned()]);
+        let among = |patterns: &[&str]| {
+            host.is_among(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>())
+        };
+        assert!(among(&["git.example.org"]) && among(&["*.example.org"]) && among(&["[git.example.org]:2222"]));
+        assert!(!among(&["example.org"]) && !among(&["[git.example.org]:22"]) && !among(&[]));
+        assert!(!Host::Unnamed.is_among(&["*".to_owned()]));
+    }
+}

@@ -1,0 +1,110 @@
+//! The words of a question for a signature: what it permits, where, with which key.
+
+use super::sign::{Holder, Permits, Place};
+use super::{AgentConnection, Broker};
+use crate::approval::question::Certainty;
+use crate::git_buffer::{self, Signed};
+use crate::patience;
+use crate::signing;
+use keyloan_platform::process;
+use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::to_be_signed::{Document, DocumentHash};
+
+pub(super) type Lines = Vec<(&'static str, String, Certainty)>;
+
+impl Broker {
+    pub(super) async fn describe_signature(
+        &self,
+        connection: &mut AgentConnection,
+        holder: &Holder,
+        permits: &Permits,
+        key: &PublicKey,
+    ) -> Lines {
+        let mut lines = match permits {
+            Permits::Login(login, Place::Bound(host_key, host)) => {
+                let (name, certainty) = host.shown();
+                vec![
+                    ("to", format!("{}@{name}", login.user), certainty),
+                    ("host key", named_key(host_key), Certainty::Verified),
+                ]
+            }
+            Permits::Login(login, Place::Unknown) => {
+                let text = format!("{}@ UNKNOWN: the client does not say which host", login.user);
+                vec![("to", text, Certainty::Claimed)]
+            }
+            Permits::Document(document) => self.describe_document(connection, document).await,
+        };
+        for hop in connection.binding.hops() {
+            let host = self.name_host(&connection.client, hop).await;
+            let (name, certainty) = host.shown();
+            lines.push(("forwarded", format!("from {name}, and so asked for by anybody there"), certainty));
+            lines.push(("from key", named_key(hop), Certainty::Verified));
+        }
+        let certainty = match holder {
+            // The name may be what somebody wrote beside the locked vault; it is compared before it signs.
+            Holder::Vault(_) if self.is_open() => Certainty::Verified,
+            _ => Certainty::Claimed,
+        };
+        lines.push(("key", holder.shown(), certainty));
+        lines.push(("key is", named_key(key), Certainty::Verified));
+        let pid = connection.client.requester.peer.pid;
+        let command = patience::look(move || process::command_line(pid)).await.flatten();
+        connection.client.requester.claimed.argv = command.map(SecretBytes::new);
+        // A question for the passphrase shows it by itself.
+        if self.is_open()
+            && let Some(command) = connection.client.requester.shown_command()
+        {
+            lines.push(("command", command, Certainty::Claimed));
+        }
+        lines
+    }
+
+    async fn describe_document(&self, connection: &AgentConnection, document: &Document) -> Lines {
+        let mut lines = vec![("for", format!("namespace {}", document.namespace), Certainty::Verified)];
+        let requester = &connection.client.requester;
+        let directory = requester.seen_directory().map(std::path::Path::to_owned);
+        let (pid, hash) = (requester.peer.pid, document.hash);
+        let is_git = document.namespace == "git";
+        let look = move || {
+            let directory = directory?;
+            let repository = git_buffer::repository(&directory);
+            let command = process::command_line(pid)?;
+            Some((repository, git_buffer::find(&command, &directory, &hash)))
+        };
+        let (repository, signed) =
+            if is_git { patience::look(look).await.flatten().unwrap_or_default() } else { (None, None) };
+        if let Some(repository) = repository {
+            lines.push(("in", format!("repository {}", repository.display()), Certainty::Seen));
+        }
+        match signed {
+            Some(signed) => lines.extend(signed_lines(&signed)),
+            None => lines.push(("hash", shown_hash(&document.hash), Certainty::Verified)),
+        }
+        lines
+    }
+}
+
+/// The content is what will be signed: its hash is the one in the request.
+fn signed_lines(signed: &Signed) -> Lines {
+    let mut lines = Lines::new();
+    if let Some(tag) = signed.tag() {
+        lines.push(("tag", tag.to_owned(), Certainty::Verified));
+    }
+    lines.push(("by", signed.author.clone(), Certainty::Verified));
+    lines.push(("subject", signed.subject.clone(), Certainty::Verified));
+    lines
+}
+
+fn named_key(key: &PublicKey) -> String {
+    let certified = if key.certificate().is_some() { ", by a certificate" } else { "" };
+    format!("{} {}{certified}", key.key_type().name(), signing::fingerprint(key))
+}
+
+fn shown_hash(hash: &DocumentHash) -> String {
+    let (name, bytes) = match hash {
+        DocumentHash::Sha256(bytes) => ("SHA-256", bytes.as_slice()),
+        DocumentHash::Sha512(bytes) => ("SHA-512", bytes.as_slice()),
+    };
+    format!("{name} {}", data_encoding::HEXLOWER.encode(bytes))
+}

@@ -1,0 +1,295 @@
+//! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
+//! again of the vault where that was opened on the way.
+
+use super::added::AddedKey;
+use super::keys::VaultKey;
+use super::named::Host;
+use super::{AgentConnection, AgentRefusal, Broker};
+use crate::audit::event::Event;
+use crate::binding::Destination;
+use crate::broker::{Act, Beyond, Refusal};
+use crate::policy::rule::{Kind, Verdict};
+use crate::signing;
+use keyloan_protocol::control::request::Confirm;
+use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
+use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::message::{Identity, Sign};
+use keyloan_protocol::ssh_agent::to_be_signed::{Document, Login, ToBeSigned};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Where the key that is to sign is kept.
+pub(super) enum Holder {
+    Vault(VaultKey),
+    Added(Rc<AddedKey>),
+    Upstream(PathBuf),
+}
+
+impl Holder {
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Vault(key) => key.item.to_string(),
+            Self::Added(key) => format!("added: {}", String::from_utf8_lossy(&key.comment)),
+            Self::Upstream(path) => format!("of the agent at {}", path.display()),
+        }
+    }
+
+    fn is_confirmed_always(&self) -> bool {
+        match self {
+            Self::Vault(key) => key.confirm == Confirm::Always,
+            Self::Added(key) => key.confirm,
+            Self::Upstream(_) => false,
+        }
+    }
+}
+
+/// What a signature would permit.
+pub(super) enum Permits {
+    Login(Login, Place),
+    Document(Document),
+}
+
+/// Where a login goes.
+pub(super) enum Place {
+    /// By a session that the host itself signed.
+    Bound(PublicKey, Host),
+    /// The client did not say.
+    Unknown,
+}
+
+impl Permits {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Login(..) => Kind::SshLogin,
+            Self::Document(_) => Kind::SshSignature,
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Login(..) => "log in with an ssh key",
+            Self::Document(document) if document.namespace == "git" => "sign a commit or tag with an ssh key",
+            Self::Document(_) => "sign a file with an ssh key",
+        }
+    }
+
+    /// `git@github.com`, `git` for the log.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Login(login, Place::Bound(_, host)) => format!("{}@{}", login.user, host.shown().0),
+            Self::Login(login, Place::Unknown) => format!("{}@ an unknown host", login.user),
+            Self::Document(document) => format!("namespace {}", document.namespace),
+        }
+    }
+}
+
+/// What a yes to an ssh session covers.
+const COVERED: &str = "the yes to this ssh session";
+
+impl Broker {
+    pub(super) async fn sign(
+        &self,
+        connection: &mut AgentConnection,
+        sign: Sign,
+    ) -> Result<Vec<u8>, Refusal> {
+        if !connection.client.requester.look_again() {
+            return Err(AgentRefusal::Gone.into());
+        }
+        let holder = self.holder(connection, &sign.key).await?;
+        let algorithm = sign.flags.algorithm(&sign.key);
+        if algorithm == SignatureAlgorithm::RsaSha1 {
+            return Err(AgentRefusal::Sha1.into());
+        }
+        let permits = self.permits(connection, &holder, &sign).await?;
+        let session = covered_session(&permits, connection, &sign.key);
+        let act = Act {
+            kinds: vec![permits.kind()],
+            title: permits.title().to_owned(),
+            names: vec![format!("{} {}", holder.shown(), signing::fingerprint(&sign.key)), permits.shown()],
+            beyond: beyond(connection, &holder, &permits, session.as_ref()),
+        };
+        let was_open = self.is_open();
+        let asks = !was_open || self.judge(&act)?.verdict == Verdict::Ask;
+        let lines =
+            if asks { self.describe_signature(connection, &holder, &permits, &sign.key).await } else { Vec::new() };
+        let shown = permits.shown();
+        let approved = self
+            .authorise_opening(&connection.client, act, |question| {
+                for (label, text, certainty) in &lines {
+                    question.line(label, text, *certainty);
+                }
+            })
+            .await?;
+        // What was listed before may be what somebody wrote beside the locked vault.
+        let holder = if was_open {
+            holder
+        } else {
+            let again = self.holder_again(connection, &holder, &sign).await;
+            again.map_err(|refusal| self.failed(&approved, refusal))?
+        };
+        let key = signing::fingerprint(&sign.key);
+        let signature = self.make_signature(connection, &holder, sign, algorithm).await;
+        let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
+        self.record(&Event::Signed { request: approved.request, key, permits: shown }, approved.durable)?;
+        connection.binding.note_signed();
+        if session.is_some() {
+            connection.covered = session;
+        }
+        Ok(signature)
+    }
+
+    async fn holder(&self, connection: &mut AgentConnection, key: &PublicKey) -> Result<Holder, Refusal> {
+        let is_it = |held: &&VaultKey| held.public == *key || held.certificate.as_ref() == Some(key);
+        if let Some(held) = self.vault_keys().iter().find(is_it) {
+            return Ok(Holder::Vault(held.clone()));
+        }
+        if let Some(held) = self.find_added(connection, key) {
+            return Ok(Holder::Added(held));
+        }
+        let paths = self.upstream_paths();
+        let path = connection.upstream.holder(&paths, key.blob()).await;
+        path.map(Holder::Upstream).ok_or_else(|| AgentRefusal::NoKey.into())
+    }
+
+    /// The same key as the vault that is open now has it; refused where that is not what was asked for.
+    async fn holder_again(
+        &self,
+        connection: &mut AgentConnection,
+        asked: &Holder,
+        sign: &Sign,
+    ) -> Result<Holder, Refusal> {
+        let holder = self.holder(connection, &sign.key).await?;
+        self.permits(connection, &holder, sign).await?;
+        if holder.shown() == asked.shown() { Ok(holder) } else { Err(AgentRefusal::NoKey.into()) }
+    }
+
+    /// What the bytes are, where they would be used, and whether this key may be used there at all.
+    async fn permits(
+        &self,
+        connection: &mut AgentConnection,
+        holder: &Holder,
+        sign: &Sign,
+    ) -> Result<Permits, AgentRefusal> {
+        let destinations = match holder {
+            Holder::Added(key) => key.destinations.clone(),
+            _ => None,
+        };
+        let login = match ToBeSigned::parse(&sign.data, &sign.key) {
+            ToBeSigned::Login(login) => login,
+            // As OpenSSH: a key for certain destinations is for logins only.
+            ToBeSigned::Document(_) if destinations.is_some() => return Err(AgentRefusal::Destination),
+            ToBeSigned::Document(document) => return Ok(Permits::Document(document)),
+            ToBeSigned::Other => return Err(AgentRefusal::Unknown),
+        };
+        let hostbound = login.host_key.is_some();
+        if let Some(destinations) = destinations
+            && !connection.binding.permits_login(&destinations, &login.user, hostbound)
+        {
+            return Err(AgentRefusal::Destination);
+        }
+        let bound = match connection.binding.login(&login)? {
+            Destination::Bound { host_key, .. } => Some(host_key.clone()),
+            Destination::Unknown => None,
+        };
+        let place = match bound {
+            Some(key) => {
+                let host = self.host_of(connection, &key).await;
+                Place::Bound(key, host)
+            }
+            None => Place::Unknown,
+        };
+        if matches!(place, Place::Bound(_, Host::Revoked)) {
+            return Err(AgentRefusal::Revoked);
+        }
+        if let Holder::Vault(key) = holder
+            && !key.hosts.is_empty()
+            && !matches!(&place, Place::Bound(_, host) if host.is_among(&key.hosts))
+        {
+            return Err(AgentRefusal::Host(key.item.to_string()));
+        }
+        Ok(Permits::Login(login, place))
+    }
+
+    async fn make_signature(
+        &self,
+        connection: &mut AgentConnection,
+        holder: &Holder,
+        sign: Sign,
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Vec<u8>, Refusal> {
+        let key = match holder {
+            Holder::Vault(key) => self.open_vault_key(key)?,
+            Holder::Added(key) => self.open_added_key(key)?,
+            Holder::Upstream(path) => {
+                return Ok(connection.upstream.sign(path, sign).await.map_err(AgentRefusal::from)?);
+            }
+        };
+        let make = move || key.sign(algorithm, &sign.data).map(|signature| signature.encode());
+        let signature = match algorithm.key_type() {
+            // Half a millisecond and more: the others are served meanwhile.
+            KeyType::Rsa => tokio::task::spawn_blocking(make).await.map_err(|_| Refusal::Task)?,
+            _ => make(),
+        };
+        Ok(signature.map_err(AgentRefusal::from)?)
+    }
+
+    /// Keys of the vault for a list: those for the host that the connection is bound to first, those for others not
+    /// at all, so that no server has had enough before the right one comes.
+    pub(super) async fn vault_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
+        let keys = self.vault_keys();
+        let last = connection.binding.last().map(|bound| bound.host_key.clone());
+        let host = match last {
+            Some(key) if keys.iter().any(|key| !key.hosts.is_empty()) => {
+                Some(self.host_of(connection, &key).await)
+            }
+            _ => None,
+        };
+        let is_for = |key: &VaultKey| host.as_ref().is_some_and(|host| host.is_among(&key.hosts));
+        let first = keys.iter().filter(|key| !key.hosts.is_empty() && is_for(key));
+        let rest = keys.iter().filter(|key| key.hosts.is_empty());
+        // To a client that is bound to nothing, a person's ssh-add as a rule, all are shown.
+        let others = keys.iter().filter(|key| host.is_none() && !key.hosts.is_empty());
+        first.chain(rest).chain(others).flat_map(identities_of).collect()
+    }
+}
+
+/// A key, behind its certificate: servers that know the authority need no more.
+fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
+    let blobs = key.certificate.iter().chain(std::iter::once(&key.public));
+    blobs.map(|public| Identity { blob: public.blob().to_vec(), comment: key.comment.clone() })
+}
+
+/// The session and key that a yes to this covers: of a host that is known, and not by way of another.
+fn covered_session(
+    permits: &Permits,
+    connection: &AgentConnection,
+    key: &PublicKey,
+) -> Option<(Vec<u8>, Vec<u8>)> {
+    match permits {
+        Permits::Login(login, Place::Bound(..)) if !connection.binding.is_forwarded() => {
+            Some((login.session_id.clone(), key.blob().to_vec()))
+        }
+        _ => None,
+    }
+}
+
+fn beyond(
+    connection: &AgentConnection,
+    holder: &Holder,
+    permits: &Permits,
+    session: Option<&(Vec<u8>, Vec<u8>)>,
+) -> Beyond {
+    if connection.binding.is_forwarded() {
+        return Beyond::Always("what another host forwards is always asked");
+    }
+    if matches!(permits, Permits::Login(_, Place::Unknown)) {
+        return Beyond::Always("a login to a host that the client does not name is always asked");
+    }
+    if holder.is_confirmed_always() {
+        return Beyond::Always("the key is confirmed at every use");
+    }
+    if session.is_some() && connection.covered.as_ref() == session {
+        return Beyond::Covered(COVERED);
+    }
+    Beyond::Nothing
+}

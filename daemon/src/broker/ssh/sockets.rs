@@ -1,0 +1,161 @@
+//! Where agents' clients come from: the daemon's own socket, and others that a client of ours listens on and hands
+//! over. What is added at one of them stays there.
+
+use super::upstream::Upstreams;
+use super::{AgentRefusal, Broker};
+use crate::approval::pin;
+use crate::binding::Binding;
+use crate::broker::{Client, Refusal};
+use crate::readiness;
+use crate::requester::Requester;
+use crate::socket::Listening;
+use keyloan_platform::peer::Peer;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::secret::SecretBytes;
+use std::cell::RefCell;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc};
+
+/// One socket of the agent, with what its clients did to it.
+pub(crate) struct AgentSocket {
+    pub(super) id: u64,
+    /// For keys that are added without a lifetime of their own.
+    pub(super) lifetime: Option<Duration>,
+    lock: RefCell<Option<Lock>>,
+    /// One try to unlock at a time, so that each waits for the last one's delay.
+    trying: Mutex<()>,
+}
+
+/// `ssh-add -x`: a verifier of the passphrase, and how often another was tried.
+struct Lock {
+    verifier: Arc<SecretBytes>,
+    failures: u32,
+}
+
+/// A wrong passphrase costs this much more each time, up to the hundredth: as OpenSSH's agent has it.
+const DELAY: Duration = Duration::from_millis(100);
+const FAILURES: u32 = 100;
+
+impl AgentSocket {
+    /// The daemon's own.
+    pub(crate) fn own() -> Self {
+        Self::new(0, None)
+    }
+
+    fn new(id: u64, lifetime: Option<Duration>) -> Self {
+        Self { id, lifetime, lock: RefCell::default(), trying: Mutex::default() }
+    }
+
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.borrow().is_some()
+    }
+}
+
+/// A socket on its way to whoever serves it.
+pub(crate) struct Brought {
+    pub(crate) listening: Listening,
+    pub(crate) socket: Rc<AgentSocket>,
+    pub(crate) until: Until,
+}
+
+/// The life of a process.
+pub(crate) struct Until(OwnedFd);
+
+impl Until {
+    pub(crate) async fn ended(self) {
+        if let Ok(process) = readiness::watch(self.0) {
+            let _ = process.readable().await;
+        }
+    }
+}
+
+/// One client of a socket, and what its connection is bound to.
+pub(crate) struct AgentConnection {
+    pub(super) client: Client,
+    pub(super) at: Rc<AgentSocket>,
+    pub(super) binding: Binding,
+    /// The ssh session and the key that the last yes was for.
+    pub(super) covered: Option<(Vec<u8>, Vec<u8>)>,
+    pub(super) upstream: Upstreams,
+}
+
+impl AgentConnection {
+    pub(crate) fn new(requester: Requester, at: Rc<AgentSocket>) -> Self {
+        // Nobody listens: the protocol has no word for "wait".
+        let (replies, _) = mpsc::channel(1);
+        let client = Client { requester, replies };
+        Self { client, at, binding: Binding::new(), covered: None, upstream: Upstreams::default() }
+    }
+
+    pub(crate) fn peer(&self) -> Rc<Peer> {
+        Rc::clone(&self.client.requester.peer)
+    }
+}
+
+impl Broker {
+    /// Takes a listening socket; it is served until the requester ends.
+    pub(crate) fn serve_agent_socket(
+        &self,
+        client: &Client,
+        socket: OwnedFd,
+        lifetime: Option<u32>,
+    ) -> Result<Reply, Refusal> {
+        let until = client.requester.peer.pidfd().and_then(|process| process.try_clone_to_owned().ok());
+        let until = Until(until.ok_or(AgentRefusal::Socket)?);
+        let listening = Listening::handed_over(socket).map_err(|_| AgentRefusal::Socket)?;
+        let lifetime = lifetime.map(|seconds| Duration::from_secs(seconds.into()));
+        let socket = Rc::new(AgentSocket::new(self.next_request(), lifetime));
+        // The other end lives as long as the daemon serves.
+        self.ssh.bring.send(Brought { listening, socket, until }).map_err(|_| Refusal::Task)?;
+        Ok(Reply::done("the socket is served"))
+    }
+
+    /// The next socket to be served; for the one task that serves them.
+    pub(crate) async fn agent_socket_brought(&self) -> Option<Brought> {
+        let mut brought = self.ssh.brought.borrow_mut().take()?;
+        let next = brought.recv().await;
+        *self.ssh.brought.borrow_mut() = Some(brought);
+        next
+    }
+
+    pub(crate) fn agent_socket_gone(&self, socket: &AgentSocket) {
+        self.ssh.added.borrow_mut().forget_of(socket.id);
+    }
+
+    pub(super) async fn lock_agent(
+        &self,
+        connection: &AgentConnection,
+        passphrase: SecretBytes,
+    ) -> Result<(), Refusal> {
+        let verifier = self.derive(move || pin::verifier(&passphrase).ok_or(Refusal::Task)).await?;
+        if connection.at.is_locked() {
+            return Err(AgentRefusal::Locked.into());
+        }
+        *connection.at.lock.borrow_mut() = Some(Lock { verifier: Arc::new(verifier), failures: 0 });
+        Ok(())
+    }
+
+    pub(super) async fn unlock_agent(
+        &self,
+        connection: &AgentConnection,
+        passphrase: SecretBytes,
+    ) -> Result<(), Refusal> {
+        let at = &connection.at;
+        let _alone = at.trying.lock().await;
+        let verifier = at.lock.borrow().as_ref().map(|lock| Arc::clone(&lock.verifier));
+        let verifier = verifier.ok_or(AgentRefusal::NotLocked)?;
+        if self.derive(move || Ok(pin::is_right(&passphrase, &verifier))).await? {
+            *at.lock.borrow_mut() = None;
+            return Ok(());
+        }
+        let failures = at.lock.borrow_mut().as_mut().map_or(0, |lock| {
+            lock.failures = (lock.failures + 1).min(FAILURES);
+            lock.failures
+        });
+        tokio::time::sleep(DELAY * failures).await;
+        Err(Refusal::WrongPassphrase)
+    }
+}

@@ -1,0 +1,161 @@
+//! Other agents behind this one: gpg-agent, a hardware key's, OpenSSH's. Their keys are listed with ours, and what
+//! they sign goes our way first. What a client says of its session is passed on, so that they know as much as we do.
+
+use super::{AgentConnection, Broker};
+use keyloan_platform::process;
+use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
+use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request, Sign};
+use keyloan_protocol::ssh_agent::session_bind::{Extension, SessionBind};
+use keyloan_protocol::ssh_agent::wire::Malformed;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// An agent that does not list its keys by then has none.
+const LIST: Duration = Duration::from_secs(2);
+/// It may ask a human itself, or want a touch.
+const SIGN: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamFault {
+    #[error("it cannot be reached: {0}")]
+    Io(#[from] io::Error),
+    #[error("it is this one, or another user's")]
+    Foreign,
+    #[error("its answer has no form: {0}")]
+    Malformed(#[from] Malformed),
+    #[error("its answer has no form: {0}")]
+    Frame(#[from] frame::FrameError),
+    #[error("it refused, or answered something else")]
+    Refused,
+    #[error("it did not answer in time")]
+    Slow,
+}
+
+/// The other agents, as one connection to us sees them.
+#[derive(Default)]
+pub(super) struct Upstreams {
+    binds: Vec<SessionBind>,
+    agents: Vec<Agent>,
+    /// Which agent offered which key.
+    offered: Vec<(Vec<u8>, PathBuf)>,
+}
+
+struct Agent {
+    path: PathBuf,
+    stream: UnixStream,
+    /// How many of the binds it has been told.
+    told: usize,
+}
+
+/// As many as an agent takes.
+const BINDS: usize = 16;
+
+impl Upstreams {
+    pub(super) fn passes_on(&mut self, bind: &SessionBind) {
+        if self.binds.len() < BINDS {
+            self.binds.push(bind.clone());
+        }
+    }
+
+    /// Asks one agent, which is connected to and told of the session first where that was not done yet.
+    async fn ask(&mut self, path: &Path, request: Request, patience: Duration) -> Result<Reply, UpstreamFault> {
+        let asked = async {
+            let at = match self.agents.iter().position(|agent| agent.path == path) {
+                Some(at) => at,
+                None => {
+                    self.agents.push(Agent::connect(path).await?);
+                    self.agents.len() - 1
+                }
+            };
+            let agent = &mut self.agents[at];
+            while let Some(bind) = self.binds.get(agent.told) {
+                agent.told += 1;
+                let bind = Request::Extension(Extension::SessionBind(bind.clone()));
+                // An agent that knows no sessions refuses, and serves all the same.
+                agent.ask(&bind).await?;
+            }
+            agent.ask(&request).await
+        };
+        let reply = timeout(patience, asked).await.unwrap_or(Err(UpstreamFault::Slow));
+        if reply.is_err() {
+            // Half a reply may be on its way.
+            self.agents.retain(|agent| agent.path != path);
+        }
+        reply
+    }
+
+    async fn list(&mut self, paths: &[PathBuf]) -> Vec<Identity> {
+        let mut all = Vec::new();
+        self.offered.clear();
+        for path in paths {
+            if let Ok(Reply::Identities(identities)) = self.ask(path, Request::List, LIST).await {
+                self.offered.extend(identities.iter().map(|identity| (identity.blob.clone(), path.clone())));
+                all.extend(identities);
+            }
+        }
+        all
+    }
+
+    /// The agent that offers a key.
+    pub(super) async fn holder(&mut self, paths: &[PathBuf], blob: &[u8]) -> Option<PathBuf> {
+        if paths.is_empty() {
+            return None;
+        }
+        let offered = |held: &Self| {
+            held.offered.iter().find(|(key, _)| key == blob).map(|(_, path)| path.clone())
+        };
+        if let Some(path) = offered(self) {
+            return Some(path);
+        }
+        self.list(paths).await;
+        offered(self)
+    }
+
+    pub(super) async fn sign(&mut self, path: &Path, sign: Sign) -> Result<Vec<u8>, UpstreamFault> {
+        match self.ask(path, Request::Sign(sign), SIGN).await? {
+            Reply::Signature(signature) => Ok(signature),
+            _ => Err(UpstreamFault::Refused),
+        }
+    }
+}
+
+impl Agent {
+    async fn connect(path: &Path) -> Result<Self, UpstreamFault> {
+        let stream = UnixStream::connect(path).await?;
+        let peer = stream.peer_cred()?;
+        let own = i32::try_from(std::process::id()).ok();
+        if peer.uid() != process::effective_uid() || peer.pid() == own {
+            return Err(UpstreamFault::Foreign);
+        }
+        Ok(Self { path: path.to_owned(), stream, told: 0 })
+    }
+
+    async fn ask(&mut self, request: &Request) -> Result<Reply, UpstreamFault> {
+        self.stream.write_all(&request.encode()?).await?;
+        let mut prefix = [0; PREFIX];
+        self.stream.read_exact(&mut prefix).await?;
+        let mut message = Zeroizing::new(vec![0; frame::length(prefix)?]);
+        self.stream.read_exact(&mut message).await?;
+        Ok(Reply::parse(&message)?)
+    }
+}
+
+impl Broker {
+    /// The sockets that the policy names, or named when the vault was last open.
+    pub(super) fn upstream_paths(&self) -> Vec<PathBuf> {
+        if let Ok(paths) = self.with_policy(|policy| policy.upstream.clone()) {
+            self.ssh.ring.borrow_mut().upstream = paths;
+        }
+        self.ssh.ring.borrow().upstream.clone()
+    }
+
+    pub(super) async fn upstream_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
+        let paths = self.upstream_paths();
+        connection.upstream.list(&paths).await
+    }
+}

@@ -1,0 +1,99 @@
+//! One agent connection: frames in, replies out, one after another. What is wrong inside a frame is answered with
+//! FAILURE and the connection lives on; what is wrong with a frame ends it, since nobody knows where the next one
+//! begins. While a human is asked, the client is watched: its question closes when it goes.
+
+use crate::broker::{AgentConnection, Broker};
+use crate::socket::{self, Broken};
+use keyloan_protocol::limits;
+use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
+use keyloan_protocol::ssh_agent::message::{Reply, Request};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// A frame that has begun must have arrived whole within this time.
+const FRAME: Duration = Duration::from_secs(10);
+/// A reply must have been taken within this time.
+const REPLY: Duration = Duration::from_secs(10);
+/// What is read at once; nearly every request is shorter.
+const PIECE: usize = 4096;
+
+pub(super) async fn serve(
+    broker: &Rc<Broker>,
+    socket: &UnixStream,
+    connection: &mut AgentConnection,
+) -> Result<(), Broken> {
+    let mut inbox = Inbox { socket, peer: connection.peer(), arrived: Zeroizing::default() };
+    loop {
+        let message = inbox.message().await?;
+        let reply = match Request::parse(&message) {
+            Ok(request) => {
+                drop(message);
+                tokio::select! {
+                    biased;
+                    reply = broker.answer(connection, request) => reply,
+                    broken = inbox.watch() => return Err(broken),
+                }
+            }
+            Err(_) => Reply::Failure,
+        };
+        // No reply of ours is longer than a frame but a list, which is cut before.
+        let Ok(frame) = reply.encode() else { return Ok(()) };
+        timeout(REPLY, socket::send(socket, &frame)).await.map_err(|_| Broken::Slow)??;
+    }
+}
+
+/// What has arrived and was not served yet: requests may be sent ahead.
+struct Inbox<'a> {
+    socket: &'a UnixStream,
+    peer: Rc<Peer>,
+    /// Wiped; growing it leaves nothing behind, since the heap forgets what is freed.
+    arrived: Zeroizing<Vec<u8>>,
+}
+
+impl Inbox<'_> {
+    /// The next message without its length. An idle client may be silent for as long as it likes.
+    async fn message(&mut self) -> Result<Zeroizing<Vec<u8>>, Broken> {
+        if self.arrived.is_empty() {
+            self.more().await?;
+        }
+        timeout(FRAME, self.rest_of_message()).await.map_err(|_| Broken::Slow)?
+    }
+
+    async fn rest_of_message(&mut self) -> Result<Zeroizing<Vec<u8>>, Broken> {
+        let prefix = loop {
+            match self.arrived.first_chunk::<PREFIX>() {
+                Some(prefix) => break *prefix,
+                None => self.more().await?,
+            }
+        };
+        let end = PREFIX + frame::length(prefix)?;
+        while self.arrived.len() < end {
+            self.more().await?;
+        }
+        let message = Zeroizing::new(self.arrived[PREFIX..end].to_vec());
+        // In one piece as a rule, and then nothing is left and nothing is kept.
+        *self.arrived = self.arrived[end..].to_vec();
+        Ok(message)
+    }
+
+    async fn more(&mut self) -> Result<(), Broken> {
+        let mut piece = Zeroizing::new([0; PIECE]);
+        let length = socket::receive(self.socket, &self.peer, piece.as_mut(), &mut Vec::new()).await?;
+        self.arrived.extend_from_slice(&piece[..length]);
+        Ok(())
+    }
+
+    /// Ends when the client does. Requests that it sends ahead wait here, up to the size of one; beyond that it is
+    /// not read, and its end is noticed with the next reply.
+    async fn watch(&mut self) -> Broken {
+        while self.arrived.len() <= PREFIX + limits::SSH_MESSAGE {
+            if let Err(broken) = self.more().await {
+                return broken;
+            }
+        }
+        std::future::pending().await
+    }
+}
