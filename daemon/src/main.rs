@@ -6,11 +6,17 @@
 
 mod approval;
 mod audit;
+#[cfg_attr(not(test), expect(dead_code, reason = "the broker will bind the connections of the ssh agent"))]
+mod binding;
 mod broker;
 mod clock;
 mod config;
 mod env_set;
 mod generate;
+#[cfg_attr(not(test), expect(dead_code, reason = "the broker will say what an ssh key signs"))]
+mod git_buffer;
+#[cfg_attr(not(test), expect(dead_code, reason = "the broker will name the hosts that ssh logs in at"))]
+mod hosts;
 mod journal;
 mod loan;
 mod patience;
