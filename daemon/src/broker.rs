@@ -12,6 +12,7 @@ mod lend;
 mod loans;
 mod log;
 mod made;
+mod opening;
 mod recipients;
 mod refusal;
 mod settings;
@@ -24,7 +25,7 @@ pub(crate) use copies::Opening;
 pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
-pub(crate) use ssh::{AgentConnection, AgentSocket, KeyFiles};
+pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
 
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
@@ -33,6 +34,7 @@ use crate::audit::event::{Event, Who};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
+use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
 use crate::policy::decide::{Judgement, decide};
@@ -60,6 +62,7 @@ pub(crate) struct Client {
 struct Unsealed {
     policy: Policy,
     trust: TrustList,
+    pins: Pins,
 }
 
 pub(crate) struct Broker {
@@ -163,7 +166,7 @@ impl Broker {
             looked_at: Cell::new(0),
             verification: Arc::default(),
             syncing: Mutex::default(),
-            ssh: ssh::Agent::default(),
+            ssh: ssh::Agent::new(),
             opened: Notify::new(),
             stop: Notify::new(),
             paths,

@@ -13,6 +13,12 @@ pub(crate) fn unix_seconds() -> u64 {
     timestamp().as_second().try_into().unwrap_or(0)
 }
 
+/// A time in seconds since 1970, for people; `u64::MAX` is for ever, as in ssh certificates.
+pub(crate) fn shown(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(|| "further notice".to_owned(), |time| time.to_string())
+}
+
 /// The day in UTC, `2026-11-21`.
 pub(crate) fn today() -> String {
     day_after(0)

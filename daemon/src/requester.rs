@@ -6,12 +6,13 @@ use keyloan_platform::process;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
 
 pub(crate) struct Requester {
-    pub(crate) peer: Peer,
+    pub(crate) peer: Rc<Peer>,
     /// The requester's program file and its parent's; `None` where the kernel did not say.
     pub(crate) programs: [Option<PathBuf>; 2],
     parent: i32,
@@ -35,7 +36,7 @@ pub(crate) struct Claimed {
 impl Requester {
     /// Reads `/proc` and then asks the pidfd: what was read is the connected process's only if that still
     /// lives (threats: pid reuse).
-    pub(crate) fn observe(peer: Peer) -> Option<Self> {
+    pub(crate) fn observe(peer: Rc<Peer>) -> Option<Self> {
         let first = process::stat(peer.pid)?;
         let requester = Self {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
@@ -47,6 +48,13 @@ impl Requester {
             peer,
         };
         requester.peer.is_alive().then_some(requester)
+    }
+
+    /// Looks again, where a connection stays: its process may have become another program, or have ended.
+    pub(crate) fn look_again(&mut self) -> bool {
+        let Some(seen) = Self::observe(Rc::clone(&self.peer)) else { return false };
+        *self = seen;
+        true
     }
 
     /// Program files from the requester upwards, further than the log needs. Empty once it has ended, since

@@ -155,6 +155,15 @@ pub fn environments(mut look: impl FnMut(i32, &[u8])) {
     }
 }
 
+/// What a process says that it was started with, each argument followed by a NUL; `None` where that cannot be read or
+/// is longer than 64 KiB. It can change it, and have the reader wait for ever.
+pub fn command_line(pid: i32) -> Option<Vec<u8>> {
+    const MOST: u64 = 64 * 1024;
+    let mut line = Vec::new();
+    fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(MOST + 1).read_to_end(&mut line).ok()?;
+    (!line.is_empty() && line.len() as u64 <= MOST).then_some(line)
+}
+
 /// A descriptor that is readable once this process has ended, whatever it becomes until then.
 pub fn own_pidfd() -> io::Result<std::os::fd::OwnedFd> {
     sys::own_pidfd()

@@ -15,6 +15,8 @@ pub(crate) enum Certainty {
     Verified,
     /// Read from `/proc` of the live process; code in that process can dress up.
     Seen,
+    /// Read from `known_hosts`, which any program of the user can write.
+    KnownHosts,
     /// Said by the requester.
     Claimed,
 }
@@ -24,6 +26,7 @@ impl Certainty {
         match self {
             Self::Verified => "verified",
             Self::Seen => "seen",
+            Self::KnownHosts => "named by known_hosts",
             Self::Claimed => "claimed",
         }
     }

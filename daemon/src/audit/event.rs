@@ -83,6 +83,29 @@ pub(crate) enum Event {
         field: Option<String>,
         action: &'static str,
     },
+    /// A key that a client added over the agent's socket, by its fingerprint.
+    AgentKeyAdded {
+        request: u64,
+        key: String,
+    },
+    Signed {
+        request: u64,
+        key: String,
+        permits: String,
+    },
+    /// A request over the agent's socket that no policy was asked for.
+    AgentRefused {
+        what: &'static str,
+        cause: String,
+        by: Who,
+    },
+    /// The file of public keys beside the vault was not the vault's own, and was written anew.
+    PublicKeysReplaced,
+    HostChanged {
+        request: u64,
+        host: String,
+        action: &'static str,
+    },
     TrustChanged {
         request: u64,
         path: String,

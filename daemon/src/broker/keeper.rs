@@ -9,6 +9,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::{Durable, Sink};
 use crate::clock;
 use crate::journal::{self, Level};
+use crate::hosts::pins::Pins;
 use crate::policy::parse;
 use crate::policy::rule::{LOCK_IDLE, Policy};
 use crate::trust::TrustList;
@@ -156,7 +157,7 @@ impl Broker {
         Ok(())
     }
 
-    fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
+    pub(super) fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
         let keys = Keys::from_text(identity).map_err(IdentityError::from)?;
         if let Ok(held) = self.vault.borrow().keys() {
             // The identity files are not authentic by themselves: any program of the user can put others there.
@@ -187,7 +188,8 @@ impl Broker {
             if let Some(mismatch) = mismatch {
                 self.record(&mismatch, Durable::Now)?;
             }
-            Ok(self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?)
+            self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?;
+            self.check_public_file()
         });
         if opened.is_err() {
             self.vault.borrow_mut().lock();
@@ -197,6 +199,7 @@ impl Broker {
         self.anchored_at.set(clock::since_boot());
         if opened.is_ok() {
             journal::say(Level::Info, "unlocked");
+            self.opened.notify_waiters();
         }
         opened
     }
@@ -208,7 +211,11 @@ impl Broker {
         let policy = parse::read(policy).map_err(|_| Refusal::Sealed("policy"))?;
         let trust = vault.sealed(local::TRUST)?.ok_or(Refusal::Sealed("trust list"))?;
         let trust = TrustList::read(trust.expose()).ok_or(Refusal::Sealed("trust list"))?;
-        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust });
+        let pins = match vault.sealed(local::HOSTS)? {
+            Some(bytes) => Pins::read(bytes.expose()).ok_or(Refusal::Sealed("list of hosts"))?,
+            None => Pins::default(),
+        };
+        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust, pins });
         Ok(())
     }
 
@@ -236,6 +243,7 @@ impl Broker {
         journal::say(Level::Info, &format!("locked: {why}"));
         let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
         self.surface.borrow_mut().pinentry = pinentry;
+        self.lock_keys();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }
@@ -266,6 +274,7 @@ impl Broker {
     /// Called every few seconds: locks after the idle time, anchors the log.
     pub(crate) fn tick(&self) {
         self.end_expired();
+        self.agent_tick();
         if !self.is_open() {
             return;
         }

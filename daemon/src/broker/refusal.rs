@@ -1,16 +1,21 @@
 //! Why a request was not served, for the person and for programs. Every path that is not a clear yes ends
 //! here.
 
+use super::AgentRefusal;
 use crate::approval::No;
 use crate::audit::sink::LogError;
 use crate::env_set::plan::PlanError;
 use crate::policy::parse::PolicyError;
+use crate::signing::key_file::KeyFileError;
 use crate::totp::TotpError;
 use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
 use keyloan_protocol::names::{escaped, quoted};
+
+/// What is looked for when a host is to be pinned.
+pub(super) const KNOWN_HOST: &str = "key in known_hosts for the host";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -54,6 +59,10 @@ pub(crate) enum Refusal {
     Manifest { path: String, cause: &'static str, faults: Vec<String> },
     #[error("the request comes from another view of the file system, where a path may name another file")]
     ForeignMounts,
+    #[error("{0}")]
+    Agent(#[from] AgentRefusal),
+    #[error("the key's file: {0}")]
+    KeyFile(#[from] KeyFileError),
     #[error("a background task ended early")]
     Task,
 }
@@ -87,7 +96,8 @@ impl Refusal {
                 ErrorKind::Denied
             }
             Self::No(_) => ErrorKind::Declined,
-            Self::WrongPassphrase => ErrorKind::WrongSecret,
+            Self::WrongPassphrase | Self::KeyFile(KeyFileError::WrongPassphrase) => ErrorKind::WrongSecret,
+            Self::Agent(AgentRefusal::StillLocked) => ErrorKind::Locked,
             Self::Absent | Self::NotFound { .. } | Self::NoField { .. } | Self::Plan(PlanError::Nothing) => {
                 ErrorKind::NotFound
             }
@@ -99,6 +109,8 @@ impl Refusal {
             | Self::Pinentry(_)
             | Self::Input(_)
             | Self::Totp(_)
+            | Self::Agent(_)
+            | Self::KeyFile(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,
             Self::Vault(_) | Self::Sealed(_) => ErrorKind::Vault,
@@ -128,6 +140,11 @@ impl Refusal {
             }
             Self::Plan(PlanError::Nothing) => {
                 "write a .keyloan.toml here, or keep an item titled with this directory's path"
+            }
+            Self::NotFound { what: "ssh key", .. } => "keyloan ssh list",
+            Self::NotFound { what: "pinned host", .. } => "keyloan ssh hosts list",
+            Self::NotFound { what: KNOWN_HOST, .. } => {
+                "connect to it once with ssh, or give its key: keyloan ssh hosts pin HOST --key 'ssh-ed25519 AAAA…'"
             }
             Self::NotFound { what: "item", .. } => "keyloan item list",
             Self::Vault(VaultError::RolledBack { .. }) => {

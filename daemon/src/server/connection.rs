@@ -11,7 +11,7 @@ use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::{ErrorReply, Reply};
 use keyloan_protocol::control::{self, Message};
 use keyloan_protocol::frame::{self, FrameError};
-use keyloan_protocol::{limits, version};
+use keyloan_protocol::version;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -43,7 +43,7 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
         }
     };
     // A requester of whom nothing can be said is not served.
-    let Some(requester) = Requester::observe(peer) else { return };
+    let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
     let (replies, mut queued) = mpsc::channel(4);
     let client = Client { requester, replies };
     let handled = dispatch::handle(broker, client, arrived.message, arrived.descriptors);

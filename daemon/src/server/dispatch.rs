@@ -1,6 +1,6 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Desktop, Found, Opening, Refusal, Unlock};
+use crate::broker::{Broker, Client, Desktop, Found, KeyChange, KeyFiles, Opening, Refusal, Unlock};
 use crate::requester::Claimed;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
@@ -115,6 +115,25 @@ async fn serve(
         Request::PolicySet { settings } => broker.policy_set(client, passphrase, settings).await?,
         Request::Log { verify: true, .. } => broker.verify_log().await?,
         Request::Log { follow, commands, .. } => broker.show_log(client, follow, commands).await?,
+        Request::SshAdd { item, comment } => {
+            let certificate = (descriptors.len() > 1).then(|| descriptors.pop()).flatten();
+            let first = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
+            broker.ssh_add(client, item, comment, KeyFiles { first, certificate }, passphrase).await?
+        }
+        Request::SshGenerate { item, key, comment } => broker.ssh_generate(client, item, key, comment).await?,
+        Request::SshSet { item, hosts, confirm, comment } => {
+            broker.ssh_set(client, item, KeyChange { hosts, confirm, comment }).await?
+        }
+        Request::SshKeys => broker.ssh_keys(),
+        Request::SshHosts => broker.ssh_hosts(client).await?,
+        Request::SshPin { host, key, authority } => {
+            broker.ssh_pin(client, &host, key.as_deref(), authority).await?
+        }
+        Request::SshUnpin { host } => broker.ssh_unpin(client, &host).await?,
+        Request::SshServe { lifetime } => {
+            let socket = descriptors.pop().ok_or(Refusal::Input("no socket was passed"))?;
+            broker.serve_agent_socket(client, socket, lifetime)?
+        }
         Request::Stop => {
             broker.stop.notify_one();
             Reply::done("the daemon is stopping")

@@ -34,7 +34,7 @@ async fn serve_socket(listening: &Listening, broker: &Rc<Broker>, at: &Rc<AgentS
             let (broker, at) = (Rc::clone(broker), Rc::clone(at));
             async move {
                 // A requester of whom nothing can be said is not served.
-                let Some(requester) = Requester::observe(peer) else { return };
+                let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
                 let mut connection = AgentConnection::new(requester, at);
                 // However it ended: the client is gone, and there is nobody to tell.
                 let _ = session::serve(&broker, &socket, &mut connection).await;

@@ -4,6 +4,7 @@
 
 use crate::broker::{AgentConnection, Broker};
 use crate::socket::{self, Broken};
+use keyloan_platform::peer::Peer;
 use keyloan_protocol::limits;
 use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
 use keyloan_protocol::ssh_agent::message::{Reply, Request};

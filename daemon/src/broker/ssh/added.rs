@@ -4,13 +4,18 @@
 use super::sockets::{AgentConnection, AgentSocket};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
+use crate::binding::destination::permits_list;
+use crate::audit::event::Event;
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
 use crate::policy::rule::Kind;
+use crate::signing::public_line::public_line;
 use crate::signing::{self, KeyFault, SigningKey};
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use keyloan_platform::memory::{KeyPages, Slot};
+use keyloan_protocol::control::request::Confirm;
+use keyloan_protocol::control::response::{KeySource, SshKey};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::ssh_agent::constraint::Destination;
@@ -153,11 +158,13 @@ impl Broker {
             })
             .await?;
         let mut added = self.ssh.added.borrow_mut();
-        let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Random);
+        let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
         // Added again, it has what it was added with last, as with OpenSSH's agent.
         added.forget(|held| held.socket == connection.at.id && held.public == public);
         self.ssh.opened.borrow_mut().close(public.blob());
+        let key = signing::fingerprint(&public);
+        self.record(&Event::AgentKeyAdded { request: approved.request, key }, approved.durable)?;
         added.keys.push(Rc::new(AddedKey {
             public,
             comment,
@@ -194,12 +201,28 @@ impl Broker {
     /// Those that may be used where this connection is bound to.
     pub(super) fn added_identities(&self, connection: &AgentConnection) -> Vec<Identity> {
         let added = self.ssh.added.borrow();
-        let permitted = |key: &&Rc<AddedKey>| {
-            key.destinations.as_deref().is_none_or(|hops| connection.binding.permits_list(hops))
-        };
+        let now = clock::unix_seconds();
+        let permitted =
+            |key: &&Rc<AddedKey>| permits_list(key.destinations.as_deref(), &connection.binding, now);
         let identity =
             |key: &Rc<AddedKey>| Identity { blob: key.public.blob().to_vec(), comment: key.comment.clone() };
         added.of(&connection.at).filter(permitted).map(identity).collect()
+    }
+
+    pub(super) fn added_summaries(&self) -> Vec<SshKey> {
+        let now = clock::since_boot();
+        let summary = |key: &Rc<AddedKey>| SshKey {
+            item: None,
+            from: KeySource::Added,
+            public: public_line(&key.public, &key.comment),
+            certificate: None,
+            fingerprint: signing::fingerprint(&key.public),
+            bits: key.public.bits(),
+            hosts: Vec::new(),
+            confirm: if key.confirm { Confirm::Always } else { Confirm::Session },
+            expires: key.expires.map(|expires| expires.saturating_sub(now).as_secs()),
+        };
+        self.ssh.added.borrow().keys.iter().map(summary).collect()
     }
 
     pub(super) fn find_added(&self, connection: &AgentConnection, key: &PublicKey) -> Option<Rc<AddedKey>> {

@@ -8,6 +8,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::broker::Refusal;
 use crate::clock;
+use crate::signing::public_line::read_public_line;
 use crate::signing::{SigningKey, key_file};
 use crate::vault::local::LocalVault;
 use crate::vault::local::index::{Entry, Index, Kind};
@@ -74,13 +75,13 @@ impl Written {
 
     /// `None` where it is none that we know. A certificate that is not for the key is left out.
     fn key(&self) -> Option<VaultKey> {
-        let (public, comment) = key_file::read_public_line(&self.public_key).ok()?;
-        let certificate = self.certificate.as_deref().and_then(|line| key_file::read_public_line(line).ok());
+        let (public, comment) = read_public_line(&self.public_key).ok()?;
+        let certificate = self.certificate.as_deref().and_then(|line| read_public_line(line).ok());
         let certificate = certificate.map(|(key, _)| key).filter(|key| key.is_or_certifies(&public));
         public.certificate().is_none().then(|| VaultKey {
             item: self.item.clone(),
             public,
-            comment,
+            comment: comment.into_bytes(),
             certificate,
             hosts: self.hosts.iter().flat_map(|hosts| hosts.split_whitespace()).map(str::to_owned).collect(),
             confirm: if self.confirm.as_deref() == Some(ALWAYS) { Confirm::Always } else { Confirm::Session },
@@ -135,6 +136,13 @@ impl Broker {
         ring.read_at = Some(counter);
         let found = read_file(&mut vault);
         ring.is_written = found.as_ref() == Some(&written) || write_file(&mut vault, &written);
+    }
+
+    /// Keys that are ready to sign go; what is public of them stays as it is now.
+    pub(in crate::broker) fn lock_keys(&self) {
+        self.keep_ring();
+        self.upstream_paths();
+        self.ssh.opened.borrow_mut().close_all();
     }
 
     /// Compares the file beside a vault that was just opened with what the vault says itself.

@@ -3,6 +3,7 @@
 use super::keys::VaultKey;
 use super::{AgentRefusal, Broker};
 use crate::audit::event::Event;
+use crate::broker::refusal::KNOWN_HOST;
 use crate::broker::{Act, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins::{self, Pin};
@@ -73,7 +74,7 @@ impl Broker {
             }
         };
         if keys.is_empty() {
-            return Err(Refusal::NotFound { what: "key in known_hosts for the host", name: host });
+            return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });
         }
         let act = Act {
             kinds: vec![Kind::Trust],
@@ -94,7 +95,8 @@ impl Broker {
             .await?;
         let now = clock::now();
         let kept = self.change_pins(|pins| {
-            keys.iter().try_for_each(|key| pins.add(&host, key, authority, &now)).map_err(AgentRefusal::from)
+            let mut added = keys.iter().map(|key| pins.add(&host, key, authority, &now).map(drop));
+            added.try_for_each(|added| added).map_err(AgentRefusal::from)
         });
         kept.map_err(|refusal| self.failed(&approved, refusal))?;
         let request = approved.request;

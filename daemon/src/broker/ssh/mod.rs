@@ -12,13 +12,14 @@ mod store;
 mod upstream;
 
 pub(crate) use sockets::{AgentConnection, AgentSocket};
-pub(crate) use store::KeyFiles;
+pub(crate) use store::{KeyChange, KeyFiles};
 
 use super::{Broker, Refusal};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::binding::BindFault;
-use crate::hosts::KnownHostsFiles;
+use crate::hosts::files::Files;
+use crate::hosts::pins::PinError;
 use crate::signing::{self, KeyFault};
 use added::Added;
 use keyloan_protocol::limits;
@@ -34,19 +35,19 @@ pub(super) struct Agent {
     ring: RefCell<Ring>,
     added: RefCell<Added>,
     opened: RefCell<Opened>,
-    known_hosts: KnownHostsFiles,
+    known_hosts: Files,
     bring: mpsc::UnboundedSender<Brought>,
     brought: RefCell<Option<mpsc::UnboundedReceiver<Brought>>>,
 }
 
-impl Default for Agent {
-    fn default() -> Self {
+impl Agent {
+    pub(super) fn new() -> Self {
         let (bring, brought) = mpsc::unbounded_channel();
         Self {
             ring: RefCell::default(),
             added: RefCell::default(),
             opened: RefCell::default(),
-            known_hosts: KnownHostsFiles::default(),
+            known_hosts: Files::new(keyloan_platform::paths::home().as_deref()),
             bring,
             brought: RefCell::new(Some(brought)),
         }
@@ -56,6 +57,8 @@ impl Default for Agent {
 /// Why the agent did not do what a client asked. The client is told that it failed; this goes into the log.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AgentRefusal {
+    #[error("the client is gone")]
+    Gone,
     #[error("the agent has no such key")]
     NoKey,
     #[error("the agent is locked (ssh-add -X unlocks it)")]
@@ -78,6 +81,14 @@ pub(crate) enum AgentRefusal {
     Key(#[from] KeyFault),
     #[error("the private key '{0}' in the vault is not that of its public half")]
     Mismatch(String),
+    #[error("the vault holds that key already, as '{0}'")]
+    Held(String),
+    #[error("the certificate is not for the key '{0}'")]
+    Certificate(String),
+    #[error("that is the public half; the private key's file is wanted")]
+    PublicHalf,
+    #[error("the host: {0}")]
+    Pin(#[from] PinError),
     #[error("keys of a token, or for a library that speaks to one, are not taken")]
     Provider,
     #[error("the agent holds {} keys already", limits::SSH_KEYS)]
@@ -152,7 +163,7 @@ impl Broker {
 
     /// Believes what a client says of its session as far as the host's signature goes.
     fn bind(&self, connection: &mut AgentConnection, bind: SessionBind) -> Result<(), Refusal> {
-        let is_signed = signing::verify(&bind.host_key, &bind.session_id, &bind.signature).is_ok()
+        let is_signed = signing::verify(&bind.host_key, &bind.session_id, &bind.signature)
             && bind.host_key.certificate().is_none_or(signing::certificate_is_signed);
         connection.upstream.passes_on(&bind);
         connection.binding.bind(bind, is_signed).map_err(AgentRefusal::from)?;

@@ -88,10 +88,10 @@ impl Broker {
 /// The content is what will be signed: its hash is the one in the request.
 fn signed_lines(signed: &Signed) -> Lines {
     let mut lines = Lines::new();
-    if let Some(tag) = signed.tag() {
-        lines.push(("tag", tag.to_owned(), Certainty::Verified));
+    if let git_buffer::Kind::Tag { name } = &signed.kind {
+        lines.push(("tag", name.clone(), Certainty::Verified));
     }
-    lines.push(("by", signed.author.clone(), Certainty::Verified));
+    lines.push(("by", signed.person.clone(), Certainty::Verified));
     lines.push(("subject", signed.subject.clone(), Certainty::Verified));
     lines
 }

@@ -7,7 +7,9 @@ use super::named::Host;
 use super::{AgentConnection, AgentRefusal, Broker};
 use crate::audit::event::Event;
 use crate::binding::Destination;
+use crate::binding::destination::permits_login;
 use crate::broker::{Act, Beyond, Refusal};
+use crate::clock;
 use crate::policy::rule::{Kind, Verdict};
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
@@ -182,14 +184,14 @@ impl Broker {
             ToBeSigned::Other => return Err(AgentRefusal::Unknown),
         };
         let hostbound = login.host_key.is_some();
-        if let Some(destinations) = destinations
-            && !connection.binding.permits_login(&destinations, &login.user, hostbound)
-        {
+        let now = clock::unix_seconds();
+        let hops = destinations.as_deref();
+        if !permits_login(hops, &connection.binding, &login.user, hostbound, now) {
             return Err(AgentRefusal::Destination);
         }
         let bound = match connection.binding.login(&login)? {
             Destination::Bound { host_key, .. } => Some(host_key.clone()),
-            Destination::Unknown => None,
+            Destination::Unknown { .. } => None,
         };
         let place = match bound {
             Some(key) => {
@@ -237,7 +239,7 @@ impl Broker {
     /// at all, so that no server has had enough before the right one comes.
     pub(super) async fn vault_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
         let keys = self.vault_keys();
-        let last = connection.binding.last().map(|bound| bound.host_key.clone());
+        let last = connection.binding.last_host().cloned();
         let host = match last {
             Some(key) if keys.iter().any(|key| !key.hosts.is_empty()) => {
                 Some(self.host_of(connection, &key).await)

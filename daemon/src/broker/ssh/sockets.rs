@@ -1,6 +1,7 @@
 //! Where agents' clients come from: the daemon's own socket, and others that a client of ours listens on and hands
 //! over. What is added at one of them stays there.
 
+use super::named::Host;
 use super::upstream::Upstreams;
 use super::{AgentRefusal, Broker};
 use crate::approval::pin;
@@ -12,6 +13,7 @@ use crate::socket::Listening;
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::ssh_agent::key::PublicKey;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -80,6 +82,8 @@ pub(crate) struct AgentConnection {
     /// The ssh session and the key that the last yes was for.
     pub(super) covered: Option<(Vec<u8>, Vec<u8>)>,
     pub(super) upstream: Upstreams,
+    /// The host that the session is bound to, as it was called with the vault open or not.
+    pub(super) named: Option<(PublicKey, bool, Host)>,
 }
 
 impl AgentConnection {
@@ -87,7 +91,7 @@ impl AgentConnection {
         // Nobody listens: the protocol has no word for "wait".
         let (replies, _) = mpsc::channel(1);
         let client = Client { requester, replies };
-        Self { client, at, binding: Binding::new(), covered: None, upstream: Upstreams::default() }
+        Self { client, at, binding: Binding::new(), covered: None, upstream: Upstreams::default(), named: None }
     }
 
     pub(crate) fn peer(&self) -> Rc<Peer> {

@@ -1,0 +1,148 @@
+//! Which session one agent connection serves, and by which hosts it was forwarded, as ssh told by
+//! `session-bind@openssh.com` (OpenSSH's PROTOCOL.agent section 1). Only binds whose signature was verified are kept,
+//! in their order, and where OpenSSH's agent would refuse one, so does this.
+
+pub(crate) mod destination;
+
+use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::session_bind::SessionBind;
+use keyloan_protocol::ssh_agent::to_be_signed::Login;
+
+/// `AGENT_MAX_SESSION_IDS` of OpenSSH: hops of one connection.
+const MOST: usize = 16;
+/// `AGENT_MAX_SID_LEN`. The longest hash of a key exchange is half of it.
+const SESSION_ID: usize = 128;
+
+/// What one connection is bound to.
+#[derive(Default)]
+pub(crate) struct Binding {
+    binds: Vec<Bound>,
+    /// A bind was asked for, with whatever result.
+    attempted: bool,
+    signed: bool,
+}
+
+struct Bound {
+    host_key: PublicKey,
+    session_id: Vec<u8>,
+    forwarding: bool,
+}
+
+/// Where a login goes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Destination<'a> {
+    /// To the holder of that key, in that session: verified.
+    Bound { host_key: &'a PublicKey, session_id: &'a [u8] },
+    /// Nobody can say. `forwarded`: somebody at the last of the hops asks, by a client that does not say where it goes.
+    Unknown { forwarded: bool },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BindFault {
+    #[error("the host's signature of the session is wrong")]
+    Signature,
+    #[error("the session's id is too long")]
+    SessionId,
+    #[error("the connection has signed already")]
+    Signed,
+    #[error("the connection is bound to its destination already")]
+    Final,
+    #[error("the session is bound to another host key")]
+    OtherKey,
+    #[error("it was forwarded by too many hosts")]
+    TooMany,
+    #[error("the login is for another session than the one the connection is bound to")]
+    OtherSession,
+    #[error("the login is for another host than the one the connection is bound to")]
+    OtherHost,
+}
+
+impl Binding {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a bind as OpenSSH's `process_ext_session_bind` does. The caller verified its signature or found it wrong;
+    /// of a certificate also that of its authority, and a wrong one counts as a wrong signature.
+    pub(crate) fn bind(&mut self, bind: SessionBind, signature_verified: bool) -> Result<(), BindFault> {
+        self.note_attempted();
+        if bind.session_id.len() > SESSION_ID {
+            return Err(BindFault::SessionId);
+        }
+        if !signature_verified {
+            return Err(BindFault::Signature);
+        }
+        // Stricter than OpenSSH: what was signed before would look as if it had been for this host.
+        if self.signed {
+            return Err(BindFault::Signed);
+        }
+        for bound in &self.binds {
+            // A connection that logs in somewhere does not come from there.
+            if !bound.forwarding {
+                return Err(BindFault::Final);
+            }
+            if bound.session_id == bind.session_id {
+                // One session is with one host. The first answer stays, its direction too.
+                return if bound.host_key == bind.host_key { Ok(()) } else { Err(BindFault::OtherKey) };
+            }
+        }
+        if self.binds.len() >= MOST {
+            return Err(BindFault::TooMany);
+        }
+        let SessionBind { host_key, session_id, forwarding, .. } = bind;
+        self.binds.push(Bound { host_key, session_id, forwarding });
+        Ok(())
+    }
+
+    /// A bind was asked for that could not be understood, or not be looked at (the agent is locked, say): ssh forwards
+    /// the connection all the same, and it must not pass for a local one.
+    pub(crate) const fn note_attempted(&mut self) {
+        self.attempted = true;
+    }
+
+    /// Something was signed on this connection.
+    pub(crate) const fn note_signed(&mut self) {
+        self.signed = true;
+    }
+
+    /// Whether somebody on another host may be asking. Once it is, it stays.
+    pub(crate) fn is_forwarded(&self) -> bool {
+        self.binds.iter().any(|bound| bound.forwarding)
+    }
+
+    /// A bind was asked for and none was taken: where this connection leads is not known, and somebody tried to say.
+    pub(crate) const fn is_failed(&self) -> bool {
+        self.attempted && self.binds.is_empty()
+    }
+
+    /// The key of the host that the connection was bound to last.
+    pub(crate) fn last_host(&self) -> Option<&PublicKey> {
+        self.binds.last().map(|bound| &bound.host_key)
+    }
+
+    /// The keys of the hosts that forwarded the connection, the nearest first.
+    pub(crate) fn hops(&self) -> impl Iterator<Item = &PublicKey> {
+        self.binds.iter().filter(|bound| bound.forwarding).map(|bound| &bound.host_key)
+    }
+
+    /// Where a login goes. One that names another session or another host than the last bind was made for somebody
+    /// else: a host that the connection was forwarded by, who wants it to log in as the user elsewhere.
+    pub(crate) fn login(&self, login: &Login) -> Result<Destination<'_>, BindFault> {
+        let bound = match self.binds.last() {
+            Some(bound) if !bound.forwarding => bound,
+            last => return Ok(Destination::Unknown { forwarded: last.is_some() }),
+        };
+        if login.session_id != bound.session_id {
+            return Err(BindFault::OtherSession);
+        }
+        if login.host_key.as_ref().is_some_and(|host_key| *host_key != bound.host_key) {
+            return Err(BindFault::OtherHost);
+        }
+        Ok(Destination::Bound { host_key: &bound.host_key, session_id: &bound.session_id })
+    }
+}
+
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;
