@@ -18,6 +18,11 @@ mod policy;
 mod readiness;
 mod requester;
 mod server;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "the broker's ssh agent is what will use it")
+)]
+mod signing;
 mod totp;
 mod trust;
 mod vault;
