@@ -22,7 +22,7 @@ const COLUMNS: usize = 70;
 const BLOCK: usize = 8;
 /// Of what bcrypt's derivation gives.
 const BCRYPT_BLOCK: usize = 32;
-/// `ssh-keygen` writes 16 or 24 unless told otherwise. This many take some ten seconds.
+/// `ssh-keygen` writes 16 or 24 unless told otherwise. This many take some seven seconds.
 const ROUNDS: u32 = 1024;
 
 /// Why a file does not give a key. Holds nothing of what is in it.
