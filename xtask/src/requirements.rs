@@ -43,7 +43,7 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("awscli", &["aws"], "reads lent credentials"),
     tests("python3-pip", &["pip3"], "reads lent settings"),
     tests("git", &["git"], "reads lent settings and credentials"),
-    tests("openssh-client", &["ssh-keygen"], "reads a lent private key"),
+    tests("openssh-client", &["ssh-keygen"], "reads a lent private key; makes and judges ssh keys"),
     tests("make", &["make"], "its recipes read a lent file"),
     tests("busybox-static", &["busybox"], "a static program that reads a lent file"),
     tests("less", &["less"], "a pager there, and one that reads the terminal beside it"),

@@ -75,12 +75,22 @@ impl PrivateKey {
         if self.public.certificate().is_some() {
             out.string(self.public.blob());
             write_repeated_public_half(out, material);
-        } else if let Material::Rsa { e, n } = material {
-            out.mpint(n);
-            out.mpint(e);
         } else {
-            material.write(out);
+            write_public_half(out, material);
         }
+        self.write_secret(out);
+    }
+
+    /// Writes the type and the fields of a key without its certificate: files of private keys hold none.
+    pub fn write_plain(&self, out: &mut Writer) {
+        let material = self.public.material();
+        out.text(self.public.key_type().name());
+        write_public_half(out, material);
+        self.write_secret(out);
+    }
+
+    fn write_secret(&self, out: &mut Writer) {
+        let material = self.public.material();
         match &self.secret {
             Secret::Ed25519 { seed } => {
                 out.nested(|out| {
@@ -102,6 +112,16 @@ impl PrivateKey {
                 out.string(reserved);
             }
         }
+    }
+}
+
+/// Of an RSA key the other way round than in a public key.
+fn write_public_half(out: &mut Writer, material: &Material) {
+    if let Material::Rsa { e, n } = material {
+        out.mpint(n);
+        out.mpint(e);
+    } else {
+        material.write(out);
     }
 }
 
