@@ -11,7 +11,7 @@ use crate::clock;
 use crate::signing::public_line::read_public_line;
 use crate::signing::{SigningKey, key_file};
 use crate::vault::local::LocalVault;
-use crate::vault::local::index::{Entry, Index, Kind};
+use crate::vault::local::index::{Entry, Kind};
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::names::ItemName;
 use keyloan_protocol::ssh_agent::key::PublicKey;
@@ -100,12 +100,6 @@ pub(super) struct Ring {
     is_written: bool,
     /// The file was read for want of an open vault.
     from_file: bool,
-}
-
-impl VaultKey {
-    pub(super) fn of(index: &Index) -> Vec<Self> {
-        index.entries(Kind::Item).into_iter().filter_map(Written::of).filter_map(|key| key.key()).collect()
-    }
 }
 
 impl Broker {
