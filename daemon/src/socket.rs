@@ -55,10 +55,12 @@ pub(crate) fn listen(path: &Path) -> Result<Option<Sockets>, ListenError> {
         Err(error) if matches!(error.fault, Fault::InUse) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let failed = |name: &str, cause| ListenError::Socket { path: path.join(name).display().to_string(), cause };
+    let failed =
+        |name: &str, cause| ListenError::Socket { path: path.join(name).display().to_string(), cause };
     let mut handed_over = service::listeners().map_err(|cause| failed(CONTROL, cause))?;
     let mut bind = |name: &'static str| {
-        let is_this = |listener: &StdListener| service::path_of(listener).is_some_and(|at| at == path.join(name));
+        let is_this =
+            |listener: &StdListener| service::path_of(listener).is_some_and(|at| at == path.join(name));
         let theirs = handed_over.iter().position(is_this).map(|at| handed_over.swap_remove(at));
         let own = theirs.is_none().then_some(name);
         let bound = match theirs {

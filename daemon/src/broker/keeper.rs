@@ -8,8 +8,8 @@ use crate::approval::{No, pin};
 use crate::audit::event::Event;
 use crate::audit::sink::{Durable, Sink};
 use crate::clock;
-use crate::journal::{self, Level};
 use crate::hosts::pins::Pins;
+use crate::journal::{self, Level};
 use crate::policy::parse;
 use crate::policy::rule::{LOCK_IDLE, Policy};
 use crate::trust::TrustList;
@@ -157,7 +157,12 @@ impl Broker {
         Ok(())
     }
 
-    pub(super) fn open_with(&self, client: &Client, identity: &str, accept_older: bool) -> Result<(), Refusal> {
+    pub(super) fn open_with(
+        &self,
+        client: &Client,
+        identity: &str,
+        accept_older: bool,
+    ) -> Result<(), Refusal> {
         let keys = Keys::from_text(identity).map_err(IdentityError::from)?;
         if let Ok(held) = self.vault.borrow().keys() {
             // The identity files are not authentic by themselves: any program of the user can put others there.

@@ -1,6 +1,6 @@
 //! Credentials for one command: the loan that `with-secrets` asks for.
 
-use super::{Act, Beyond, Approved, Broker, Client, Refusal};
+use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;

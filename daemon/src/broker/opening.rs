@@ -77,8 +77,7 @@ impl Broker {
             Err(refusal) => Err(refusal),
         };
         unanswered.asked = false;
-        let decided =
-            |decision, rule, approver| Event::Decided { request, decision, rule, approver };
+        let decided = |decision, rule, approver| Event::Decided { request, decision, rule, approver };
         if let Err(refusal) = opened {
             let event = decided("declined", LOCKED.to_owned(), Some(refusal.to_string()));
             self.record(&event, Durable::Now)?;

@@ -20,7 +20,10 @@ pub(crate) fn decide(policy: &Policy, kinds: &[Kind]) -> Judgement {
 fn decide_one(policy: &Policy, kind: Kind) -> Judgement {
     match policy.verdicts.get(&kind) {
         Some(&verdict) => Judgement { verdict, rule: format!("{}={}", kind.key(), verdict.word()) },
-        None => Judgement { verdict: Verdict::Ask, rule: format!("{}=ask (the default)", kind.key()) },
+        None => {
+            let verdict = kind.default_verdict();
+            Judgement { verdict, rule: format!("{}={} (the default)", kind.key(), verdict.word()) }
+        }
     }
 }
 
@@ -29,9 +32,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_rule_everything_is_asked() {
+    fn without_a_rule_everything_is_asked_but_what_nobody_understands() {
         for kind in Kind::ALL {
-            assert_eq!(decide(&Policy::default(), &[kind]).verdict, Verdict::Ask);
+            let verdict = if kind == Kind::SshOther { Verdict::Deny } else { Verdict::Ask };
+            assert_eq!(decide(&Policy::default(), &[kind]).verdict, verdict);
         }
     }
 

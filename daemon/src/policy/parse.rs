@@ -15,7 +15,9 @@ pub(crate) enum PolicyError {
     Verdict { key: &'static str },
     #[error("{0} takes the absolute path of a program, or nothing to remove it")]
     Path(&'static str),
-    #[error("ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing")]
+    #[error(
+        "ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing"
+    )]
     Upstream,
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
@@ -25,7 +27,7 @@ pub(crate) enum PolicyError {
     Stored,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "approver.command",
     "approver.pinentry",
     "env",
@@ -34,6 +36,7 @@ const KEYS: [&str; 13] = [
     "item.write",
     "key.add",
     "ssh.login",
+    "ssh.other",
     "ssh.signature",
     "ssh.upstream",
     "trust",
@@ -108,7 +111,7 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
     let mut lines: Vec<String> = Kind::ALL
         .into_iter()
         .map(|kind| {
-            let verdict = policy.verdicts.get(&kind).copied().unwrap_or(Verdict::Ask);
+            let verdict = policy.verdicts.get(&kind).copied().unwrap_or(kind.default_verdict());
             format!("{}={}", kind.key(), verdict.word())
         })
         .collect();

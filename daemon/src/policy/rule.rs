@@ -19,6 +19,8 @@ pub(crate) enum Kind {
     SshLogin,
     /// A signature over a file, a commit or a tag.
     SshSignature,
+    /// A signature over what keyloan does not understand.
+    SshOther,
     /// A key for the agent: added over its socket, or stored in the vault.
     KeyAdd,
     /// `trust`, `ssh hosts pin`.
@@ -26,16 +28,22 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Env,
         Self::File,
         Self::ItemRead,
         Self::ItemWrite,
         Self::SshLogin,
         Self::SshSignature,
+        Self::SshOther,
         Self::KeyAdd,
         Self::Trust,
     ];
+
+    /// The verdict where no rule was set. Nobody can say what a signature over unknown bytes permits.
+    pub(crate) fn default_verdict(self) -> Verdict {
+        if self == Self::SshOther { Verdict::Deny } else { Verdict::Ask }
+    }
 
     pub(crate) fn key(self) -> &'static str {
         match self {
@@ -45,6 +53,7 @@ impl Kind {
             Self::ItemWrite => "item.write",
             Self::SshLogin => "ssh.login",
             Self::SshSignature => "ssh.signature",
+            Self::SshOther => "ssh.other",
             Self::KeyAdd => "key.add",
             Self::Trust => "trust",
         }

@@ -120,7 +120,9 @@ async fn serve(
             let first = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;
             broker.ssh_add(client, item, comment, KeyFiles { first, certificate }, passphrase).await?
         }
-        Request::SshGenerate { item, key, comment } => broker.ssh_generate(client, item, key, comment).await?,
+        Request::SshGenerate { item, key, comment } => {
+            broker.ssh_generate(client, item, key, comment).await?
+        }
         Request::SshSet { item, hosts, confirm, comment } => {
             broker.ssh_set(client, item, KeyChange { hosts, confirm, comment }).await?
         }

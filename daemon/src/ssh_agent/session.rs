@@ -38,7 +38,10 @@ pub(super) async fn serve(
                     broken = inbox.watch() => return Err(broken),
                 }
             }
-            Err(_) => Reply::Failure,
+            Err(_) => {
+                connection.note_malformed(&message);
+                Reply::Failure
+            }
         };
         // No reply of ours is longer than a frame but a list, which is cut before.
         let Ok(frame) = reply.encode() else { return Ok(()) };

@@ -4,8 +4,8 @@
 use super::sockets::{AgentConnection, AgentSocket};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
-use crate::binding::destination::permits_list;
 use crate::audit::event::Event;
+use crate::binding::destination::permits_list;
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
 use crate::policy::rule::Kind;

@@ -65,7 +65,8 @@ impl Broker {
             .ok_or(Refusal::Input("a host is written host, [host]:port or as an address"))?;
         let keys: Vec<PublicKey> = match key {
             Some(line) => {
-                let read = read_public_line(line).map_err(|_| Refusal::Input("that is no line of a public key"))?;
+                let read =
+                    read_public_line(line).map_err(|_| Refusal::Input("that is no line of a public key"))?;
                 vec![read.0]
             }
             None => {
@@ -100,10 +101,7 @@ impl Broker {
         });
         kept.map_err(|refusal| self.failed(&approved, refusal))?;
         let request = approved.request;
-        self.record(
-            &Event::HostChanged { request, host: host.clone(), action: "pinned" },
-            approved.durable,
-        )?;
+        self.record(&Event::HostChanged { request, host: host.clone(), action: "pinned" }, approved.durable)?;
         Ok(Reply::done(format!("{host} is known by {} of its keys", keys.len())))
     }
 

@@ -65,8 +65,6 @@ pub(crate) enum AgentRefusal {
     Locked,
     #[error("the agent is not locked")]
     NotLocked,
-    #[error("what was to be signed is neither a login nor a signature over a file")]
-    Unknown,
     #[error("an RSA signature with SHA-1 was asked for; keyloan makes none")]
     Sha1,
     #[error("the login: {0}")]
@@ -105,6 +103,9 @@ impl Broker {
     /// Serves one request of an agent's client.
     pub(crate) async fn answer(&self, connection: &mut AgentConnection, request: Request) -> Reply {
         if connection.at.is_locked() && !matches!(request, Request::List | Request::Unlock(_)) {
+            if matches!(request, Request::Extension(Extension::SessionBind(_))) {
+                connection.binding.note_attempted();
+            }
             return Reply::Failure;
         }
         let done = match request {

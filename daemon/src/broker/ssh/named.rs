@@ -130,7 +130,8 @@ fn candidates(command: &str) -> Vec<String> {
             _ => hosts.push(place),
         }
     }
-    let hosts: Vec<&str> = hosts.into_iter().filter(|host| !host.is_empty() && !host.starts_with('-')).collect();
+    let hosts: Vec<&str> =
+        hosts.into_iter().filter(|host| !host.is_empty() && !host.starts_with('-')).collect();
     let with_ports = hosts.iter().flat_map(|host| ports.iter().map(move |port| format!("[{host}]:{port}")));
     hosts.iter().map(|host| (*host).to_owned()).chain(with_ports).take(64).collect()
 }
@@ -156,7 +157,9 @@ mod tests {
         let among = |patterns: &[&str]| {
             host.is_among(&patterns.iter().map(|pattern| (*pattern).to_owned()).collect::<Vec<_>>())
         };
-        assert!(among(&["git.example.org"]) && among(&["*.example.org"]) && among(&["[git.example.org]:2222"]));
+        assert!(
+            among(&["git.example.org"]) && among(&["*.example.org"]) && among(&["[git.example.org]:2222"])
+        );
         assert!(!among(&["example.org"]) && !among(&["[git.example.org]:22"]) && !among(&[]));
         assert!(!Host::Unnamed.is_among(&["*".to_owned()]));
     }

@@ -33,8 +33,16 @@ impl Broker {
                 let text = format!("{}@ UNKNOWN: the client does not say which host", login.user);
                 vec![("to", text, Certainty::Claimed)]
             }
+            Permits::Other { sha256 } => vec![
+                ("bytes", "neither a login nor a signature over a file".to_owned(), Certainty::Verified),
+                ("hash", format!("SHA-256 {sha256}"), Certainty::Verified),
+            ],
             Permits::Document(document) => self.describe_document(connection, document).await,
         };
+        if connection.binding.is_failed() {
+            let text = "perhaps: the client could not prove where it comes from or goes to";
+            lines.push(("forwarded", text.to_owned(), Certainty::Seen));
+        }
         for hop in connection.binding.hops() {
             let host = self.name_host(&connection.client, hop).await;
             let (name, certainty) = host.shown();

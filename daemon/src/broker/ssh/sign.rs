@@ -17,6 +17,7 @@ use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Sign};
 use keyloan_protocol::ssh_agent::to_be_signed::{Document, Login, ToBeSigned};
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -49,6 +50,10 @@ impl Holder {
 pub(super) enum Permits {
     Login(Login, Place),
     Document(Document),
+    /// Nobody can say.
+    Other {
+        sha256: String,
+    },
 }
 
 /// Where a login goes.
@@ -64,6 +69,7 @@ impl Permits {
         match self {
             Self::Login(..) => Kind::SshLogin,
             Self::Document(_) => Kind::SshSignature,
+            Self::Other { .. } => Kind::SshOther,
         }
     }
 
@@ -72,6 +78,7 @@ impl Permits {
             Self::Login(..) => "log in with an ssh key",
             Self::Document(document) if document.namespace == "git" => "sign a commit or tag with an ssh key",
             Self::Document(_) => "sign a file with an ssh key",
+            Self::Other { .. } => "sign bytes that keyloan does not understand with an ssh key",
         }
     }
 
@@ -81,6 +88,7 @@ impl Permits {
             Self::Login(login, Place::Bound(_, host)) => format!("{}@{}", login.user, host.shown().0),
             Self::Login(login, Place::Unknown) => format!("{}@ an unknown host", login.user),
             Self::Document(document) => format!("namespace {}", document.namespace),
+            Self::Other { sha256 } => format!("bytes with SHA-256 {sha256}"),
         }
     }
 }
@@ -112,8 +120,11 @@ impl Broker {
         };
         let was_open = self.is_open();
         let asks = !was_open || self.judge(&act)?.verdict == Verdict::Ask;
-        let lines =
-            if asks { self.describe_signature(connection, &holder, &permits, &sign.key).await } else { Vec::new() };
+        let lines = if asks {
+            self.describe_signature(connection, &holder, &permits, &sign.key).await
+        } else {
+            Vec::new()
+        };
         let shown = permits.shown();
         let approved = self
             .authorise_opening(&connection.client, act, |question| {
@@ -176,12 +187,14 @@ impl Broker {
             Holder::Added(key) => key.destinations.clone(),
             _ => None,
         };
-        let login = match ToBeSigned::parse(&sign.data, &sign.key) {
+        let understood = ToBeSigned::parse(&sign.data, &sign.key);
+        let is_login = matches!(understood, ToBeSigned::Login(_));
+        let login = match understood {
             ToBeSigned::Login(login) => login,
             // As OpenSSH: a key for certain destinations is for logins only.
-            ToBeSigned::Document(_) if destinations.is_some() => return Err(AgentRefusal::Destination),
+            _ if destinations.is_some() && !is_login => return Err(AgentRefusal::Destination),
             ToBeSigned::Document(document) => return Ok(Permits::Document(document)),
-            ToBeSigned::Other => return Err(AgentRefusal::Unknown),
+            ToBeSigned::Other => return Ok(Permits::Other { sha256: sha256(&sign.data) }),
         };
         let hostbound = login.host_key.is_some();
         let now = clock::unix_seconds();
@@ -275,13 +288,18 @@ fn covered_session(
     }
 }
 
+fn sha256(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
 fn beyond(
     connection: &AgentConnection,
     holder: &Holder,
     permits: &Permits,
     session: Option<&(Vec<u8>, Vec<u8>)>,
 ) -> Beyond {
-    if connection.binding.is_forwarded() {
+    // Whoever forwards a connection tells where it comes from first; a failed try may have been just that.
+    if connection.binding.is_forwarded() || connection.binding.is_failed() {
         return Beyond::Always("what another host forwards is always asked");
     }
     if matches!(permits, Permits::Login(_, Place::Unknown)) {

@@ -14,6 +14,8 @@ use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::session_bind::SESSION_BIND;
+use keyloan_protocol::ssh_agent::wire::Reader;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -91,7 +93,23 @@ impl AgentConnection {
         // Nobody listens: the protocol has no word for "wait".
         let (replies, _) = mpsc::channel(1);
         let client = Client { requester, replies };
-        Self { client, at, binding: Binding::new(), covered: None, upstream: Upstreams::default(), named: None }
+        Self {
+            client,
+            at,
+            binding: Binding::new(),
+            covered: None,
+            upstream: Upstreams::default(),
+            named: None,
+        }
+    }
+
+    /// A message without the form of one. If it was to say what the connection is bound to, ssh goes on as if it had
+    /// been understood, and forwards.
+    pub(crate) fn note_malformed(&mut self, message: &[u8]) {
+        let mut reader = Reader::new(message);
+        if reader.u8().is_ok() && reader.string() == Ok(SESSION_BIND.as_bytes()) {
+            self.binding.note_attempted();
+        }
     }
 
     pub(crate) fn peer(&self) -> Rc<Peer> {

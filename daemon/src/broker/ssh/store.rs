@@ -189,7 +189,9 @@ impl Broker {
             Some(hosts) => {
                 let is_pattern = |host: &String| pins::host_name(&host.replace(['*', '?'], "x")).is_some();
                 if hosts.len() > MOST_HOSTS || !hosts.iter().all(is_pattern) {
-                    return Err(Refusal::Input("a key has at most 64 hosts, each a name that may hold * and ?"));
+                    return Err(Refusal::Input(
+                        "a key has at most 64 hosts, each a name that may hold * and ?",
+                    ));
                 }
                 shown.push(("hosts", hosts.join(" ")));
                 fields.push(public_field(HOSTS, &hosts.join(" "))?);

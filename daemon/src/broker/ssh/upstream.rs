@@ -63,7 +63,12 @@ impl Upstreams {
     }
 
     /// Asks one agent, which is connected to and told of the session first where that was not done yet.
-    async fn ask(&mut self, path: &Path, request: Request, patience: Duration) -> Result<Reply, UpstreamFault> {
+    async fn ask(
+        &mut self,
+        path: &Path,
+        request: Request,
+        patience: Duration,
+    ) -> Result<Reply, UpstreamFault> {
         let asked = async {
             let at = match self.agents.iter().position(|agent| agent.path == path) {
                 Some(at) => at,
@@ -106,9 +111,8 @@ impl Upstreams {
         if paths.is_empty() {
             return None;
         }
-        let offered = |held: &Self| {
-            held.offered.iter().find(|(key, _)| key == blob).map(|(_, path)| path.clone())
-        };
+        let offered =
+            |held: &Self| held.offered.iter().find(|(key, _)| key == blob).map(|(_, path)| path.clone());
         if let Some(path) = offered(self) {
             return Some(path);
         }
