@@ -1,4 +1,4 @@
-//! `known_hosts` (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"), read for its keys. Any program of the user can write it:
+//! `known_hosts` (sshd(8), its section on the format), read for its keys. Any program of the user can write it:
 //! what it says is a hint. A line that is not understood, or whose names could not be shown, names nothing.
 
 use super::pattern::{self, Listed};
@@ -75,7 +75,9 @@ impl Naming {
         match (self, other) {
             (Self::Revoked, _) | (_, Self::Revoked) => Self::Revoked,
             (Self::Named(mut names), Self::Named(more)) => {
-                more.into_iter().for_each(|name| add(&mut names, name));
+                for name in more {
+                    add(&mut names, name);
+                }
                 Self::Named(names)
             }
             (named @ Self::Named(_), _) | (_, named @ Self::Named(_)) => named,
@@ -145,7 +147,7 @@ impl KnownHosts {
         }
         // As ssh: a certificate that nobody vouches for is still a plain key.
         let candidates: Vec<String> =
-            candidates.iter().take(CANDIDATES).flat_map(|text| forms(text)).collect();
+            candidates.iter().take(CANDIDATES).filter_map(|text| forms(text)).collect();
         let mut unreadable = false;
         for hosts in own.iter().flat_map(|entries| &entries.hosts).take(LISTS) {
             let found = hosts.named(&candidates, &mut names);

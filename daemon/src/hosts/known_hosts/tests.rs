@@ -88,7 +88,7 @@ fn names_are_found_where_ssh_keygen_finds_them() {
             let between = [" ", "\t", "  "][noise.below(3)];
             let comment = ["", " who@where", "\tx y"][noise.below(3)];
             let key = line_of_key(&key(number)).replacen(' ', between, 1);
-            text += &format!("{marker}{}{between}{key}{comment}\n", list.join(","));
+            text += &[marker, &list.join(","), between, &key, comment, "\n"].concat();
         }
         fs::write(&file, &text).unwrap();
         if hashes {
