@@ -435,9 +435,9 @@ impl LocalVault {
         if before.is_some() && !replacing {
             return Err(VaultError::Exists(files.identity.path().join(file)));
         }
-        files.identity.replace(&file, wrapped)?;
+        let replaced = files.identity.replace(&file, wrapped);
         let change = Change::AddRecipient { name: name.to_string(), recipient: recipient.to_owned() };
-        let recorded = self.record(change, None, None);
+        let recorded = replaced.map_err(VaultError::from).and_then(|()| self.record(change, None, None));
         if recorded.is_err()
             && let Some(files) = &self.files
         {
