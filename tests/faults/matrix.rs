@@ -232,7 +232,12 @@ const OPERATIONS: [Operation; 11] = [
         state: |sandbox| {
             let file =
                 |sandbox: &Sandbox| std::fs::read(sandbox.vault().join("identity/recovery.age")).unwrap();
-            if file(sandbox) == file(&template().0) { State::Old } else { State::New }
+            if file(sandbox) != file(&template().0) {
+                return State::New;
+            }
+            sandbox.keyloan(&["lock"]).run().ok();
+            assert!(unlock(sandbox).status == 0, "the page that was printed before opens it");
+            State::Old
         },
     },
     Operation {
