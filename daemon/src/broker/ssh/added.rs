@@ -180,7 +180,10 @@ impl Broker {
     /// Less can be used afterwards, so nobody is asked. The vault's keys stay.
     pub(super) fn remove_added(&self, connection: &AgentConnection, key: &PublicKey) -> Result<(), Refusal> {
         self.ssh.opened.borrow_mut().close(key.blob());
-        let goes = |held: &AddedKey| held.socket == connection.at.id && held.public == *key;
+        let now = clock::unix_seconds();
+        // What a host on the way may not see it may not take away either.
+        let is_seen = |held: &AddedKey| permits_list(held.destinations.as_deref(), &connection.binding, now);
+        let goes = |held: &AddedKey| held.socket == connection.at.id && held.public == *key && is_seen(held);
         match self.ssh.added.borrow_mut().forget(goes) {
             0 => Err(AgentRefusal::NoKey.into()),
             _ => Ok(()),

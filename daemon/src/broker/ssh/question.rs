@@ -24,10 +24,17 @@ impl Broker {
         let mut lines = match permits {
             Permits::Login(login, Place::Bound(host_key, host)) => {
                 let (name, certainty) = host.shown();
-                vec![
+                let mut lines = vec![
                     ("to", format!("{}@{name}", login.user), certainty),
                     ("host key", named_key(host_key), Certainty::Verified),
-                ]
+                ];
+                if let Some(name) = host.could_be_pinned() {
+                    let text = format!(
+                        "no; the vault keeps the name with its key after: keyloan ssh hosts pin {name}"
+                    );
+                    lines.push(("pinned", text, Certainty::Verified));
+                }
+                lines
             }
             Permits::Login(login, Place::Unknown) => {
                 let text = format!("{}@ UNKNOWN: the client does not say which host", login.user);
