@@ -20,5 +20,8 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod ssh_forwarded;
+mod ssh_locked;
+mod ssh_login;
 mod terminal;
 mod vault;
