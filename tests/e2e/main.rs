@@ -20,6 +20,7 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod ssh_add;
 mod ssh_forwarded;
 mod ssh_locked;
 mod ssh_login;
