@@ -13,6 +13,7 @@ mod daemon;
 mod desktop;
 mod files;
 mod first_loan;
+mod git_ssh;
 mod loans;
 mod mask;
 mod mask_processes;

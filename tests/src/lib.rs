@@ -10,6 +10,7 @@
     reason = "a harness: what goes wrong here fails the test that uses it"
 )]
 
+pub mod agent;
 pub mod approver;
 pub mod desktop;
 pub mod programs;
