@@ -1,56 +1,164 @@
 //! The judgement. It says which rule made it, in the words of `policy show`.
+//!
+//! Of the rules that a request meets, one that denies wins. Else the most particular one speaks, and rules about
+//! what any program can pretend (its path, its repository) can only make that stricter. That no two rules contradict
+//! each other was seen to when they were set ([`super::compare`]).
 
-use super::rule::{Kind, Policy, Verdict};
+use super::rule::{Attribute, Conditions, Kind, Limit, Policy, Rule, Verdict};
+
+/// One thing that is asked for, as far as rules look at it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Subject {
+    /// The item, or the ssh key's item.
+    pub(crate) item: Option<String>,
+    /// The names under which the vault has a login's host.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) host_key: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) forwarded: bool,
+}
+
+/// What is seen of whoever asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) program: Option<String>,
+    pub(crate) repository: Option<String>,
+}
 
 #[must_use = "a judgement that nobody looks at is a release that nobody judged"]
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Judgement {
     pub(crate) verdict: Verdict,
     pub(crate) rule: String,
 }
 
-/// The strictest rule of all the kinds that a request touches; asked where there is none.
-pub(crate) fn decide(policy: &Policy, kinds: &[Kind]) -> Judgement {
-    let judged = kinds.iter().map(|kind| decide_one(policy, *kind));
-    judged
-        .max_by_key(|judgement| judgement.verdict)
-        .unwrap_or(Judgement { verdict: Verdict::Deny, rule: "nothing is asked for".to_owned() })
+impl Judgement {
+    pub(crate) fn stricter(self, other: Self) -> Self {
+        if other.verdict.strictness() > self.verdict.strictness() { other } else { self }
+    }
+
+    /// The limit that the rule sets to itself.
+    pub(crate) fn limit(&self) -> Option<Limit> {
+        match self.verdict {
+            Verdict::Allow(limit) => limit,
+            _ => None,
+        }
+    }
 }
 
-fn decide_one(policy: &Policy, kind: Kind) -> Judgement {
-    let set = policy.verdicts.get(&kind);
-    let verdict = set.copied().unwrap_or(kind.default_verdict());
-    let origin = if set.is_some() { "" } else { " (the default)" };
-    Judgement { verdict, rule: format!("{}={}{origin}", kind.key(), verdict.word()) }
+/// The strictest judgement of all that a request touches.
+pub(crate) fn decide(policy: &Policy, subjects: &[(Kind, Subject)], seen: &Seen) -> Judgement {
+    let judged = subjects.iter().map(|(kind, subject)| decide_one(policy, *kind, subject, seen));
+    let nothing = || Judgement { verdict: Verdict::Deny, rule: "nothing is asked for".to_owned() };
+    judged.reduce(Judgement::stricter).unwrap_or_else(nothing)
+}
+
+fn decide_one(policy: &Policy, kind: Kind, subject: &Subject, seen: &Seen) -> Judgement {
+    let is_met = |rule: &&Rule| rule.kind == kind && meets(&rule.when, subject, seen);
+    let met: Vec<&Rule> = policy.rules.iter().filter(is_met).collect();
+    let judged = |rule: &Rule| Judgement { verdict: rule.verdict, rule: rule.to_string() };
+    if let Some(rule) = met.iter().find(|rule| rule.verdict == Verdict::Deny) {
+        return judged(rule);
+    }
+    let (tighten, speak): (Vec<&Rule>, Vec<&Rule>) = met.into_iter().partition(|rule| rule.when.only_tighten());
+    let is_last = |rule: &&&Rule| {
+        speak.iter().all(|other| other.when == rule.when || !other.when.are_within(&rule.when))
+    };
+    let default = Judgement {
+        verdict: kind.default_verdict(),
+        rule: format!("{}={} (the default)", kind.key(), kind.default_verdict()),
+    };
+    let said = speak.iter().filter(is_last).map(|rule| judged(rule)).reduce(Judgement::stricter);
+    tighten.into_iter().map(judged).fold(said.unwrap_or(default), Judgement::stricter)
+}
+
+fn meets(when: &Conditions, subject: &Subject, seen: &Seen) -> bool {
+    when.0.iter().all(|(attribute, pattern)| {
+        let is = |text: &Option<String>| text.as_deref().is_some_and(|text| pattern.matches(text));
+        match attribute {
+            Attribute::Item => is(&subject.item),
+            Attribute::Host => subject.hosts.iter().any(|host| pattern.matches(host)),
+            Attribute::HostKey => is(&subject.host_key),
+            Attribute::Namespace => is(&subject.namespace),
+            Attribute::Repository => is(&seen.repository),
+            Attribute::Program => is(&seen.program),
+            Attribute::Forwarded => subject.forwarded,
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse::tests::policy;
     use super::*;
+
+    fn item(name: &str) -> Subject {
+        Subject { item: Some(name.to_owned()), ..Subject::default() }
+    }
+
+    fn judged(policy: &Policy, kind: Kind, subject: Subject) -> (Verdict, String) {
+        let judgement = decide(policy, &[(kind, subject)], &Seen::default());
+        (judgement.verdict, judgement.rule)
+    }
 
     #[test]
     fn without_a_rule_everything_is_asked_but_what_nobody_understands() {
         for kind in Kind::ALL {
-            let verdict = if kind == Kind::SshOther { Verdict::Deny } else { Verdict::Ask };
-            assert_eq!(decide(&Policy::default(), &[kind]).verdict, verdict);
+            let bare = Policy { rules: Vec::new(), ..Policy::default() };
+            assert_eq!(judged(&bare, kind, Subject::default()).0, kind.default_verdict());
+            assert_eq!(judged(&Policy::default(), kind, Subject::default()).0, kind.default_verdict());
         }
+        assert_eq!(decide(&Policy::default(), &[], &Seen::default()).verdict, Verdict::Deny);
     }
 
     #[test]
-    fn a_rule_speaks_for_its_own_kind_only() {
-        let mut policy = Policy::default();
-        policy.verdicts.insert(Kind::Env, Verdict::Allow);
-        assert_eq!(decide(&policy, &[Kind::Env]).verdict, Verdict::Allow);
-        assert_eq!(decide(&policy, &[Kind::ItemRead]).verdict, Verdict::Ask);
+    fn the_most_particular_rule_speaks_and_names_itself() {
+        let policy = policy(&["env=allow", "env[item=pypi-*]=ask", "env[item=pypi-test]=allow 20/1h"]);
+        assert_eq!(judged(&policy, Kind::Env, item("npm")), (Verdict::Allow(None), "env=allow".to_owned()));
+        assert_eq!(judged(&policy, Kind::Env, item("pypi-x")).1, "env[item=pypi-*]=ask");
+        assert_eq!(judged(&policy, Kind::Env, item("pypi-test")).1, "env[item=pypi-test]=allow 20/1h");
+        assert_eq!(judged(&policy, Kind::ItemRead, item("npm")).0, Verdict::Ask);
     }
 
     #[test]
-    fn the_strictest_of_several_rules_counts() {
-        let mut policy = Policy::default();
-        policy.verdicts.insert(Kind::Env, Verdict::Allow);
-        assert_eq!(decide(&policy, &[Kind::Env, Kind::File]).verdict, Verdict::Ask);
-        policy.verdicts.insert(Kind::File, Verdict::Deny);
-        let judgement = decide(&policy, &[Kind::File, Kind::Env]);
-        assert_eq!((judgement.verdict, judgement.rule.as_str()), (Verdict::Deny, "file=deny"));
+    fn a_rule_that_denies_wins_over_a_more_particular_one() {
+        let policy = policy(&["ssh.login[forwarded]=deny", "ssh.login[forwarded,item=work]=allow"]);
+        let login = |forwarded| Subject { forwarded, ..item("work") };
+        assert_eq!(judged(&policy, Kind::SshLogin, login(true)).0, Verdict::Deny);
+        assert_eq!(judged(&policy, Kind::SshLogin, login(false)).0, Verdict::Ask);
+    }
+
+    #[test]
+    fn the_strictest_of_all_that_is_asked_for_counts() {
+        let policy = policy(&["env=allow", "env[item=prod]=ask-pin", "file=ask"]);
+        let decided = |subjects: &[(Kind, Subject)]| decide(&policy, subjects, &Seen::default()).verdict;
+        assert_eq!(decided(&[(Kind::Env, item("a")), (Kind::Env, item("prod"))]), Verdict::AskPin);
+        assert_eq!(decided(&[(Kind::Env, item("a")), (Kind::File, item("a"))]), Verdict::Ask);
+        assert_eq!(decided(&[(Kind::Env, item("a"))]), Verdict::Allow(None));
+    }
+
+    #[test]
+    fn what_a_program_can_pretend_makes_a_verdict_stricter_only() {
+        let policy = policy(&["env=allow", "env[program=/usr/bin/python3*]=ask", "env[repository=/home/me/evil]=deny"]);
+        let seen = |program: &str, repository: &str| {
+            let seen = Seen { program: Some(program.to_owned()), repository: Some(repository.to_owned()) };
+            decide(&policy, &[(Kind::Env, item("a"))], &seen).verdict
+        };
+        assert_eq!(seen("/usr/bin/twine", "/home/me/good"), Verdict::Allow(None));
+        assert_eq!(seen("/usr/bin/python3.11", "/home/me/good"), Verdict::Ask);
+        assert_eq!(seen("/usr/bin/twine", "/home/me/evil"), Verdict::Deny);
+    }
+
+    #[test]
+    fn a_host_counts_by_its_pin_and_its_key_and_by_nothing_else() {
+        let policy = policy(&["ssh.login[host=github.com]=allow", "ssh.login[hostkey=SHA256:abc]=ask-pin"]);
+        let login = |hosts: &[&str], key: &str| Subject {
+            hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
+            host_key: Some(key.to_owned()),
+            ..Subject::default()
+        };
+        assert_eq!(judged(&policy, Kind::SshLogin, login(&["github.com"], "SHA256:x")).0, Verdict::Allow(None));
+        assert_eq!(judged(&policy, Kind::SshLogin, login(&[], "SHA256:x")).0, Verdict::Ask);
+        assert_eq!(judged(&policy, Kind::SshLogin, login(&[], "SHA256:abc")).0, Verdict::AskPin);
     }
 }

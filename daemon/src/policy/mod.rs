@@ -1,7 +1,8 @@
 //! The rules: what needs which approval. Pure: no I/O, no clock.
 //!
-//! `rule` is what a policy can say, `parse` its text, `decide` the judgement.
+//! `rule` is what a policy can say, `parse` its text, `decide` the judgement, `compare` one rule against another.
 
+pub(crate) mod compare;
 pub(crate) mod decide;
 pub(crate) mod parse;
 pub(crate) mod rule;

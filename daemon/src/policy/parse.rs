@@ -1,7 +1,12 @@
 //! The text of a policy: `KEY=VALUE` a line, as `policy show` prints and `policy set` takes.
+//!
+//! A rule's key is a kind, with conditions in brackets: `ssh.login[host=github.com,item=work]`.
 
-use super::rule::{ApproverProgram, Kind, LOCK_IDLE, Policy, Verdict};
+use super::rule::{
+    ApproverProgram, Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict,
+};
 use keyloan_protocol::time_span::TimeSpan;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,81 +14,153 @@ use std::time::Duration;
 pub(crate) enum PolicyError {
     #[error("KEY=VALUE is wanted")]
     Shape,
-    #[error("no setting is called that{}", nearest(.0))]
+    #[error("no setting is called that{}", nearest(.0, &keys()))]
     Key(String),
-    #[error("{key} takes ask, allow or deny")]
-    Verdict { key: &'static str },
+    #[error("{0} takes ask, ask-pin, allow, allow N/TIME (such as allow 20/1h), deny, or nothing to remove the rule")]
+    Verdict(&'static str),
+    #[error("a condition is NAME=TEXT, NAME=TEXT* or forwarded, with commas between")]
+    Condition,
+    #[error("no condition is called that{}", nearest(.0, &attributes()))]
+    Attribute(String),
+    #[error("the condition {0} stands there twice")]
+    Twice(&'static str),
+    #[error("{0} can be pretended by any program, so it can make a rule stricter and never allow")]
+    Pretended(&'static str),
     #[error("{0} takes the absolute path of a program, or nothing to remove it")]
     Path(&'static str),
-    #[error(
-        "ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing"
-    )]
+    #[error("ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing")]
     Upstream,
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,
+    #[error("deadline takes a time such as 60s, from 10s to 10m")]
+    Deadline,
     #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
     LoanTime,
+    #[error(
+        "grants takes what a yes may cover, with spaces between: command, a time such as 10m, a number of uses \
+         such as 20x, terminal-TIME; or nothing"
+    )]
+    Grants,
+    #[error("there are more than {RULES} rules")]
+    TooMany,
     #[error("the sealed policy does not have the form of one")]
     Stored,
 }
 
-const KEYS: [&str; 14] = [
-    "approver.command",
-    "approver.pinentry",
-    "env",
-    "file",
-    "item.read",
-    "item.write",
-    "key.add",
-    "ssh.login",
-    "ssh.other",
-    "ssh.signature",
-    "ssh.upstream",
-    "trust",
-    "loan.time",
-    "lock.idle",
-];
-
-/// Agents behind ours.
+/// Agents behind ours, rules, and scopes that are offered (counts).
 const UPSTREAM: usize = 8;
+const RULES: usize = 256;
+const SCOPES: usize = 6;
 
-fn nearest(key: &str) -> String {
-    keyloan_protocol::names::nearest(key, &KEYS)
-        .map_or_else(|| format!(" (there are {})", KEYS.join(", ")), |near| format!("; {near}?"))
+/// The longest text of a condition.
+const TEXT: usize = 512;
+
+const SETTINGS: [&str; 7] =
+    ["approver.command", "approver.pinentry", "deadline", "grants", "loan.time", "lock.idle", "ssh.upstream"];
+
+fn keys() -> Vec<&'static str> {
+    Kind::ALL.into_iter().map(Kind::key).chain(SETTINGS).collect()
+}
+
+fn attributes() -> Vec<&'static str> {
+    Attribute::ALL.into_iter().map(Attribute::key).collect()
+}
+
+fn nearest(word: &str, words: &[&str]) -> String {
+    keyloan_protocol::names::nearest(word, words)
+        .map_or_else(|| format!(" (there are {})", words.join(", ")), |near| format!("; {near}?"))
 }
 
 /// One change to a policy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
-    Verdict(Kind, Verdict),
+    /// Without a verdict the rule goes.
+    Rule(Kind, Conditions, Option<Verdict>),
     /// The program's hash is still to be taken; `None` removes it.
     Approver(Option<PathBuf>),
     Pinentry(Option<PathBuf>),
     Upstream(Vec<PathBuf>),
     LockIdle(Duration),
     LoanTime(Option<Duration>),
+    Deadline(Duration),
+    Grants(Vec<Scope>),
 }
 
 pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
-    let (key, value) = text.split_once('=').ok_or(PolicyError::Shape)?;
-    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.key() == key) {
-        let verdict = [Verdict::Allow, Verdict::Ask, Verdict::Deny]
-            .into_iter()
-            .find(|verdict| verdict.word() == value)
-            .ok_or(PolicyError::Verdict { key: kind.key() })?;
-        return Ok(Setting::Verdict(kind, verdict));
+    let (key, value) = match text.find('[') {
+        // A condition holds an equals sign too.
+        Some(open) if !text[..open].contains('=') => {
+            let close = text.find(']').ok_or(PolicyError::Shape)?;
+            let value = text[close + 1..].strip_prefix('=').ok_or(PolicyError::Shape)?;
+            (&text[..=close], value)
+        }
+        _ => text.split_once('=').ok_or(PolicyError::Shape)?,
+    };
+    let name = key.split('[').next().unwrap_or_default();
+    if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.key() == name) {
+        let when = key[name.len()..].strip_prefix('[').map_or(Ok(Conditions::default()), conditions)?;
+        let verdict = if value.is_empty() { None } else { Some(verdict(kind, value)?) };
+        if let (Some(Verdict::Allow(_)), Some(attribute)) =
+            (verdict, when.0.iter().map(|(attribute, _)| *attribute).find(|one| one.is_only_seen()))
+        {
+            return Err(PolicyError::Pretended(attribute.key()));
+        }
+        return Ok(Setting::Rule(kind, when, verdict));
     }
     match key {
         "approver.command" => program("approver.command", value).map(Setting::Approver),
         "approver.pinentry" => program("approver.pinentry", value).map(Setting::Pinentry),
         "ssh.upstream" => upstream(value).map(Setting::Upstream).ok_or(PolicyError::Upstream),
         "lock.idle" => idle(value).map(Setting::LockIdle).ok_or(PolicyError::Time),
+        "deadline" => between(value, 10, 600).map(Setting::Deadline).ok_or(PolicyError::Deadline),
         "loan.time" if value.is_empty() => Ok(Setting::LoanTime(None)),
         "loan.time" => {
             let time = TimeSpan::parse(value).map_err(|_| PolicyError::LoanTime)?;
             Ok(Setting::LoanTime(Some(time.duration())))
         }
-        _ => Err(PolicyError::Key(key.to_owned())),
+        "grants" => grants(value).map(Setting::Grants).ok_or(PolicyError::Grants),
+        _ => Err(PolicyError::Key(name.to_owned())),
+    }
+}
+
+/// `item=pypi-*,forwarded]`
+fn conditions(text: &str) -> Result<Conditions, PolicyError> {
+    let text = text.strip_suffix(']').ok_or(PolicyError::Condition)?;
+    let mut held = Vec::new();
+    for one in text.split(',') {
+        let (name, value) = one.split_once('=').unwrap_or((one, ""));
+        let attribute = Attribute::ALL.into_iter().find(|attribute| attribute.key() == name);
+        let attribute = attribute.ok_or_else(|| PolicyError::Attribute(name.to_owned()))?;
+        let (text, is_prefix) = value.strip_suffix('*').map_or((value, false), |text| (text, true));
+        // Forwarded or not: there is no text to it.
+        let right = if attribute == Attribute::Forwarded { one == name } else { !value.is_empty() };
+        if !right || text.len() > TEXT || text.contains(|c: char| c.is_control() || "*[]".contains(c)) {
+            return Err(PolicyError::Condition);
+        }
+        if held.iter().any(|(other, _)| *other == attribute) {
+            return Err(PolicyError::Twice(attribute.key()));
+        }
+        held.push((attribute, Pattern { text: text.to_owned(), is_prefix }));
+    }
+    held.sort();
+    Ok(Conditions(held))
+}
+
+fn verdict(kind: Kind, text: &str) -> Result<Verdict, PolicyError> {
+    let limit = |text: &str| {
+        let (uses, within) = text.split_once('/')?;
+        let uses = uses.parse().ok().filter(|uses| (1..=1_000_000).contains(uses))?;
+        Some(Limit { uses, within: between(within, 1, 7 * 86400)? })
+    };
+    match text {
+        "ask" => Ok(Verdict::Ask),
+        "ask-pin" => Ok(Verdict::AskPin),
+        "allow" => Ok(Verdict::Allow(None)),
+        "deny" => Ok(Verdict::Deny),
+        _ => {
+            let limit = text.strip_prefix("allow ").and_then(limit);
+            limit.map(|limit| Verdict::Allow(Some(limit))).ok_or(PolicyError::Verdict(kind.key()))
+        }
     }
 }
 
@@ -100,21 +177,107 @@ fn upstream(value: &str) -> Option<Vec<PathBuf>> {
     (paths.len() <= UPSTREAM && paths.iter().all(|path| path.is_absolute())).then_some(paths)
 }
 
+fn grants(value: &str) -> Option<Vec<Scope>> {
+    let scope = |word: &str| {
+        if word == "command" {
+            return Some(Scope::Command);
+        }
+        if let Some(uses) = word.strip_suffix('x') {
+            return uses.parse().ok().filter(|uses| (2..=1000).contains(uses)).map(Scope::Uses);
+        }
+        match word.strip_prefix("terminal-") {
+            Some(time) => between(time, 60, 8 * 3600).map(Scope::Terminal),
+            None => between(word, 60, 8 * 3600).map(Scope::Time),
+        }
+    };
+    let scopes: Vec<Scope> = value.split_whitespace().map(scope).collect::<Option<_>>()?;
+    (scopes.len() <= SCOPES).then_some(scopes)
+}
+
+fn between(text: &str, least: u64, most: u64) -> Option<Duration> {
+    let time = TimeSpan::parse(text).ok()?.duration();
+    (least..=most).contains(&time.as_secs()).then_some(time)
+}
+
 /// A time for `lock.idle`.
 pub(crate) fn idle(text: &str) -> Option<Duration> {
-    let time = TimeSpan::parse(text).ok()?.duration();
-    (60..=7 * 86400).contains(&time.as_secs()).then_some(time)
+    between(text, 60, 7 * 86400)
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow(None) => out.write_str("allow"),
+            Self::Allow(Some(limit)) => write!(out, "allow {}/{}", limit.uses, TimeSpan::of(limit.within)),
+            Self::Ask => out.write_str("ask"),
+            Self::AskPin => out.write_str("ask-pin"),
+            Self::Deny => out.write_str("deny"),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.kind.key())?;
+        for (at, (attribute, pattern)) in self.when.0.iter().enumerate() {
+            out.write_str(if at == 0 { "[" } else { "," })?;
+            out.write_str(attribute.key())?;
+            if *attribute != Attribute::Forwarded {
+                write!(out, "={pattern}")?;
+            }
+        }
+        let close = if self.when.0.is_empty() { "" } else { "]" };
+        write!(out, "{close}={}", self.verdict)
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Command => out.write_str("command"),
+            Self::Time(time) => write!(out, "{}", TimeSpan::of(*time)),
+            Self::Uses(uses) => write!(out, "{uses}x"),
+            Self::Terminal(time) => write!(out, "terminal-{}", TimeSpan::of(*time)),
+        }
+    }
+}
+
+impl Policy {
+    /// Puts a rule in its place; without a verdict takes it away.
+    pub(crate) fn set_rule(
+        &mut self,
+        kind: Kind,
+        when: Conditions,
+        verdict: Option<Verdict>,
+    ) -> Result<(), PolicyError> {
+        self.rules.retain(|rule| rule.kind != kind || rule.when != when);
+        if self.rules.len() >= RULES {
+            return Err(PolicyError::TooMany);
+        }
+        self.rules.extend(verdict.map(|verdict| Rule { kind, when, verdict }));
+        self.rules.sort_by(|a, b| (a.kind, &a.when).cmp(&(b.kind, &b.when)));
+        Ok(())
+    }
+
+    /// Makes every change but that of the approver program, whose hash is not known here.
+    pub(crate) fn set(&mut self, setting: Setting) -> Result<(), PolicyError> {
+        match setting {
+            Setting::Rule(kind, when, verdict) => self.set_rule(kind, when, verdict)?,
+            Setting::LockIdle(time) => self.lock_idle = time,
+            Setting::LoanTime(time) => self.loan_time = time,
+            Setting::Deadline(time) => self.deadline = time,
+            Setting::Grants(scopes) => self.grants = scopes,
+            Setting::Pinentry(path) => self.pinentry = path,
+            Setting::Upstream(paths) => self.upstream = paths,
+            Setting::Approver(_) => self.approver = None,
+        }
+        Ok(())
+    }
 }
 
 /// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.
 pub(crate) fn print(policy: &Policy) -> Vec<String> {
-    let mut lines: Vec<String> = Kind::ALL
-        .into_iter()
-        .map(|kind| {
-            let verdict = policy.verdicts.get(&kind).copied().unwrap_or(kind.default_verdict());
-            format!("{}={}", kind.key(), verdict.word())
-        })
-        .collect();
+    let mut lines: Vec<String> = policy.rules.iter().map(ToString::to_string).collect();
     if !policy.upstream.is_empty() {
         let paths: Vec<String> = policy.upstream.iter().map(|path| path.display().to_string()).collect();
         lines.push(format!("ssh.upstream={}", paths.join(",")));
@@ -123,6 +286,9 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
     if let Some(time) = policy.loan_time {
         lines.push(format!("loan.time={}", TimeSpan::of(time)));
     }
+    lines.push(format!("deadline={}", TimeSpan::of(policy.deadline)));
+    let scopes: Vec<String> = policy.grants.iter().map(ToString::to_string).collect();
+    lines.push(format!("grants={}", scopes.join(" ")));
     if let Some(approver) = &policy.approver {
         lines.push(format!("approver.command={}", approver.path.display()));
         lines.push(format!("approver.sha256={}", approver.sha256));
@@ -133,9 +299,9 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
     lines
 }
 
-/// Reads back what [`print()`] wrote.
+/// Reads back what [`print()`] wrote, and what an earlier keyloan did, which knew fewer settings.
 pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
-    let mut policy = Policy { lock_idle: LOCK_IDLE, ..Policy::default() };
+    let mut policy = Policy::default();
     let mut program = None;
     for line in text.lines() {
         if let Some(sha256) = line.strip_prefix("approver.sha256=") {
@@ -144,12 +310,8 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
             continue;
         }
         match setting(line).map_err(|_| PolicyError::Stored)? {
-            Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
-            Setting::LockIdle(time) => policy.lock_idle = time,
-            Setting::LoanTime(time) => policy.loan_time = time,
             Setting::Approver(path) => program = path,
-            Setting::Pinentry(path) => policy.pinentry = path,
-            Setting::Upstream(paths) => policy.upstream = paths,
+            setting => policy.set(setting).map_err(|_| PolicyError::Stored)?,
         }
     }
     // An approver without its hash would run whatever lies at its path.
@@ -157,23 +319,45 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// The default policy with these changes.
+    pub(crate) fn policy(settings: &[&str]) -> Policy {
+        let mut policy = Policy::default();
+        for text in settings {
+            policy.set(setting(text).unwrap()).unwrap();
+        }
+        policy
+    }
 
     #[test]
     fn what_is_printed_is_read_back() {
-        let mut policy = Policy::default();
-        policy.verdicts.insert(Kind::Env, Verdict::Allow);
-        policy.verdicts.insert(Kind::Trust, Verdict::Deny);
+        let mut policy = policy(&[
+            "env=allow",
+            "trust=deny",
+            "ssh.login[item=work,host=github.com]=allow 20/1h",
+            "ssh.login[forwarded]=deny",
+            "env[program=/usr/bin/py*,item=a b]=ask-pin",
+            "approver.pinentry=/usr/bin/pinentry-qt",
+            "ssh.upstream=/run/a,/run/b",
+            "lock.idle=90m",
+            "loan.time=15m",
+            "deadline=30s",
+            "grants=command 10m 20x terminal-1h",
+        ]);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
-        policy.pinentry = Some("/usr/bin/pinentry-qt".into());
-        policy.upstream = vec!["/run/a".into(), "/run/b".into()];
-        policy.lock_idle = Duration::from_secs(5400);
-        policy.loan_time = Some(Duration::from_secs(900));
-        let read = read(&print(&policy).join("\n")).unwrap();
-        assert_eq!(print(&read), print(&policy));
-        assert_eq!(read.verdicts.get(&Kind::Env), Some(&Verdict::Allow));
-        assert_eq!(read.pinentry, policy.pinentry);
+        let lines = print(&policy);
+        assert!(lines.contains(&"ssh.login[item=work,host=github.com]=allow 20/1h".to_owned()), "{lines:?}");
+        assert!(lines.contains(&"grants=command 10m 20x terminal-1h".to_owned()), "{lines:?}");
+        assert_eq!(read(&lines.join("\n")), Ok(policy));
+    }
+
+    #[test]
+    fn a_rule_is_removed_by_an_empty_value_and_set_once_only() {
+        let policy = policy(&["env[item=a]=allow", "env[item=a]=ask", "file[item=b]=ask", "file[item=b]="]);
+        let of = |kind| policy.rules.iter().filter(|rule| rule.kind == kind).count();
+        assert_eq!((of(Kind::Env), of(Kind::File)), (2, 1));
     }
 
     #[test]
@@ -185,8 +369,20 @@ mod tests {
     fn a_wrong_setting_says_what_would_be_right() {
         for (text, said) in [
             ("env", "KEY=VALUE is wanted"),
+            ("env[item=a]", "KEY=VALUE is wanted"),
+            ("env[item=a=ask", "KEY=VALUE is wanted"),
             ("item.raed=ask", "item.read?"),
-            ("env=yes", "env takes ask, allow or deny"),
+            ("env=yes", "env takes ask, ask-pin, allow"),
+            ("env=allow 0/1h", "allow 20/1h"),
+            ("env=allow 5", "allow 20/1h"),
+            ("env[itm=a]=ask", "item?"),
+            ("env[item]=ask", "a condition is NAME=TEXT"),
+            ("env[item=a*b]=ask", "a condition is NAME=TEXT"),
+            ("env[]=ask", "no condition is called that"),
+            ("env[item=a,item=b]=ask", "stands there twice"),
+            ("env[forwarded=yes]=ask", "a condition is"),
+            ("env[program=/bin/x]=allow", "can be pretended"),
+            ("env[repository=/x,item=a]=allow 1/1h", "can be pretended"),
             ("approver.command=bin/x", "approver.command takes the absolute path"),
             ("approver.pinentry=qt", "approver.pinentry takes the absolute path"),
             ("ssh.upstream=a,/b", "absolute paths"),
@@ -195,6 +391,9 @@ mod tests {
             ("lock.idle=99999999999999999999d", "30m or 8h"),
             ("lock.idle=30s", "30m or 8h"),
             ("loan.time=soon", "15m or 2h"),
+            ("deadline=5s", "from 10s to 10m"),
+            ("grants=always", "command, a time"),
+            ("grants=1x", "command, a time"),
         ] {
             let error = setting(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

@@ -1,0 +1,3 @@
+//! Yeses that cover further requests. Pure: time is passed in.
+
+pub(crate) mod table;

@@ -1,0 +1,213 @@
+//! The grants. One covers what was shown and nothing wider, for whom it was given and for nobody else, and never what
+//! another host forwards. It ends by its time, its uses, its holder's end, `revoke` or `lock`.
+
+use crate::policy::decide::Subject;
+use crate::policy::rule::{Kind, Scope};
+use std::time::Duration;
+
+/// A process: its pid, and when it was started in clock ticks after boot. The two together name one.
+pub(crate) type Process = (i32, u64);
+
+/// Who asks, as far as grants look at it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Asker {
+    /// The requester and its ancestors, itself first.
+    pub(crate) lineage: Vec<Process>,
+    /// The controlling terminal, 0 for none.
+    pub(crate) terminal: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A process and what it starts.
+    Command(Process),
+    Terminal(u64),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    pub(crate) subjects: Vec<(Kind, Subject)>,
+    pub(crate) holder: Holder,
+    /// Time since boot.
+    pub(crate) until: Option<Duration>,
+    pub(crate) uses_left: Option<u32>,
+    /// What it covers and for whom, in the words it was offered in.
+    pub(crate) shown: String,
+    /// RFC 3339.
+    pub(crate) since: String,
+}
+
+impl Grant {
+    /// `command` is the process that the scope "this command" means.
+    pub(crate) fn of(
+        scope: Scope,
+        subjects: Vec<(Kind, Subject)>,
+        command: Process,
+        terminal: u64,
+        now: Duration,
+    ) -> Self {
+        let (holder, until, uses_left) = match scope {
+            Scope::Command => (Holder::Command(command), None, None),
+            Scope::Time(time) => (Holder::Command(command), Some(now + time), None),
+            Scope::Uses(uses) => (Holder::Command(command), None, Some(uses)),
+            Scope::Terminal(time) => (Holder::Terminal(terminal), Some(now + time), None),
+        };
+        Self { subjects, holder, until, uses_left, shown: String::new(), since: String::new() }
+    }
+
+    fn covers(&self, subjects: &[(Kind, Subject)], asker: &Asker, now: Duration) -> bool {
+        let is_holder = match self.holder {
+            Holder::Command(command) => asker.lineage.contains(&command),
+            Holder::Terminal(terminal) => terminal != 0 && asker.terminal == terminal,
+        };
+        is_holder
+            && self.until.is_none_or(|until| now < until)
+            && self.uses_left != Some(0)
+            && !subjects.is_empty()
+            && subjects.iter().all(|subject| !subject.1.forwarded && self.subjects.contains(subject))
+    }
+}
+
+/// As many as a person could want to look through.
+const MOST: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Table {
+    last: u64,
+    grants: Vec<(u64, Grant)>,
+}
+
+impl Table {
+    /// `None` where there are too many, or it could never cover anything.
+    pub(crate) fn give(&mut self, grant: Grant) -> Option<u64> {
+        let is_possible = grant.subjects.iter().all(|(_, subject)| !subject.forwarded)
+            && grant.holder != Holder::Terminal(0);
+        if !is_possible || self.grants.len() >= MOST {
+            return None;
+        }
+        self.last += 1;
+        self.grants.push((self.last, grant));
+        Some(self.last)
+    }
+
+    /// The grant that covers a request, with one of its uses taken.
+    pub(crate) fn cover(&mut self, subjects: &[(Kind, Subject)], asker: &Asker, now: Duration) -> Option<u64> {
+        let covering = self.grants.iter_mut().find(|(_, grant)| grant.covers(subjects, asker, now))?;
+        if let Some(uses) = &mut covering.1.uses_left {
+            *uses -= 1;
+        }
+        Some(covering.0)
+    }
+
+    pub(crate) fn revoke(&mut self, id: u64) -> bool {
+        let before = self.grants.len();
+        self.grants.retain(|(held, _)| *held != id);
+        self.grants.len() < before
+    }
+
+    /// All of them, by their ids.
+    pub(crate) fn revoke_all(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.grants).into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Takes away those that can cover nothing any more: `lives` says whether a process is still the same one.
+    pub(crate) fn end_those_over(&mut self, now: Duration, lives: impl Fn(Process) -> bool) -> Vec<u64> {
+        let is_over = |grant: &Grant| {
+            grant.until.is_some_and(|until| until <= now)
+                || grant.uses_left == Some(0)
+                || matches!(grant.holder, Holder::Command(process) if !lives(process))
+        };
+        let over = self.grants.iter().filter(|(_, grant)| is_over(grant)).map(|(id, _)| *id).collect();
+        self.grants.retain(|(_, grant)| !is_over(grant));
+        over
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &(u64, Grant)> {
+        self.grants.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1000);
+    const GIT: Process = (10, 500);
+
+    fn login(item: &str) -> Vec<(Kind, Subject)> {
+        vec![(Kind::SshLogin, Subject { item: Some(item.to_owned()), ..Subject::default() })]
+    }
+
+    fn asker(lineage: &[Process]) -> Asker {
+        Asker { lineage: lineage.to_vec(), terminal: 7 }
+    }
+
+    fn granted(scope: Scope) -> Table {
+        let mut table = Table::default();
+        assert_eq!(table.give(Grant::of(scope, login("work"), GIT, 7, NOW)), Some(1));
+        table
+    }
+
+    #[test]
+    fn a_grant_covers_what_was_shown_for_whom_it_was_given_and_nothing_else() {
+        let mut table = granted(Scope::Command);
+        let ssh = asker(&[(11, 600), GIT, (2, 3)]);
+        assert_eq!(table.cover(&login("work"), &ssh, NOW), Some(1));
+        assert_eq!(table.cover(&login("other"), &ssh, NOW), None);
+        assert_eq!(table.cover(&[login("work"), login("other")].concat(), &ssh, NOW), None);
+        assert_eq!(table.cover(&[], &ssh, NOW), None);
+        assert_eq!(table.cover(&login("work"), &asker(&[(11, 600), (2, 3)]), NOW), None);
+        // Another process that has the pid now.
+        assert_eq!(table.cover(&login("work"), &asker(&[(11, 600), (GIT.0, GIT.1 + 1)]), NOW), None);
+        let mut host = login("work");
+        host[0].1.hosts = vec!["github.com".to_owned()];
+        assert_eq!(table.cover(&host, &ssh, NOW), None);
+    }
+
+    #[test]
+    fn what_is_forwarded_is_never_covered() {
+        let mut forwarded = login("work");
+        forwarded[0].1.forwarded = true;
+        let mut table = Table::default();
+        assert_eq!(table.give(Grant::of(Scope::Command, forwarded.clone(), GIT, 7, NOW)), None);
+        let mut table = granted(Scope::Command);
+        assert_eq!(table.cover(&forwarded, &asker(&[GIT]), NOW), None);
+    }
+
+    #[test]
+    fn a_grant_ends_with_its_uses_its_time_and_its_process() {
+        let mut table = granted(Scope::Uses(2));
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), NOW), Some(1));
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), NOW), Some(1));
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), NOW), None);
+        assert_eq!(table.end_those_over(NOW, |_| true), [1]);
+
+        let mut table = granted(Scope::Time(Duration::from_secs(60)));
+        let later = NOW + Duration::from_secs(60);
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), later - Duration::from_millis(1)), Some(1));
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), later), None);
+        assert_eq!(table.end_those_over(later, |_| true), [1]);
+
+        let mut table = granted(Scope::Command);
+        assert_eq!(table.end_those_over(NOW, |_| true), []);
+        assert_eq!(table.end_those_over(NOW, |process| process != GIT), [1]);
+    }
+
+    #[test]
+    fn a_terminal_is_meant_only_where_there_is_one() {
+        let mut table = granted(Scope::Terminal(Duration::from_secs(60)));
+        assert_eq!(table.cover(&login("work"), &Asker { lineage: vec![(99, 1)], terminal: 7 }, NOW), Some(1));
+        assert_eq!(table.cover(&login("work"), &Asker { lineage: vec![(99, 1)], terminal: 8 }, NOW), None);
+        let none = Grant::of(Scope::Terminal(Duration::from_secs(60)), login("work"), GIT, 0, NOW);
+        assert_eq!(Table::default().give(none), None);
+    }
+
+    #[test]
+    fn revoked_ones_are_gone() {
+        let mut table = granted(Scope::Command);
+        assert!(table.revoke(1) && !table.revoke(1));
+        let mut table = granted(Scope::Command);
+        assert_eq!(table.revoke_all(), [1]);
+        assert_eq!(table.all().count(), 0);
+    }
+}
