@@ -37,8 +37,8 @@ use crate::config::Config;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
-use crate::policy::decide::{Judgement, decide};
-use crate::policy::rule::{Kind, Policy, Verdict};
+use crate::policy::decide::{Judgement, Seen, Subject, decide};
+use crate::policy::rule::{Attribute, Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
 use crate::vault::local::{self, LocalVault};
@@ -97,7 +97,7 @@ pub(crate) struct Broker {
 
 /// What is asked for, as policy, human and log see it.
 pub(crate) struct Act {
-    kinds: Vec<Kind>,
+    subjects: Vec<(Kind, Subject)>,
     title: String,
     /// Variables, items, files: what it is about.
     names: Vec<String>,
@@ -197,7 +197,7 @@ impl Broker {
     ) -> Result<Approved, Refusal> {
         let requester = &client.requester;
         let request = self.next_request();
-        let judgement = self.judge(&act)?;
+        let judgement = self.judge(requester, &act).await?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let decided =
@@ -235,18 +235,46 @@ impl Broker {
         Ok(Approved { request, durable, names: act.names })
     }
 
-    fn judge(&self, act: &Act) -> Result<Judgement, Refusal> {
-        let mut judgement = self.with_policy(|policy| decide(policy, &act.kinds))?;
+    /// What the rules say, and beyond them the limits that they set, the yes to the same, and what is always asked.
+    async fn judge(&self, requester: &Requester, act: &Act) -> Result<Judgement, Refusal> {
+        let seen = self.seen(requester).await?;
+        let mut judgement = self.with_policy(|policy| decide(policy, &act.subjects, &seen))?;
+        if let Some(limit) = judgement.limit()
+            && self.uses.borrow().is_used_up(&judgement.rule, limit, clock::since_boot())
+        {
+            let rule = format!("{}, used up", judgement.rule);
+            judgement = Judgement { verdict: Verdict::Ask, rule };
+        }
         match (act.beyond, judgement.verdict) {
-            (Beyond::Always(why), Verdict::Allow) => {
+            (Beyond::Always(why), Verdict::Allow(_)) => {
                 judgement = Judgement { verdict: Verdict::Ask, rule: why.to_owned() };
             }
             (Beyond::Covered(why), Verdict::Ask) => {
-                judgement = Judgement { verdict: Verdict::Allow, rule: why.to_owned() };
+                judgement = Judgement { verdict: Verdict::Allow(None), rule: why.to_owned() };
             }
             _ => {}
         }
         Ok(judgement)
+    }
+
+    /// What rules may look at besides; nothing where none does.
+    async fn seen(&self, requester: &Requester) -> Result<Seen, Refusal> {
+        let (programs, repository) = self.with_policy(|policy| {
+            (policy.looks_at(Attribute::Program), policy.looks_at(Attribute::Repository))
+        })?;
+        let mut seen = Seen::default();
+        if programs {
+            let chain = requester.chain();
+            let claimed = requester.claimed.program.iter().cloned().map(Some);
+            let all = chain.into_iter().chain(claimed);
+            let shown = all.map(|program| program.map(|program| program.display().to_string()));
+            seen.programs = shown.collect::<Option<Vec<_>>>().filter(|programs| !programs.is_empty());
+        }
+        if let Some(directory) = requester.seen_directory().filter(|_| repository).map(Path::to_owned) {
+            let found = patience::look(move || git_buffer::repository(&directory)).await;
+            seen.repository = found.map(|found| found.map(|repository| repository.display().to_string()));
+        }
+        Ok(seen)
     }
 
     /// Puts the question where policy and the last unlock say it belongs.

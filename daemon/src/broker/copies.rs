@@ -7,6 +7,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::patience;
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::local::backup::{self, By, For, Unpacked, seal};
 use crate::vault::local::identity::{self, IdentityError};
@@ -185,7 +186,7 @@ impl Broker {
         let from = Arc::clone(&copy);
         let files = patience::look(move || from.read(&wanted)).await.ok_or_else(slow)??;
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            subjects: merge.titles().iter().map(|title| (Kind::ItemWrite, Subject::of_item(title, title))).collect(),
             title: "merge another copy of the vault".to_owned(),
             // The question lists them all; a record is bounded.
             names: merge.titles().into_iter().take(NAMES).collect(),

@@ -3,6 +3,7 @@
 use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::audit::event::Event;
 use crate::clock;
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::local::index::{self, Entry};
 use crate::vault::local::item_file::Field;
@@ -54,7 +55,7 @@ impl Broker {
             .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
         let action = if replaces { "replaced" } else { "stored" };
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            subjects: vec![(Kind::ItemWrite, Subject::of_item(&format!("{item}/{field}"), item.as_str()))],
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -114,7 +115,7 @@ impl Broker {
         self.open_vault_for(client, &format!("read the item '{item}'")).await?;
         self.entry_field(item, field)?;
         let act = Act {
-            kinds: vec![Kind::ItemRead],
+            subjects: vec![(Kind::ItemRead, Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str()))],
             title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -185,7 +186,7 @@ impl Broker {
         }
         let name = field.as_ref().map_or_else(|| item.to_string(), |field| format!("{item}/{field}"));
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            subjects: vec![(Kind::ItemWrite, Subject::of_item(&name, item.as_str()))],
             title: "remove from the vault".to_owned(),
             names: vec![name.clone()],
             beyond: Beyond::Nothing,
@@ -228,7 +229,7 @@ impl Broker {
         }
         let when = day.as_deref().map_or_else(|| "never".to_owned(), |day| format!("on {day}"));
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            subjects: vec![(Kind::ItemWrite, Subject::of_item(&format!("{item} {when}"), item.as_str()))],
             title: "note when an item expires".to_owned(),
             names: vec![item.to_string()],
             beyond: Beyond::Nothing,
@@ -263,7 +264,7 @@ impl Broker {
         }
         let about = format!("{from} becomes {to}");
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            subjects: [&from, &to].map(|item| (Kind::ItemWrite, Subject::of_item(item.as_str(), item.as_str()))).to_vec(),
             title: "rename an item".to_owned(),
             names: vec![from.to_string(), to.to_string()],
             beyond: Beyond::Nothing,

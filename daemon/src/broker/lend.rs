@@ -7,8 +7,8 @@ use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
 use crate::env_set::plan::{self, File, From, Plan, PlanError, Planned, Search, VARS};
 use crate::patience;
-use crate::policy::decide::decide;
-use crate::policy::rule::{Kind, Verdict};
+use crate::policy::decide::Subject;
+use crate::policy::rule::Kind;
 use crate::requester::Requester;
 use crate::trust::Standing;
 use crate::vault::local::item_file::Field;
@@ -52,17 +52,17 @@ impl Broker {
         self.open_vault_for(client, "lend credentials to a command").await?;
         let plan = self.plan(&client.requester, &ask, found).await?;
         if ask.dry_run {
-            return self.describe_plan(plan);
+            return self.describe_plan(&client.requester, plan).await;
         }
         let act = Act {
-            kinds: kinds(&plan),
+            subjects: subjects(&plan, &client.requester),
             title: title(&plan),
             names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
             beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
         let time = self.loan_time(ask.seconds)?;
-        let asks = self.with_policy(|policy| decide(policy, &act.kinds))?.verdict == Verdict::Ask;
+        let asks = self.judge(&client.requester, &act).await?.verdict.asks();
         let steering = if asks { Steering::of(requester).await } else { Steering::default() };
         let approved = self
             .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
@@ -135,8 +135,14 @@ impl Broker {
         File { path: opened.path, at, manifest, trust }
     }
 
-    fn describe_plan(&self, plan: Plan) -> Result<Message<Reply>, Refusal> {
-        let judgement = self.with_policy(|policy| decide(policy, &kinds(&plan)))?;
+    async fn describe_plan(&self, requester: &Requester, plan: Plan) -> Result<Message<Reply>, Refusal> {
+        let act = Act {
+            subjects: subjects(&plan, requester),
+            title: title(&plan),
+            names: Vec::new(),
+            beyond: Beyond::Nothing,
+        };
+        let judgement = self.judge(requester, &act).await?;
         let variables = plan
             .variables
             .into_iter()
@@ -148,7 +154,7 @@ impl Broker {
             .collect();
         let plan = response::Plan {
             variables,
-            decision: judgement.verdict.word().to_owned(),
+            decision: judgement.verdict.to_string(),
             decided_by: judgement.rule,
             notes: plan.notes,
         };
@@ -298,10 +304,24 @@ fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
-fn kinds(plan: &Plan) -> Vec<Kind> {
-    let of =
-        |files: bool, kind| plan.variables.iter().any(|planned| planned.is_file() == files).then_some(kind);
-    of(false, Kind::Env).into_iter().chain(of(true, Kind::File)).collect()
+/// What is lent, each with the item it comes from, to the program that the requester says it becomes.
+fn subjects(plan: &Plan, requester: &Requester) -> Vec<(Kind, Subject)> {
+    let to = requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default();
+    let mut subjects = Vec::new();
+    for planned in &plan.variables {
+        let kind = if planned.is_file() { Kind::File } else { Kind::Env };
+        let mut add = |item: Option<&str>| {
+            let what = format!("{} from {} to {to}", planned.name, from_parts(&planned.from).join("; "));
+            subjects.push((kind, Subject { what, item: item.map(str::to_owned), ..Subject::default() }));
+        };
+        match &planned.from {
+            From::Literal(_) => add(None),
+            From::Field(reference) => add(Some(reference.item.as_str())),
+            From::Vars(item) => add(Some(item.as_str())),
+            From::Files(_, parts) => parts.iter().for_each(|(_, reference)| add(Some(reference.item.as_str()))),
+        }
+    }
+    subjects
 }
 
 /// `lend 2 variables and 1 file to a command`

@@ -3,6 +3,7 @@
 use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::audit::event::decrypt_command;
 use crate::audit::verify::verify;
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
@@ -22,7 +23,7 @@ impl Broker {
         if commands {
             self.open_vault_for(client, "show the command lines in its log").await?;
             let act = Act {
-                kinds: vec![Kind::ItemRead],
+                subjects: vec![(Kind::ItemRead, Subject::of("command lines of the log"))],
                 title: "show the command lines in the log".to_owned(),
                 names: Vec::new(),
                 beyond: Beyond::Nothing,

@@ -86,7 +86,7 @@ impl Broker {
         if let Place::Terminal(_) = place {
             self.move_surface(client.requester.terminal, None);
         }
-        let judgement = self.judge(&act)?;
+        let judgement = self.judge(&client.requester, &act).await?;
         if judgement.verdict == Verdict::Deny {
             self.record(&decided("denied", judgement.rule.clone(), None), Durable::Soon)?;
             return Err(Refusal::Denied { rule: judgement.rule });

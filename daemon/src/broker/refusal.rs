@@ -45,6 +45,8 @@ pub(crate) enum Refusal {
     Identity(IdentityError),
     #[error("setting '{setting}': {cause}")]
     Policy { setting: String, cause: PolicyError },
+    #[error("'{0}' and '{1}' say different things of the same request, and neither is the more particular")]
+    Contradiction(String, String),
     #[error("the approver program {path}: {cause}")]
     Approver { path: String, cause: crate::approval::program::ProgramError },
     #[error("the pinentry {0}: it is not there, or not root's alone to change")]
@@ -104,6 +106,7 @@ impl Refusal {
             | Self::Exists(_)
             | Self::Identity(_)
             | Self::Policy { .. }
+            | Self::Contradiction(..)
             | Self::Approver { .. }
             | Self::Pinentry(_)
             | Self::Input(_)
@@ -130,6 +133,9 @@ impl Refusal {
             }
             Self::No(No::Unshowable(_)) => {
                 "ask for less at once: some variables with --only, or one set at a time"
+            }
+            Self::Contradiction(..) => {
+                "set a rule with the conditions of both, or give both the same verdict"
             }
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",

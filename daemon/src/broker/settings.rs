@@ -8,7 +8,9 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::env_set::manifest;
+use crate::policy::compare;
 use crate::policy::parse::{self, Setting};
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
@@ -62,7 +64,7 @@ impl Broker {
             Standing::Unknown => "trust a file",
         };
         let act = Act {
-            kinds: vec![Kind::Trust],
+            subjects: vec![(Kind::Trust, Subject::of(&path))],
             title: title.to_owned(),
             names: vec![path.clone()],
             beyond: Beyond::Nothing,
@@ -147,19 +149,17 @@ impl Broker {
                 let setting = text.split_once('=').map_or("?", |(key, _)| key).to_owned();
                 Refusal::Policy { setting, cause }
             })?;
-            match setting {
-                Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
-                Setting::LockIdle(time) => policy.lock_idle = time,
-                Setting::LoanTime(time) => policy.loan_time = time,
-                Setting::Pinentry(path) => policy.pinentry = path,
-                Setting::Upstream(paths) => policy.upstream = paths,
-                Setting::Approver(None) => policy.approver = None,
-                Setting::Approver(Some(path)) => {
-                    let shown = path.display().to_string();
-                    let pinned = program::pin(path).await;
-                    policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
-                }
+            let refused = |cause| Refusal::Policy { setting: text.clone(), cause };
+            if let Setting::Approver(Some(path)) = setting {
+                let shown = path.display().to_string();
+                let pinned = program::pin(path).await;
+                policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
+            } else {
+                policy.set(setting).map_err(refused)?;
             }
+        }
+        if let Some((a, b)) = compare::contradiction(&policy) {
+            return Err(Refusal::Contradiction(a.to_string(), b.to_string()));
         }
         if let Some(path) = policy.pinentry.as_deref().filter(|path| !child::is_roots(path)) {
             return Err(Refusal::Pinentry(path.display().to_string()));
@@ -168,7 +168,10 @@ impl Broker {
         for setting in &settings {
             Self::about(&mut question, "sets", setting);
         }
-        self.prove_passphrase(client, passphrase, &question).await?;
+        // What only tightens is nobody's loss; were it asked for, people would leave things as they are.
+        if self.with_policy(|before| compare::loosens(before, &policy))? {
+            self.prove_passphrase(client, passphrase, &question).await?;
+        }
         let text = parse::print(&policy);
         let by = self.who(&client.requester);
         self.vault.borrow_mut().check_writable()?;

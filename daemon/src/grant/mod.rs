@@ -1,3 +1,4 @@
 //! Yeses that cover further requests. Pure: time is passed in.
 
 pub(crate) mod table;
+pub(crate) mod uses;

@@ -9,6 +9,8 @@ use super::rule::{Attribute, Conditions, Kind, Limit, Policy, Rule, Verdict};
 /// One thing that is asked for, as far as rules look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Subject {
+    /// Exactly what: a field, a login. No rule looks at it; a grant covers nothing else.
+    pub(crate) what: String,
     /// The item, or the ssh key's item.
     pub(crate) item: Option<String>,
     /// The names under which the vault has a login's host.
@@ -18,11 +20,25 @@ pub(crate) struct Subject {
     pub(crate) forwarded: bool,
 }
 
-/// What is seen of whoever asks.
+impl Subject {
+    /// All of an item, or, behind a slash, a part of it.
+    pub(crate) fn of_item(what: &str, item: &str) -> Self {
+        Self { what: what.to_owned(), item: Some(item.to_owned()), ..Self::default() }
+    }
+
+    pub(crate) fn of(what: &str) -> Self {
+        Self { what: what.to_owned(), ..Self::default() }
+    }
+}
+
+/// What is seen of whoever asks, and claimed: it makes a judgement stricter only.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    pub(crate) program: Option<String>,
-    pub(crate) repository: Option<String>,
+    /// The requester's program, those of its parents, and the one that it says it becomes; `None` where not all of
+    /// them could be seen, and then every rule about programs is met.
+    pub(crate) programs: Option<Vec<String>>,
+    /// Likewise: the outer `None` where nothing could be seen.
+    pub(crate) repository: Option<Option<String>>,
 }
 
 #[must_use = "a judgement that nobody looks at is a release that nobody judged"]
@@ -80,8 +96,11 @@ fn meets(when: &Conditions, subject: &Subject, seen: &Seen) -> bool {
             Attribute::Host => subject.hosts.iter().any(|host| pattern.matches(host)),
             Attribute::HostKey => is(&subject.host_key),
             Attribute::Namespace => is(&subject.namespace),
-            Attribute::Repository => is(&seen.repository),
-            Attribute::Program => is(&seen.program),
+            Attribute::Repository => seen.repository.as_ref().is_none_or(is),
+            Attribute::Program => {
+                let programs = seen.programs.as_ref();
+                programs.is_none_or(|programs| programs.iter().any(|program| pattern.matches(program)))
+            }
             Attribute::Forwarded => subject.forwarded,
         }
     })
@@ -141,12 +160,14 @@ mod tests {
     fn what_a_program_can_pretend_makes_a_verdict_stricter_only() {
         let policy = policy(&["env=allow", "env[program=/usr/bin/python3*]=ask", "env[repository=/home/me/evil]=deny"]);
         let seen = |program: &str, repository: &str| {
-            let seen = Seen { program: Some(program.to_owned()), repository: Some(repository.to_owned()) };
+            let seen = Seen { programs: Some(vec![program.to_owned()]), repository: Some(Some(repository.to_owned())) };
             decide(&policy, &[(Kind::Env, item("a"))], &seen).verdict
         };
         assert_eq!(seen("/usr/bin/twine", "/home/me/good"), Verdict::Allow(None));
         assert_eq!(seen("/usr/bin/python3.11", "/home/me/good"), Verdict::Ask);
         assert_eq!(seen("/usr/bin/twine", "/home/me/evil"), Verdict::Deny);
+        let unseen = decide(&policy, &[(Kind::Env, item("a"))], &Seen { programs: None, ..Seen::default() });
+        assert_eq!(unseen.verdict, Verdict::Deny);
     }
 
     #[test]

@@ -276,6 +276,11 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// Whether any rule looks at what is only seen: it costs time to look.
+    pub(crate) fn looks_at(&self, attribute: Attribute) -> bool {
+        self.rules.iter().any(|rule| rule.when.of(attribute).is_some())
+    }
+
     pub(crate) fn rule(&self, kind: Kind, when: &Conditions) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.kind == kind && rule.when == *when)
     }

@@ -8,6 +8,7 @@ use crate::audit::event::Event;
 use crate::binding::destination::permits_list;
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing::public_line::public_line;
 use crate::signing::{self, KeyFault, SigningKey};
@@ -138,7 +139,7 @@ impl Broker {
         let lifetime = constraints.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let lifetime = lifetime.or(connection.at.lifetime);
         let act = Act {
-            kinds: vec![Kind::KeyAdd],
+            subjects: vec![(Kind::KeyAdd, Subject::of(&signing::fingerprint(&public)))],
             title: "add an ssh key to the agent".to_owned(),
             names: vec![signing::fingerprint(&public)],
             beyond: Beyond::Nothing,

@@ -7,6 +7,7 @@ use crate::broker::refusal::KNOWN_HOST;
 use crate::broker::{Act, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins::{self, Pin};
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing;
 use crate::signing::public_line::{public_line, read_public_line};
@@ -74,7 +75,7 @@ impl Broker {
             return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });
         }
         let act = Act {
-            kinds: vec![Kind::Trust],
+            subjects: vec![(Kind::Trust, Subject::of(&host))],
             title: "keep a host's name with its key".to_owned(),
             names: vec![host.clone()],
             beyond: Beyond::Nothing,

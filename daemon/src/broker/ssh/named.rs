@@ -34,6 +34,11 @@ impl Host {
         }
     }
 
+    /// The names that the vault has for it.
+    pub(super) fn pinned(&self) -> &[String] {
+        if let Self::Pinned(names) = self { names } else { &[] }
+    }
+
     /// The one name that `known_hosts` has for it.
     pub(super) fn could_be_pinned(&self) -> Option<&str> {
         match self {

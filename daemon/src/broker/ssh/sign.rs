@@ -10,7 +10,8 @@ use crate::binding::Destination;
 use crate::binding::destination::permits_login;
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
-use crate::policy::rule::{Kind, Verdict};
+use crate::policy::decide::Subject;
+use crate::policy::rule::Kind;
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
@@ -113,13 +114,13 @@ impl Broker {
         let permits = self.permits(connection, &holder, &sign).await?;
         let session = covered_session(&permits, connection, &sign.key);
         let act = Act {
-            kinds: vec![permits.kind()],
+            subjects: vec![(permits.kind(), subject(connection, &holder, &permits, &sign.key))],
             title: permits.title().to_owned(),
             names: vec![format!("{} {}", holder.shown(), signing::fingerprint(&sign.key)), permits.shown()],
             beyond: beyond(connection, &holder, &permits, session.as_ref()),
         };
         let was_open = self.is_open();
-        let asks = !was_open || self.judge(&act)?.verdict == Verdict::Ask;
+        let asks = !was_open || self.judge(&connection.client.requester, &act).await?.verdict.asks();
         let lines = if asks {
             self.describe_signature(connection, &holder, &permits, &sign.key).await
         } else {
@@ -275,6 +276,27 @@ fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
         move |key: &&PublicKey| key.certificate().is_some_and(|certificate| certificate.is_valid_at(now));
     let blobs = key.certificate.iter().filter(is_valid).chain(std::iter::once(&key.public));
     blobs.map(|public| Identity { blob: public.blob().to_vec(), comment: key.comment.clone() })
+}
+
+/// What a rule, or a grant, looks at.
+fn subject(connection: &AgentConnection, holder: &Holder, permits: &Permits, key: &PublicKey) -> Subject {
+    let mut subject = Subject {
+        what: format!("{} with {}", permits.shown(), signing::fingerprint(key)),
+        forwarded: connection.binding.is_forwarded() || connection.binding.is_failed(),
+        ..Subject::default()
+    };
+    if let Holder::Vault(key) = holder {
+        subject.item = Some(key.item.to_string());
+    }
+    match permits {
+        Permits::Login(_, Place::Bound(key, host)) => {
+            subject.host_key = Some(signing::fingerprint(key));
+            subject.hosts = host.pinned().to_vec();
+        }
+        Permits::Document(document) => subject.namespace = Some(document.namespace.clone()),
+        Permits::Login(_, Place::Unknown) | Permits::Other { .. } => {}
+    }
+    subject
 }
 
 /// The session and key that a yes to this covers: of a host that is known, and not by way of another.

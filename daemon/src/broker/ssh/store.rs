@@ -8,6 +8,7 @@ use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins;
 use crate::patience;
+use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing::key_file::{self, KeyFileError};
 use crate::signing::public_line::{public_line, read_public_line};
@@ -128,7 +129,7 @@ impl Broker {
         let checked = tokio::task::spawn_blocking(move || SigningKey::open(&key).map(|_| key)).await;
         let key = checked.map_err(|_| Refusal::Task)?.map_err(AgentRefusal::from)?;
         let act = Act {
-            kinds: vec![Kind::ItemWrite, Kind::KeyAdd],
+            subjects: written(&item),
             title: title.to_owned(),
             names: vec![format!("{item} {}", signing::fingerprint(&public))],
             beyond: Beyond::Nothing,
@@ -231,7 +232,7 @@ impl Broker {
         gone: &[&str],
     ) -> Result<Reply, Refusal> {
         let act = Act {
-            kinds: vec![Kind::ItemWrite, Kind::KeyAdd],
+            subjects: written(&item),
             title: "change an ssh key's settings".to_owned(),
             names: vec![item.to_string()],
             beyond: Beyond::Nothing,
@@ -280,6 +281,11 @@ impl Broker {
         let gone = || Refusal::NotFound { what: "ssh key", name: item.to_string() };
         keys.iter().find(|key| key.item == *item).cloned().ok_or_else(gone)
     }
+}
+
+/// What storing a key touches.
+fn written(item: &ItemName) -> Vec<(Kind, Subject)> {
+    [Kind::ItemWrite, Kind::KeyAdd].map(|kind| (kind, Subject::of_item(item.as_str(), item.as_str()))).to_vec()
 }
 
 /// A certificate where the text is a public line; an error where the line is no certificate.
