@@ -6,6 +6,7 @@
 //! recorded as lent that was not.
 
 mod copies;
+mod grants;
 mod items;
 mod keeper;
 mod lend;
@@ -29,14 +30,17 @@ pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyF
 
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
-use crate::approval::{No, Yes};
+use crate::approval::{Covers, No, Yes};
 use crate::audit::event::{Event, Who};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
+use crate::git_buffer;
+use crate::grant;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
+use crate::patience;
 use crate::policy::decide::{Judgement, Seen, Subject, decide};
 use crate::policy::rule::{Attribute, Kind, Policy, Verdict};
 use crate::requester::Requester;
@@ -46,6 +50,7 @@ use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use surface::Surface;
@@ -89,6 +94,8 @@ pub(crate) struct Broker {
     /// One check of the log at a time: each reads all of it.
     verification: Arc<Mutex<()>>,
     syncing: Mutex<()>,
+    grants: RefCell<grant::table::Table>,
+    uses: RefCell<grant::uses::Uses>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
@@ -166,6 +173,8 @@ impl Broker {
             looked_at: Cell::new(0),
             verification: Arc::default(),
             syncing: Mutex::default(),
+            grants: RefCell::default(),
+            uses: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
             stop: Notify::new(),
@@ -204,7 +213,10 @@ impl Broker {
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
         let durable = match judgement.verdict {
-            Verdict::Allow => {
+            Verdict::Allow(limit) => {
+                if let Some(limit) = limit {
+                    self.uses.borrow_mut().count(&judgement.rule, limit, clock::since_boot());
+                }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
                 Durable::Soon
             }
@@ -212,17 +224,28 @@ impl Broker {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
-            Verdict::Ask => {
+            Verdict::Ask | Verdict::AskPin
+                if let Some(grant) = self.covered_by_grant(requester, &act, &judgement) =>
+            {
+                let decided = decided("covered", Some(format!("grant {grant}")));
+                self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
+                Durable::Soon
+            }
+            Verdict::Ask | Verdict::AskPin => {
                 self.record(&requested, Durable::Soon)?;
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
+                question.offers = self.offers(requester, &act, &judgement)?;
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
                 let answer = self.ask(client, &question).await;
                 unanswered.asked = false;
                 match answer {
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
+                        if let Covers::Also(offer) = &yes.covers {
+                            self.give_grant(requester, &act, offer, request)?;
+                        }
                     }
                     Err(no) => {
                         self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
@@ -272,7 +295,8 @@ impl Broker {
         }
         if let Some(directory) = requester.seen_directory().filter(|_| repository).map(Path::to_owned) {
             let found = patience::look(move || git_buffer::repository(&directory)).await;
-            seen.repository = found.map(|found| found.map(|repository| repository.display().to_string()));
+            let shown = |repository: PathBuf| repository.display().to_string();
+            seen.repositories = found.map(|repository| repository.into_iter().map(shown).collect());
         }
         Ok(seen)
     }

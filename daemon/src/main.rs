@@ -13,6 +13,7 @@ mod config;
 mod env_set;
 mod generate;
 mod git_buffer;
+mod grant;
 mod hosts;
 mod journal;
 mod loan;

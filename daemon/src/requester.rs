@@ -10,6 +10,8 @@ use std::rc::Rc;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
+/// Ancestors that a grant may have been given to.
+const LINEAGE: usize = 64;
 
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
@@ -71,6 +73,18 @@ impl Requester {
             programs.push(process::exe(parent));
         }
         if self.peer.is_alive() { programs } else { Vec::new() }
+    }
+
+    /// The requester and its ancestors, each with the time of its start. Empty once it has ended.
+    pub(crate) fn lineage(&self) -> Vec<(i32, u64)> {
+        let mut lineage = Vec::new();
+        let mut pid = self.peer.pid;
+        while pid > 1 && lineage.len() < LINEAGE {
+            let Some(stat) = process::stat(pid) else { break };
+            lineage.push((pid, stat.started));
+            pid = stat.parent;
+        }
+        if self.peer.is_alive() { lineage } else { Vec::new() }
     }
 
     /// The directory as the requester's own file system shows it, where that is ours too.

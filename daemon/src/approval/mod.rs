@@ -13,6 +13,7 @@ pub(crate) mod queue;
 pub(crate) mod steering;
 pub(crate) mod terminal;
 
+use question::Offer;
 use std::time::Duration;
 
 /// How long a human has to answer.
@@ -55,4 +56,13 @@ pub(crate) enum No {
 #[derive(Debug, Clone)]
 pub(crate) struct Yes {
     pub(crate) by: String,
+    pub(crate) covers: Covers,
+}
+
+/// What a yes is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Covers {
+    /// The request alone.
+    Once,
+    Also(Offer),
 }

@@ -1,8 +1,9 @@
 //! The approver program: set with the passphrase, pinned by its hash. What runs is a sealed copy of the
 //! bytes that were hashed, with nothing of the user's environment; only a clear yes is a yes.
 
+use super::Covers;
 use super::child::{self, Group};
-use super::question::Question;
+use super::question::{Offer, Question};
 use crate::patience;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;
@@ -48,13 +49,15 @@ struct Request<'a> {
     #[serde(flatten)]
     question: &'a Question,
     /// What a yes can cover; policy offers no more.
-    scopes: [&'a str; 1],
+    scopes: Vec<String>,
     deadline_seconds: u64,
 }
 
 #[derive(Deserialize)]
 struct Answer {
     decision: Decision,
+    #[serde(default)]
+    scope: Option<String>,
 }
 
 #[derive(Deserialize, PartialEq, Eq)]
@@ -86,8 +89,11 @@ async fn load(path: PathBuf) -> Result<Loaded, ProgramError> {
     loaded.await.unwrap_or_else(|| Err(ProgramError::Read(io::ErrorKind::TimedOut.into())))
 }
 
-/// Asks the program; true for a yes. It and all its children end when this does, however it ends.
-pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Result<bool, ProgramError> {
+/// Asks the program; for a yes, what it covers besides the request, of what was offered. It and all its children end when this does, however it ends.
+pub(crate) async fn ask(
+    program: &ApproverProgram,
+    question: &Question,
+) -> Result<Option<Covers>, ProgramError> {
     let Loaded { bytes, sha256, interpreter } = load(program.path.clone()).await?;
     if sha256 != program.sha256 {
         return Err(ProgramError::Changed);
@@ -97,8 +103,8 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
     let (mut child, mut channel) = start(&copy, interpreter).map_err(ProgramError::Start)?;
     drop(copy);
     let _group = Group(child.id());
-    let request =
-        Request { version: 1, question, scopes: ["once"], deadline_seconds: super::DEADLINE.as_secs() };
+    let scopes = std::iter::once("once".to_owned()).chain(question.offers.iter().map(Offer::key)).collect();
+    let request = Request { version: 1, question, scopes, deadline_seconds: super::DEADLINE.as_secs() };
     let request = serde_json::to_vec(&request).map_err(|_| ProgramError::Garbage)?;
     // A program may answer without having read; that is no failure.
     let _ = channel.write_all(&request).await;
@@ -113,7 +119,10 @@ pub(crate) async fn ask(program: &ApproverProgram, question: &Question) -> Resul
         return Err(ProgramError::Crashed);
     }
     let answer: Answer = serde_json::from_slice(&answer).map_err(|_| ProgramError::Garbage)?;
-    Ok(answer.decision == Decision::Allow)
+    // A scope that was not offered is none, and the yes is for the request alone.
+    let offer = question.offers.iter().find(|offer| answer.scope.as_deref() == Some(&offer.key()));
+    let covers = offer.map_or(Covers::Once, |offer| Covers::Also(offer.clone()));
+    Ok((answer.decision == Decision::Allow).then_some(covers))
 }
 
 fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {

@@ -2,8 +2,10 @@
 //! sure each line is. All text in it may come from an attacker and is escaped here, once. What cannot be
 //! shown whole is put to nobody: a yes to what was cut away is none.
 
+use crate::policy::rule::Scope;
 use crate::requester::Requester;
 use keyloan_protocol::names::escaped;
+use keyloan_protocol::time_span::TimeSpan;
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -39,10 +41,40 @@ pub(crate) struct Line {
     pub(crate) certainty: Certainty,
 }
 
+/// What a yes may be said to cover besides the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) scope: Scope,
+    pub(crate) words: String,
+}
+
+impl Offer {
+    /// The scope that an approver program answers.
+    pub(crate) fn key(&self) -> String {
+        self.scope.to_string()
+    }
+
+    /// What is typed behind the PIN and a plus sign.
+    pub(crate) fn typed(&self) -> String {
+        match self.scope {
+            Scope::Command => "c".to_owned(),
+            Scope::Terminal(time) => format!("t{}", TimeSpan::of(time)),
+            scope => scope.to_string(),
+        }
+    }
+
+    fn shown(&self, mark: char, instead: &str) -> String {
+        let words = unpadded(&escaped(&self.words, WIDTH)).replace(mark, instead);
+        format!("PIN+{:<5} allows it, {words}", self.typed())
+    }
+}
+
 #[derive(Clone, Serialize)]
 pub(crate) struct Question {
     pub(crate) title: String,
     pub(crate) lines: Vec<Line>,
+    #[serde(skip)]
+    pub(crate) offers: Vec<Offer>,
     /// What of it was too long to be shown whole.
     #[serde(skip)]
     cut: Option<&'static str>,
@@ -68,7 +100,7 @@ pub(crate) const LINES: usize = 60;
 impl Question {
     /// A title is keyloan's own words; a name that it quotes is somebody else's and becomes a line.
     pub(crate) fn new(title: &str) -> Self {
-        let mut question = Self { title: title.to_owned(), lines: Vec::new(), cut: None };
+        let mut question = Self { title: title.to_owned(), lines: Vec::new(), offers: Vec::new(), cut: None };
         if let Some((before, rest)) = title.split_once('\'')
             && let Some((name, after)) = rest.rsplit_once('\'')
         {
@@ -148,6 +180,10 @@ impl Question {
             let line = format!("  {:<9} {shown}  ({})", line.label, line.certainty.word());
             let _ = writeln!(text, "{}", broken(&line));
         }
+        for offer in &self.offers {
+            let line = format!("  {}", offer.shown(GOES_ON, "\\u{22ee}"));
+            let _ = writeln!(text, "{}", broken(&line));
+        }
         text
     }
 
@@ -168,6 +204,9 @@ impl Question {
         };
         for line in &self.lines {
             line.blocks(&|block| length(block) <= room).into_iter().for_each(&mut add);
+        }
+        for offer in &self.offers {
+            add(in_window(&format!("{BULLET} {}", offer.shown(BULLET, "\\u{2022}"))) + "\n");
         }
         let count = pages.len();
         let mark = |at| if count > 1 { format!("  (page {at} of {count})") } else { String::new() };

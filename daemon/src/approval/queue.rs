@@ -2,8 +2,8 @@
 
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
-use super::question::Question;
-use super::{DEADLINE, No, Yes, pin, program};
+use super::question::{Offer, Question};
+use super::{Covers, DEADLINE, No, Yes, pin, program};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
@@ -85,7 +85,7 @@ impl Queue {
             place.abandon().await;
             return Err(No::TimedOut);
         };
-        answer.map(|()| Yes { by })
+        answer.map(|covers| Yes { by, covers })
     }
 
     async fn ask_pin(
@@ -94,20 +94,20 @@ impl Queue {
         question: &Question,
         verifier: SecretBytes,
         on_wrong_pin: &dyn Fn(u32),
-    ) -> Result<(), No> {
+    ) -> Result<Covers, No> {
         place.show(question, Wanted::Pin).await?;
         let verifier = Arc::new(verifier);
         for _ in 0..pin::TRIES {
             let typed = place.typed(Wanted::Pin).await?;
-            let against = verifier.clone();
+            let (against, offers) = (verifier.clone(), question.offers.clone());
             let alone = Arc::clone(&self.check).lock_owned().await;
             let checked = tokio::task::spawn_blocking(move || {
                 let _alone = alone;
-                pin::is_right(&typed, &against)
+                with_offer(&typed, &offers, |pin| pin::is_right(pin, &against))
             });
-            if checked.await.unwrap_or(false) {
+            if let Some(covers) = checked.await.ok().flatten() {
                 self.gate.borrow_mut().right();
-                return Ok(());
+                return Ok(covers);
             }
             on_wrong_pin(self.gate.borrow_mut().wrong());
             place.was_wrong(Wanted::Pin).await?;
@@ -116,11 +116,31 @@ impl Queue {
     }
 }
 
+/// A right PIN alone, or with what else it is for behind a plus sign; `None` for a wrong one. A PIN may itself end
+/// like that.
+fn with_offer(
+    typed: &SecretBytes,
+    offers: &[Offer],
+    is_right: impl Fn(&SecretBytes) -> bool,
+) -> Option<Covers> {
+    let bytes = typed.expose();
+    let plus = bytes.iter().rposition(|byte| *byte == b'+');
+    let offer = plus.and_then(|plus| {
+        let key = bytes[plus + 1..].trim_ascii();
+        let offer = offers.iter().find(|offer| offer.typed().as_bytes() == key)?;
+        Some((SecretBytes::copy_of(bytes[..plus].trim_ascii_end()), offer.clone()))
+    });
+    match offer {
+        Some((pin, offer)) if is_right(&pin) => Some(Covers::Also(offer)),
+        _ => is_right(typed).then_some(Covers::Once),
+    }
+}
+
 async fn ask_program(approver: &ApproverProgram, question: &Question) -> Result<Yes, No> {
     let path = approver.path.display().to_string();
     match program::ask(approver, question).await {
-        Ok(true) => Ok(Yes { by: format!("approver program {path}") }),
-        Ok(false) => Err(No::Declined),
+        Ok(Some(covers)) => Ok(Yes { by: format!("approver program {path}"), covers }),
+        Ok(None) => Err(No::Declined),
         Err(cause) => Err(No::Program { path, cause }),
     }
 }
@@ -143,5 +163,34 @@ impl<'a> Spot<'a> {
 impl Drop for Spot<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rule::Scope;
+    use std::time::Duration;
+
+    #[test]
+    fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {
+        let offer = |scope| Offer { scope, words: String::new() };
+        let offers = [offer(Scope::Command), offer(Scope::Time(Duration::from_secs(600)))];
+        let scope = |typed: &str, pin: &str| {
+            let typed = SecretBytes::copy_of(typed.as_bytes());
+            let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
+            yes.map(|covers| match covers {
+                Covers::Once => None,
+                Covers::Also(offer) => Some(offer.scope),
+            })
+        };
+        assert_eq!(scope("4711", "4711"), Some(None));
+        assert_eq!(scope("4711+c", "4711"), Some(Some(Scope::Command)));
+        assert_eq!(scope("4711 +10m", "4711"), Some(Some(offers[1].scope)));
+        assert_eq!(scope("4712+c", "4711"), None);
+        assert_eq!(scope("4711+20x", "4711"), None, "what was not offered is not given");
+        assert_eq!(scope("4711+", "4711"), None);
+        assert_eq!(scope("47+c", "47+c"), Some(None), "a PIN may end so");
+        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Scope::Command)));
     }
 }

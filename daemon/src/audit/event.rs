@@ -53,6 +53,18 @@ pub(crate) enum Event {
         request: u64,
         names: Vec<String>,
     },
+    /// The yes covers more than its request.
+    Granted {
+        request: u64,
+        grant: u64,
+        scope: String,
+        covers: String,
+        holder: String,
+    },
+    GrantEnded {
+        grant: u64,
+        why: &'static str,
+    },
     Lent {
         request: u64,
         loan: u64,

@@ -186,7 +186,11 @@ impl Broker {
         let from = Arc::clone(&copy);
         let files = patience::look(move || from.read(&wanted)).await.ok_or_else(slow)??;
         let act = Act {
-            subjects: merge.titles().iter().map(|title| (Kind::ItemWrite, Subject::of_item(title, title))).collect(),
+            subjects: merge
+                .titles()
+                .iter()
+                .map(|title| (Kind::ItemWrite, Subject::of_item(title, title)))
+                .collect(),
             title: "merge another copy of the vault".to_owned(),
             // The question lists them all; a record is bounded.
             names: merge.titles().into_iter().take(NAMES).collect(),

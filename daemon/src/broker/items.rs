@@ -115,7 +115,10 @@ impl Broker {
         self.open_vault_for(client, &format!("read the item '{item}'")).await?;
         self.entry_field(item, field)?;
         let act = Act {
-            subjects: vec![(Kind::ItemRead, Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str()))],
+            subjects: vec![(
+                Kind::ItemRead,
+                Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str()),
+            )],
             title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -264,7 +267,9 @@ impl Broker {
         }
         let about = format!("{from} becomes {to}");
         let act = Act {
-            subjects: [&from, &to].map(|item| (Kind::ItemWrite, Subject::of_item(item.as_str(), item.as_str()))).to_vec(),
+            subjects: [&from, &to]
+                .map(|item| (Kind::ItemWrite, Subject::of_item(item.as_str(), item.as_str())))
+                .to_vec(),
             title: "rename an item".to_owned(),
             names: vec![from.to_string(), to.to_string()],
             beyond: Beyond::Nothing,

@@ -243,6 +243,7 @@ impl Broker {
             return;
         }
         self.end_all_loans("the vault was locked");
+        self.end_all_grants("the vault was locked");
         self.anchor_log();
         let _ = self.record(&Event::Locked { why }, Durable::Now);
         journal::say(Level::Info, &format!("locked: {why}"));
@@ -279,6 +280,7 @@ impl Broker {
     /// Called every few seconds: locks after the idle time, anchors the log.
     pub(crate) fn tick(&self) {
         self.end_expired();
+        self.end_grants_over();
         self.agent_tick();
         if !self.is_open() {
             return;

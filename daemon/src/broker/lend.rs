@@ -306,7 +306,8 @@ fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
 
 /// What is lent, each with the item it comes from, to the program that the requester says it becomes.
 fn subjects(plan: &Plan, requester: &Requester) -> Vec<(Kind, Subject)> {
-    let to = requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default();
+    let to =
+        requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default();
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
@@ -318,7 +319,11 @@ fn subjects(plan: &Plan, requester: &Requester) -> Vec<(Kind, Subject)> {
             From::Literal(_) => add(None),
             From::Field(reference) => add(Some(reference.item.as_str())),
             From::Vars(item) => add(Some(item.as_str())),
-            From::Files(_, parts) => parts.iter().for_each(|(_, reference)| add(Some(reference.item.as_str()))),
+            From::Files(_, parts) => {
+                for (_, reference) in parts {
+                    add(Some(reference.item.as_str()));
+                }
+            }
         }
     }
     subjects

@@ -146,6 +146,7 @@ impl Refusal {
             Self::Plan(PlanError::Nothing) => {
                 "write a .keyloan.toml here, or keep an item titled with this directory's path"
             }
+            Self::NotFound { what: "grant", .. } => "keyloan grants",
             Self::NotFound { what: "ssh key", .. } => "keyloan ssh list",
             Self::NotFound { what: "pinned host", .. } => "keyloan ssh hosts list",
             Self::NotFound { what: KNOWN_HOST, .. } => {

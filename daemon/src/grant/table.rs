@@ -31,8 +31,9 @@ pub(crate) struct Grant {
     /// Time since boot.
     pub(crate) until: Option<Duration>,
     pub(crate) uses_left: Option<u32>,
-    /// What it covers and for whom, in the words it was offered in.
+    /// What it covers, and for whom, for people.
     pub(crate) shown: String,
+    pub(crate) holder_shown: String,
     /// RFC 3339.
     pub(crate) since: String,
 }
@@ -52,7 +53,8 @@ impl Grant {
             Scope::Uses(uses) => (Holder::Command(command), None, Some(uses)),
             Scope::Terminal(time) => (Holder::Terminal(terminal), Some(now + time), None),
         };
-        Self { subjects, holder, until, uses_left, shown: String::new(), since: String::new() }
+        let (shown, holder_shown, since) = (String::new(), String::new(), String::new());
+        Self { subjects, holder, until, uses_left, shown, holder_shown, since }
     }
 
     fn covers(&self, subjects: &[(Kind, Subject)], asker: &Asker, now: Duration) -> bool {
@@ -91,7 +93,12 @@ impl Table {
     }
 
     /// The grant that covers a request, with one of its uses taken.
-    pub(crate) fn cover(&mut self, subjects: &[(Kind, Subject)], asker: &Asker, now: Duration) -> Option<u64> {
+    pub(crate) fn cover(
+        &mut self,
+        subjects: &[(Kind, Subject)],
+        asker: &Asker,
+        now: Duration,
+    ) -> Option<u64> {
         let covering = self.grants.iter_mut().find(|(_, grant)| grant.covers(subjects, asker, now))?;
         if let Some(uses) = &mut covering.1.uses_left {
             *uses -= 1;
@@ -120,6 +127,10 @@ impl Table {
         let over = self.grants.iter().filter(|(_, grant)| is_over(grant)).map(|(id, _)| *id).collect();
         self.grants.retain(|(_, grant)| !is_over(grant));
         over
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.grants.is_empty()
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &(u64, Grant)> {
@@ -183,8 +194,8 @@ mod tests {
         assert_eq!(table.end_those_over(NOW, |_| true), [1]);
 
         let mut table = granted(Scope::Time(Duration::from_secs(60)));
-        let later = NOW + Duration::from_secs(60);
-        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), later - Duration::from_millis(1)), Some(1));
+        let (last, later) = (NOW + Duration::from_secs(59), NOW + Duration::from_secs(60));
+        assert_eq!(table.cover(&login("work"), &asker(&[GIT]), last), Some(1));
         assert_eq!(table.cover(&login("work"), &asker(&[GIT]), later), None);
         assert_eq!(table.end_those_over(later, |_| true), [1]);
 

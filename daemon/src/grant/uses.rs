@@ -9,7 +9,8 @@ pub(crate) struct Uses(HashMap<String, VecDeque<Duration>>);
 
 impl Uses {
     pub(crate) fn is_used_up(&self, rule: &str, limit: Limit, now: Duration) -> bool {
-        let recent = self.0.get(rule).into_iter().flatten().filter(|at| now.saturating_sub(**at) < limit.within);
+        let recent =
+            self.0.get(rule).into_iter().flatten().filter(|at| now.saturating_sub(**at) < limit.within);
         recent.count() >= usize::try_from(limit.uses).unwrap_or(usize::MAX)
     }
 

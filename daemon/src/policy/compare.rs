@@ -22,17 +22,17 @@ pub(crate) fn contradiction(policy: &Policy) -> Option<(&Rule, &Rule)> {
 /// so sometimes where nothing could in fact pass: then the passphrase is wanted without need.
 pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
     let laxer = |a: Verdict, b: Verdict| a.strictness() < b.strictness();
-    let changed = after.rules.iter().any(|rule| match before.rule(rule.kind, &rule.when) {
-        Some(old) => laxer(rule.verdict, old.verdict),
-        // A new rule takes the place of every other that its requests meet.
-        None => {
-            let met = before.rules.iter().filter(|old| {
-                old.kind == rule.kind && !old.when.only_tighten() && old.when.with(&rule.when).is_some()
-            });
-            !rule.when.only_tighten()
-                && (laxer(rule.verdict, rule.kind.default_verdict())
-                    || met.into_iter().any(|old| laxer(rule.verdict, old.verdict)))
+    let changed = after.rules.iter().any(|rule| {
+        if let Some(old) = before.rule(rule.kind, &rule.when) {
+            return laxer(rule.verdict, old.verdict);
         }
+        // A new rule takes the place of every other that its requests meet.
+        let mut met = before.rules.iter().filter(|old| {
+            old.kind == rule.kind && !old.when.only_tighten() && old.when.with(&rule.when).is_some()
+        });
+        !rule.when.only_tighten()
+            && (laxer(rule.verdict, rule.kind.default_verdict())
+                || met.any(|old| laxer(rule.verdict, old.verdict)))
     });
     // What is removed gives its requests to whatever rule is left.
     let removed = before.rules.iter().any(|old| after.rule(old.kind, &old.when).is_none());
@@ -84,16 +84,36 @@ mod tests {
         let before = policy(&base);
         let with = |changes: &[&str]| loosens(&before, &policy(&[&base, changes].concat()));
         for tighter in [
-            "env=ask-pin", "env=deny", "env[item=a]=allow 10/1h", "env[item=a]=ask", "env[item=b]=deny",
-            "env[item=b]=ask", "trust=ask", "trust[program=/bin/x]=ask", "env[program=/bin/x]=deny",
-            "lock.idle=30m", "deadline=30s", "loan.time=15m", "grants=",
+            "env=ask-pin",
+            "env=deny",
+            "env[item=a]=allow 10/1h",
+            "env[item=a]=ask",
+            "env[item=b]=deny",
+            "env[item=b]=ask",
+            "trust=ask",
+            "trust[program=/bin/x]=ask",
+            "env[program=/bin/x]=deny",
+            "lock.idle=30m",
+            "deadline=30s",
+            "loan.time=15m",
+            "grants=",
         ] {
             assert!(!with(&[tighter]), "{tighter}");
         }
         for looser in [
-            "env=allow", "env=allow 1/1h", "env[item=b]=allow", "file=ask", "file[item=a]=ask",
-            "env[item=a]=allow 40/1h", "env[item=a]=allow", "env[item=a]=", "lock.idle=9h", "deadline=2m",
-            "grants=command terminal-10m", "ssh.upstream=/run/x", "approver.pinentry=/usr/bin/pinentry-qt",
+            "env=allow",
+            "env=allow 1/1h",
+            "env[item=b]=allow",
+            "file=ask",
+            "file[item=a]=ask",
+            "env[item=a]=allow 40/1h",
+            "env[item=a]=allow",
+            "env[item=a]=",
+            "lock.idle=9h",
+            "deadline=2m",
+            "grants=command terminal-10m",
+            "ssh.upstream=/run/x",
+            "approver.pinentry=/usr/bin/pinentry-qt",
         ] {
             assert!(with(&[looser]), "{looser}");
         }

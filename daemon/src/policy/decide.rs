@@ -37,8 +37,8 @@ pub(crate) struct Seen {
     /// The requester's program, those of its parents, and the one that it says it becomes; `None` where not all of
     /// them could be seen, and then every rule about programs is met.
     pub(crate) programs: Option<Vec<String>>,
-    /// Likewise: the outer `None` where nothing could be seen.
-    pub(crate) repository: Option<Option<String>>,
+    /// The repository that it is in, if any; `None` likewise.
+    pub(crate) repositories: Option<Vec<String>>,
 }
 
 #[must_use = "a judgement that nobody looks at is a release that nobody judged"]
@@ -76,7 +76,8 @@ fn decide_one(policy: &Policy, kind: Kind, subject: &Subject, seen: &Seen) -> Ju
     if let Some(rule) = met.iter().find(|rule| rule.verdict == Verdict::Deny) {
         return judged(rule);
     }
-    let (tighten, speak): (Vec<&Rule>, Vec<&Rule>) = met.into_iter().partition(|rule| rule.when.only_tighten());
+    let (tighten, speak): (Vec<&Rule>, Vec<&Rule>) =
+        met.into_iter().partition(|rule| rule.when.only_tighten());
     let is_last = |rule: &&&Rule| {
         speak.iter().all(|other| other.when == rule.when || !other.when.are_within(&rule.when))
     };
@@ -91,16 +92,16 @@ fn decide_one(policy: &Policy, kind: Kind, subject: &Subject, seen: &Seen) -> Ju
 fn meets(when: &Conditions, subject: &Subject, seen: &Seen) -> bool {
     when.0.iter().all(|(attribute, pattern)| {
         let is = |text: &Option<String>| text.as_deref().is_some_and(|text| pattern.matches(text));
+        let any = |seen: &Option<Vec<String>>| {
+            seen.as_ref().is_none_or(|seen| seen.iter().any(|text| pattern.matches(text)))
+        };
         match attribute {
             Attribute::Item => is(&subject.item),
             Attribute::Host => subject.hosts.iter().any(|host| pattern.matches(host)),
             Attribute::HostKey => is(&subject.host_key),
             Attribute::Namespace => is(&subject.namespace),
-            Attribute::Repository => seen.repository.as_ref().is_none_or(is),
-            Attribute::Program => {
-                let programs = seen.programs.as_ref();
-                programs.is_none_or(|programs| programs.iter().any(|program| pattern.matches(program)))
-            }
+            Attribute::Repository => any(&seen.repositories),
+            Attribute::Program => any(&seen.programs),
             Attribute::Forwarded => subject.forwarded,
         }
     })
@@ -158,9 +159,16 @@ mod tests {
 
     #[test]
     fn what_a_program_can_pretend_makes_a_verdict_stricter_only() {
-        let policy = policy(&["env=allow", "env[program=/usr/bin/python3*]=ask", "env[repository=/home/me/evil]=deny"]);
+        let policy = policy(&[
+            "env=allow",
+            "env[program=/usr/bin/python3*]=ask",
+            "env[repository=/home/me/evil]=deny",
+        ]);
         let seen = |program: &str, repository: &str| {
-            let seen = Seen { programs: Some(vec![program.to_owned()]), repository: Some(Some(repository.to_owned())) };
+            let seen = Seen {
+                programs: Some(vec![program.to_owned()]),
+                repositories: Some(vec![repository.to_owned()]),
+            };
             decide(&policy, &[(Kind::Env, item("a"))], &seen).verdict
         };
         assert_eq!(seen("/usr/bin/twine", "/home/me/good"), Verdict::Allow(None));
@@ -178,7 +186,10 @@ mod tests {
             host_key: Some(key.to_owned()),
             ..Subject::default()
         };
-        assert_eq!(judged(&policy, Kind::SshLogin, login(&["github.com"], "SHA256:x")).0, Verdict::Allow(None));
+        assert_eq!(
+            judged(&policy, Kind::SshLogin, login(&["github.com"], "SHA256:x")).0,
+            Verdict::Allow(None)
+        );
         assert_eq!(judged(&policy, Kind::SshLogin, login(&[], "SHA256:x")).0, Verdict::Ask);
         assert_eq!(judged(&policy, Kind::SshLogin, login(&[], "SHA256:abc")).0, Verdict::AskPin);
     }

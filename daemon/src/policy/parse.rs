@@ -16,7 +16,9 @@ pub(crate) enum PolicyError {
     Shape,
     #[error("no setting is called that{}", nearest(.0, &keys()))]
     Key(String),
-    #[error("{0} takes ask, ask-pin, allow, allow N/TIME (such as allow 20/1h), deny, or nothing to remove the rule")]
+    #[error(
+        "{0} takes ask, ask-pin, allow, allow N/TIME (such as allow 20/1h), deny, or nothing to remove the rule"
+    )]
     Verdict(&'static str),
     #[error("a condition is NAME=TEXT, NAME=TEXT* or forwarded, with commas between")]
     Condition,
@@ -28,7 +30,9 @@ pub(crate) enum PolicyError {
     Pretended(&'static str),
     #[error("{0} takes the absolute path of a program, or nothing to remove it")]
     Path(&'static str),
-    #[error("ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing")]
+    #[error(
+        "ssh.upstream takes the absolute paths of at most {UPSTREAM} sockets, with commas between, or nothing"
+    )]
     Upstream,
     #[error("lock.idle takes a time such as 30m or 8h, from 1m to 7d")]
     Time,

@@ -103,6 +103,8 @@ async fn serve(
         Request::ItemRemove { item, field } => broker.item_remove(client, item, field).await?,
         Request::ItemMove { from, to } => broker.item_move(client, from, to).await?,
         Request::Loans => broker.list_loans().await,
+        Request::Grants => broker.list_grants(),
+        Request::Revoke { grant } => broker.revoke(grant)?,
         Request::Recall { loan, kill } => broker.recall(loan, kill).await?,
         Request::Trust => {
             let descriptor = descriptors.pop().ok_or(Refusal::Input("no file was passed"))?;

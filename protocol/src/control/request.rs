@@ -90,6 +90,12 @@ pub enum Request {
     },
     Lend(Lend),
     Loans,
+    /// Yeses that cover further requests.
+    Grants,
+    /// Ends one of them, or all.
+    Revoke {
+        grant: Option<u64>,
+    },
     /// Ends one loan, or all. `kill` ends the holder's process group too.
     Recall {
         loan: Option<u64>,

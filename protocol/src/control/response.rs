@@ -48,6 +48,9 @@ pub enum Reply {
     Loans {
         loans: Vec<LoanSummary>,
     },
+    Grants {
+        grants: Vec<GrantSummary>,
+    },
     /// The loans that were ended, and those of them that something still holds.
     Recalled {
         recalled: Vec<u64>,
@@ -236,6 +239,20 @@ pub struct Verified {
     /// Records whose chain was checked with the vault's key; without it only their order is.
     pub keyed: bool,
     pub findings: Vec<String>,
+}
+
+/// A yes that covers further requests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GrantSummary {
+    pub grant: u64,
+    /// What was asked for then: nothing else is covered.
+    pub covers: String,
+    /// For whom: a program with its pid, or a terminal.
+    pub holder: String,
+    /// RFC 3339.
+    pub since: String,
+    pub seconds_left: Option<u64>,
+    pub uses_left: Option<u32>,
 }
 
 /// An ssh key that the agent offers.

@@ -285,7 +285,9 @@ impl Broker {
 
 /// What storing a key touches.
 fn written(item: &ItemName) -> Vec<(Kind, Subject)> {
-    [Kind::ItemWrite, Kind::KeyAdd].map(|kind| (kind, Subject::of_item(item.as_str(), item.as_str()))).to_vec()
+    [Kind::ItemWrite, Kind::KeyAdd]
+        .map(|kind| (kind, Subject::of_item(item.as_str(), item.as_str())))
+        .to_vec()
 }
 
 /// A certificate where the text is a public line; an error where the line is no certificate.
