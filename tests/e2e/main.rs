@@ -22,6 +22,7 @@ mod publish;
 mod recovery;
 mod service;
 mod ssh_add;
+mod ssh_clients;
 mod ssh_forwarded;
 mod ssh_locked;
 mod ssh_login;
