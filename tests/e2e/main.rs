@@ -26,5 +26,6 @@ mod ssh_clients;
 mod ssh_forwarded;
 mod ssh_locked;
 mod ssh_login;
+mod ssh_oracle;
 mod terminal;
 mod vault;
