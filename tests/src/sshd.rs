@@ -148,7 +148,7 @@ impl<'a> Ssh<'a> {
             let text = format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
                  StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\n\
-                 PrintMotd no\nPrintLastLog no\nMaxStartups 200\n{settings}\n",
+                 PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nMaxStartups 200\n{settings}\n",
                 self.path(&format!("host-{name}")).display(),
                 keys.display(),
             );

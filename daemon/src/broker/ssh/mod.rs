@@ -168,8 +168,8 @@ impl Broker {
             return Vec::new();
         }
         let mut identities = self.vault_identities(connection).await;
-        identities.extend(self.added_identities(connection));
-        for identity in self.upstream_identities(connection).await {
+        let others = self.added_identities(connection).into_iter();
+        for identity in others.chain(self.upstream_identities(connection).await) {
             if !identities.iter().any(|held| held.blob == identity.blob) {
                 identities.push(identity);
             }
