@@ -20,5 +20,8 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod ssh_files;
+mod ssh_keys;
+mod ssh_stand_in;
 mod terminal;
 mod vault;

@@ -14,6 +14,7 @@ pub mod approver;
 pub mod desktop;
 pub mod programs;
 pub mod sandbox;
+pub mod ssh;
 pub mod terminal;
 pub mod wire;
 
