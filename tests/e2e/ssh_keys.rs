@@ -189,3 +189,21 @@ fn the_line_for_a_start_up_file_is_the_shells_and_starts_the_daemon() {
     let shown = sandbox.command("/bin/sh", &["-c", line]).env("XDG_RUNTIME_DIR", &odd);
     assert_eq!(shown.env("XDG_STATE_HOME", sandbox.path("run/state")).run().text(), "0\n");
 }
+
+#[test]
+fn commits_are_signed_as_the_documentation_says() {
+    let sandbox = Sandbox::with_approver(ALLOW);
+    sandbox.make_directory("home/.ssh");
+    let script = "keyloan ssh generate laptop && keyloan ssh export laptop -o ~/.ssh/laptop.pub \
+        && git config --global user.email me@example.org && git config --global user.name Me \
+        && git config --global gpg.format ssh && git config --global user.signingkey ~/.ssh/laptop.pub \
+        && git config --global commit.gpgsign true \
+        && echo \"$(git config user.email) namespaces=\\\"git\\\" $(keyloan ssh export laptop)\" >>~/.ssh/allowed_signers \
+        && git config --global gpg.ssh.allowedSignersFile ~/.ssh/allowed_signers \
+        && eval \"$(keyloan ssh env)\" && git init -q && git commit -q --allow-empty -m signed \
+        && git log -1 --format='%G? %GS'";
+    let ran = sandbox.command("/bin/sh", &["-c", script]).run().ok();
+    assert!(ran.text().ends_with("G me@example.org\n"), "{}{}", ran.text(), ran.stderr);
+    let told = sandbox.keyloan(&["log"]).run().ok().text();
+    assert!(told.contains(" signed: namespace git with SHA256:"), "{told}");
+}

@@ -44,6 +44,8 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("python3-pip", &["pip3"], "reads lent settings"),
     tests("git", &["git"], "reads lent settings and credentials"),
     tests("openssh-client", &["ssh-keygen"], "reads a lent private key; makes and judges ssh keys"),
+    tests("openssh-client", &["ssh-add"], "a client of the agent, in the place of every other"),
+    tests("fish", &["fish"], "takes the line that lets ssh find the agent"),
     tests("make", &["make"], "its recipes read a lent file"),
     tests("busybox-static", &["busybox"], "a static program that reads a lent file"),
     tests("less", &["less"], "a pager there, and one that reads the terminal beside it"),
