@@ -27,5 +27,6 @@ mod ssh_forwarded;
 mod ssh_locked;
 mod ssh_login;
 mod ssh_oracle;
+mod ssh_upstream;
 mod terminal;
 mod vault;
