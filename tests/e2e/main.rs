@@ -26,6 +26,7 @@ mod ssh_clients;
 mod ssh_forwarded;
 mod ssh_locked;
 mod ssh_login;
+mod ssh_many;
 mod ssh_oracle;
 mod ssh_upstream;
 mod terminal;
