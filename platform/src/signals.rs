@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "handlers and dispositions have no safe interface")]
 
 pub use nix::libc::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH,
+    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGUSR1, SIGWINCH,
 };
 
 use crate::sys;

@@ -55,6 +55,8 @@ const REQUIREMENTS: &[Requirement] = &[
         &["/usr/bin/python3", "-c", "import paramiko"],
         "logs in by the agent without saying where",
     ),
+    tests("openssh-client", &["ssh-add"], "a client of the agent, in the place of every other"),
+    tests("fish", &["fish"], "takes the line that lets ssh find the agent"),
     tests("make", &["make"], "its recipes read a lent file"),
     tests("busybox-static", &["busybox"], "a static program that reads a lent file"),
     tests("less", &["less"], "a pager there, and one that reads the terminal beside it"),

@@ -134,7 +134,7 @@ async fn serve(
         Request::SshUnpin { host } => broker.ssh_unpin(client, &host).await?,
         Request::SshServe { lifetime } => {
             let socket = descriptors.pop().ok_or(Refusal::Input("no socket was passed"))?;
-            broker.serve_agent_socket(client, socket, lifetime)?
+            broker.serve_agent_socket(client, socket, descriptors, lifetime)?
         }
         Request::Stop => {
             broker.stop.notify_one();
