@@ -52,7 +52,7 @@ fn all_sign(kind: &str, count: usize, flags: SignFlags) {
         let armoured = BASE64.encode(&whole);
         let armoured = format!("-----BEGIN SSH SIGNATURE-----\n{armoured}\n-----END SSH SIGNATURE-----\n");
         sandbox.write(&format!("ssh/many/sig-{at}"), armoured);
-        signers += &format!("me-{at} {}\n", ssh.public(&format!("many/key-{at}")));
+        signers.extend(["me-", &at.to_string(), " ", &ssh.public(&format!("many/key-{at}")), "\n"]);
     }
     sandbox.write("ssh/many/signers", signers);
     sandbox.write("ssh/many/text", "text");
