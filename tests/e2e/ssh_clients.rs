@@ -1,4 +1,4 @@
-//! Clients of the agent that are not OpenSSH's: PuTTY's plink, paramiko, libssh2 in curl. None says where it logs in,
+//! Clients of the agent that are not OpenSSH's: `plink` of `PuTTY`, paramiko, libssh2 in curl. None says where it logs in,
 //! so each login is asked. And OpenSSH's own for files: `ssh-keygen -Y`.
 
 use keyloan_e2e::programs::needed;

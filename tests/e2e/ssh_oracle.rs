@@ -10,7 +10,7 @@ use keyloan_protocol::ssh_agent::message::Request;
 use keyloan_protocol::ssh_agent::session_bind::{Extension, SessionBind};
 
 /// OpenSSH's socket and keyloan's, which asks nobody.
-fn both<'a>(sandbox: &'a Sandbox) -> (Ssh<'a>, Running, [String; 2]) {
+fn both(sandbox: &Sandbox) -> (Ssh<'_>, Running, [String; 2]) {
     let ssh = Ssh::of(sandbox);
     ssh.answered_by(approver::ALLOW, &["ssh.login=allow", "ssh.signature=allow", "ssh.other=allow"]);
     let (agent, plain) = ssh.plain_agent();

@@ -209,9 +209,12 @@ impl<'a> Ssh<'a> {
 
     /// OpenSSH's own agent, at a socket of its own.
     pub fn plain_agent(&self) -> (Running, String) {
-        let socket = self.sandbox.path("run/plain.sock");
-        let _ = fs::remove_file(&socket);
-        let socket = socket.display().to_string();
+        self.plain_agent_at(&self.sandbox.path("run/plain.sock").display().to_string())
+    }
+
+    pub fn plain_agent_at(&self, socket: &str) -> (Running, String) {
+        let _ = fs::remove_file(socket);
+        let socket = socket.to_owned();
         let mut command = self.sandbox.command(needed("ssh-agent"), &["-D", "-a", &socket]).into_command();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = Running(command.spawn().unwrap());
