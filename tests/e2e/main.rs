@@ -20,5 +20,6 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod ssh_agent_lib;
 mod terminal;
 mod vault;
