@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: gives the parsers bytes that a fuzzer makes up. A target is a file in `tests/fuzz/src/bin`.
 //!
-//! The instruments are the compiler's own, so the toolchain of the workspace is enough; AddressSanitizer wants a
+//! The instruments are the compiler's own, so the toolchain of the workspace is enough; `AddressSanitizer` wants a
 //! nightly one. What is found interesting is kept in `target/fuzz/corpus` and is where the next run goes on.
 
 use crate::process::{cargo, quoted, shown, succeed};
