@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
 /// Questions that may wait behind the one being asked.
-const WAITING: usize = 16;
+const WAITING: usize = 32;
 
 pub(crate) struct Queue {
     turn: Mutex<()>,
