@@ -11,6 +11,7 @@
 )]
 
 mod bench;
+mod bench_agent;
 mod bench_mask;
 mod bench_vault;
 mod demo;
@@ -35,6 +36,7 @@ usage: cargo xtask COMMAND
                                 measure `with-secrets -- true` against `env FOO=bar true`
   bench vault [--json FILE]     measure what ten thousand items cost beside ten, and many commands at once
   bench mask [--json FILE]      measure how fast output passes `with-secrets --mask`, beside `cat`
+  bench agent [--json FILE]     measure the ssh agent beside OpenSSH's `ssh-agent`
   fuzz [--seconds N] [--target T] [--asan]
                                 give the parsers bytes that a fuzzer makes up, for N seconds in all targets
                                 together (default 10); --asan wants a nightly toolchain
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         ["bench", "lend", rest @ ..] => bench::run(rest),
         ["bench", "vault", rest @ ..] => bench_vault::run(rest),
         ["bench", "mask", rest @ ..] => bench_mask::run(rest),
+        ["bench", "agent", rest @ ..] => bench_agent::run(rest),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install", rest @ ..] => install::run(rest),
         ["requirements"] => requirements::install_all(),
