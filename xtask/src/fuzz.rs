@@ -12,7 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Of all targets together, unless said otherwise: what every run of the tests can spare.
+/// Of all targets together, unless said otherwise: what every run of the tests can spare. The fuzzer counts whole
+/// seconds and one more, so that a second for each target takes twice as long.
 const SECONDS: u64 = 10;
 
 /// The sizes that coverage grows up to in minutes; what is longer is cut by the caps of the protocol, which have

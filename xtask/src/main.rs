@@ -39,7 +39,8 @@ usage: cargo xtask COMMAND
   bench agent [--json FILE]     measure the ssh agent beside OpenSSH's `ssh-agent`
   fuzz [--seconds N] [--target T] [--asan]
                                 give the parsers bytes that a fuzzer makes up, for N seconds in all targets
-                                together (default 10); --asan wants a nightly toolchain
+                                together, at least one in each (default 10); --asan wants a
+                                nightly toolchain
   install [--prefix DIR]        put the release programs and their links into DIR/bin (default ~/.local)
   requirements                  install what the tests and the checks of .ci/run need
 ";
