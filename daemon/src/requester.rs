@@ -16,6 +16,8 @@ pub(crate) struct Requester {
     stat: Rc<StatFile>,
     /// The requester's program file and its parent's; `None` where the kernel did not say.
     pub(crate) programs: [Option<PathBuf>; 2],
+    /// The program that connected, where it is another now.
+    was: Option<PathBuf>,
     parent: i32,
     pub(crate) cwd: Option<PathBuf>,
     /// The controlling terminal's device number, 0 for none.
@@ -46,6 +48,7 @@ impl Requester {
         let first = stat.read()?;
         let requester = Self {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
+            was: None,
             parent: first.parent,
             cwd: process::cwd(peer.pid),
             terminal: first.terminal,
@@ -59,9 +62,16 @@ impl Requester {
 
     /// Looks again, where a connection stays: its process may have become another program, or have ended.
     pub(crate) fn look_again(&mut self) -> bool {
-        let Some(seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
+        let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
+        let first = self.was.take().or_else(|| self.programs[0].take());
+        seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
         *self = seen;
         true
+    }
+
+    /// The program that connected, where the requester has become another since.
+    pub(crate) fn became_another(&self) -> Option<&Path> {
+        self.was.as_deref()
     }
 
     /// Program files from the requester upwards, further than the log needs. Empty once it has ended, since

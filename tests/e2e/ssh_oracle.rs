@@ -231,7 +231,6 @@ fn random_sessions_are_answered_as_by_openssh() {
                 7 | 8 => {
                     add(fields, ["", "comment"][noise.below(2)], &constraints[noise.below(constraints.len())])
                 }
-                9 if noise.below(8) == 0 => vec![19],
                 _ => {
                     let host = [None, Some(a), Some(b)][noise.below(3)];
                     let user = ["root", "ada"][noise.below(2)];
@@ -243,7 +242,8 @@ fn random_sessions_are_answered_as_by_openssh() {
             *signed |= ours[0] == 14;
             counts[usize::from(ours == FAILURE)] += 1;
         }
-        let [theirs, ours] = connections[0].0.each_mut().map(|client| client.ask(&[19]));
+        // By another: OpenSSH's agent lets a host that the agent was forwarded to empty it.
+        let [theirs, ours] = sockets.each_ref().map(|socket| Client::connect(&sandbox, socket).ask(&[19]));
         assert_eq!(ours, theirs);
     }
     assert!(counts.iter().all(|count| *count > 100), "too much of one kind: {counts:?}");

@@ -1,6 +1,8 @@
 //! Keys that clients added over a socket. They are kept in memory, each sealed with a key in protected pages, until
 //! they are removed, their time is over, their socket goes or the daemon ends.
 
+use super::keys::open;
+use super::sign::FORWARDED;
 use super::sockets::{AgentConnection, AgentSocket};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
@@ -45,6 +47,17 @@ impl AddedKey {
     fn is_hidden_from(&self, connection: &AgentConnection) -> bool {
         !permits_list(self.destinations.as_deref(), &connection.binding, clock::unix_seconds())
     }
+}
+
+impl AddedKey {
+    /// What it is kept by while it is ready to sign.
+    fn name(&self) -> Vec<u8> {
+        name_of(self.socket, &self.public)
+    }
+}
+
+fn name_of(socket: u64, key: &PublicKey) -> Vec<u8> {
+    [format!("added {socket} ").as_bytes(), key.blob()].concat()
 }
 
 #[derive(Default)]
@@ -147,15 +160,21 @@ impl Broker {
         let public = key.public().clone();
         let lifetime = constraints.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let lifetime = lifetime.or(connection.at.lifetime);
+        let gate = self.gate(&connection.client).await?;
+        let may_be_forwarded = connection.binding.is_forwarded() || connection.binding.is_failed();
+        let hops = self.describe_hops(connection).await;
         let act = Act {
             kinds: vec![Kind::KeyAdd],
             title: "add an ssh key to the agent".to_owned(),
             names: vec![signing::fingerprint(&public)],
-            beyond: Beyond::Nothing,
+            beyond: if may_be_forwarded { Beyond::Always(FORWARDED) } else { Beyond::Nothing },
         };
         let shown = format!("{} {}", public.name(), signing::fingerprint(&public));
         let approved = self
-            .authorise_opening(&connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, |question| {
+                for (label, text, certainty) in &hops {
+                    question.line(label, text, *certainty);
+                }
                 Self::about(question, "key", &shown);
                 question.line("comment", &String::from_utf8_lossy(&comment), Certainty::Claimed);
                 let time = lifetime.map_or("until it is removed or the daemon ends".to_owned(), |time| {
@@ -170,7 +189,7 @@ impl Broker {
         let mut added = self.ssh.added.borrow_mut();
         let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
-        self.ssh.opened.borrow_mut().close(public.blob());
+        self.ssh.opened.borrow_mut().close(&name_of(connection.at.id, &public));
         let key = signing::fingerprint(&public);
         self.record(&Event::AgentKeyAdded { request: approved.request, key }, approved.durable)?;
         let key = Rc::new(AddedKey {
@@ -193,7 +212,7 @@ impl Broker {
     /// Less can be used afterwards, so nobody is asked. The vault's keys stay, and what is not shown to a host that a
     /// connection was forwarded by is not its to remove.
     pub(super) fn remove_added(&self, connection: &AgentConnection, key: &PublicKey) -> Result<(), Refusal> {
-        self.ssh.opened.borrow_mut().close(key.blob());
+        self.ssh.opened.borrow_mut().close(&name_of(connection.at.id, key));
         let goes = |held: &AddedKey| {
             held.socket == connection.at.id && held.public == *key && !held.is_hidden_from(connection)
         };
@@ -243,16 +262,17 @@ impl Broker {
         self.ssh.added.borrow().of(&connection.at).find(|held| held.public == *key).cloned()
     }
 
-    pub(super) fn open_added_key(&self, key: &AddedKey) -> Result<Arc<SigningKey>, Refusal> {
-        let name = key.public.blob();
-        if let Some(opened) = self.ssh.opened.borrow_mut().find(name) {
+    pub(super) async fn open_added_key(&self, key: &AddedKey) -> Result<Arc<SigningKey>, Refusal> {
+        let name = key.name();
+        if let Some(opened) = self.ssh.opened.borrow_mut().find(&name) {
             return Ok(opened);
         }
-        let added = self.ssh.added.borrow();
-        let private = added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed));
-        let private = private.ok_or(AgentRefusal::NoKey)?;
-        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
-        self.ssh.opened.borrow_mut().keep(name, &opened);
+        let private = {
+            let added = self.ssh.added.borrow();
+            added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed)).ok_or(AgentRefusal::NoKey)?
+        };
+        let opened = open(private).await?;
+        self.ssh.opened.borrow_mut().keep(&name, &opened);
         Ok(opened)
     }
 }
