@@ -174,7 +174,12 @@ pub fn command_line(pid: i32) -> Option<Vec<u8>> {
 
 /// A descriptor that is readable once this process has ended, whatever it becomes until then.
 pub fn own_pidfd() -> io::Result<std::os::fd::OwnedFd> {
-    sys::own_pidfd()
+    pidfd(std::process::id().cast_signed())
+}
+
+/// The same of any process that is there.
+pub fn pidfd(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
+    sys::pidfd(pid)
 }
 
 /// Waits until the process of a pidfd has ended.

@@ -76,7 +76,7 @@ fn a_signed_commit_is_shown_as_it_is_and_verifies() {
     assert_eq!(question.title(), "sign a commit or tag with an ssh key");
     question.says("for", "namespace git", "verified");
     question.says("in", &format!("repository {}", here.display()), "seen");
-    question.says("by", "Ada Lovelace <ada@example.org>", "verified");
+    question.says("author", "Ada Lovelace <ada@example.org>", "verified");
     question.says("subject", "Weave algebraical patterns", "verified");
     question.says("key", "work", "verified");
     assert!(question.line("hash").is_none(), "{question:?}");
@@ -90,7 +90,7 @@ fn a_signed_commit_is_shown_as_it_is_and_verifies() {
     let author = "--author=Charles Babbage <charles@example.org>";
     git(&ssh, &here, &["commit", "-q", "-S", "--allow-empty", author, "-m", "Engine"]).ok();
     let question = ssh.questions().pop().unwrap();
-    question.says("by", "Charles Babbage <charles@example.org>", "verified");
+    question.says("author", "Charles Babbage <charles@example.org>", "verified");
     question.says("subject", "Engine", "verified");
 }
 
@@ -103,7 +103,7 @@ fn a_signed_tag_is_shown_by_its_name_and_verifies() {
     git(&ssh, &here, &["tag", "-s", "v1.0", "-m", "The first"]).ok();
     let [question] = &ssh.questions()[..] else { panic!("{:?}", ssh.questions()) };
     question.says("tag", "v1.0", "verified");
-    question.says("by", "Ada Lovelace <ada@example.org>", "verified");
+    question.says("tagger", "Ada Lovelace <ada@example.org>", "verified");
     question.says("subject", "The first", "verified");
     let verified = git(&ssh, &here, &["verify-tag", "v1.0"]).ok().stderr;
     assert!(verified.contains("Good \"git\" signature for ada@example.org"), "{verified}");

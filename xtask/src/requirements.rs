@@ -42,7 +42,7 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("npm", &["npm"], "reads lent settings"),
     tests("awscli", &["aws"], "reads lent credentials"),
     tests("python3-pip", &["pip3"], "reads lent settings"),
-    tests("git", &["git"], "reads lent settings and credentials; logs in and signs by the agent"),
+    tests("git", &["git"], "reads lent settings and credentials; pushes, signs and verifies by the agent"),
     tests(
         "openssh-client",
         &["ssh-keygen"],
@@ -55,6 +55,7 @@ const REQUIREMENTS: &[Requirement] = &[
         &["/usr/bin/python3", "-c", "import paramiko"],
         "logs in by the agent without saying where",
     ),
+    tests("openssh-client", &["ssh-agent"], "says where a key with destinations may be used"),
     tests("openssh-client", &["ssh-add"], "a client of the agent, in the place of every other"),
     tests("fish", &["fish"], "takes the line that lets ssh find the agent"),
     tests("make", &["make"], "its recipes read a lent file"),

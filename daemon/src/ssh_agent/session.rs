@@ -29,19 +29,16 @@ pub(super) async fn serve(
     let mut inbox = Inbox { socket, peer: connection.peer(), arrived: Zeroizing::default() };
     loop {
         let message = inbox.message().await?;
-        let reply = match Request::parse(&message) {
-            Ok(request) => {
-                drop(message);
-                tokio::select! {
-                    biased;
-                    reply = broker.answer(connection, request) => reply,
-                    broken = inbox.watch() => return Err(broken),
-                }
+        let reply = if let Ok(request) = Request::parse(&message) {
+            drop(message);
+            tokio::select! {
+                biased;
+                reply = broker.answer(connection, request) => reply,
+                broken = inbox.watch() => return Err(broken),
             }
-            Err(_) => {
-                connection.note_malformed(&message);
-                Reply::Failure
-            }
+        } else {
+            connection.note_malformed(&message);
+            Reply::Failure
         };
         // No reply of ours is longer than a frame but a list, which is cut before.
         let Ok(frame) = reply.encode() else { return Ok(()) };

@@ -37,13 +37,21 @@ impl Host {
         }
     }
 
+    /// The one name that `known_hosts` has for it.
+    pub(super) fn could_be_pinned(&self) -> Option<&str> {
+        match self {
+            Self::KnownHosts(names) => names.first().filter(|_| names.len() == 1).map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// For people, and how sure it is.
     pub(super) fn shown(&self) -> (String, Certainty) {
         let names = self.names();
         let more = names.len().saturating_sub(SHOWN);
         let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" or ");
         if more > 0 {
-            text.push_str(&format!(" (or {more} more names)"));
+            text = format!("{text} (or {more} more names)");
         }
         match self {
             Self::Pinned(_) => (text, Certainty::Verified),
