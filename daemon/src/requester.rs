@@ -2,7 +2,7 @@
 //! never mixed: facts are *verified* or *seen*, the rest is *claimed*.
 
 use keyloan_platform::peer::Peer;
-use keyloan_platform::process;
+use keyloan_platform::process::{self, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ const CHAIN: usize = 6;
 
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
+    stat: Rc<StatFile>,
     /// The requester's program file and its parent's; `None` where the kernel did not say.
     pub(crate) programs: [Option<PathBuf>; 2],
     parent: i32,
@@ -37,7 +38,12 @@ impl Requester {
     /// Reads `/proc` and then asks the pidfd: what was read is the connected process's only if that still
     /// lives (threats: pid reuse).
     pub(crate) fn observe(peer: Rc<Peer>) -> Option<Self> {
-        let first = process::stat(peer.pid)?;
+        let stat = StatFile::open(peer.pid)?;
+        Self::look(peer, Rc::new(stat))
+    }
+
+    fn look(peer: Rc<Peer>, stat: Rc<StatFile>) -> Option<Self> {
+        let first = stat.read()?;
         let requester = Self {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
             parent: first.parent,
@@ -46,13 +52,14 @@ impl Requester {
             shares_our_mounts: process::shares_our_mounts(peer.pid),
             claimed: Claimed::default(),
             peer,
+            stat,
         };
         requester.peer.is_alive().then_some(requester)
     }
 
     /// Looks again, where a connection stays: its process may have become another program, or have ended.
     pub(crate) fn look_again(&mut self) -> bool {
-        let Some(seen) = Self::observe(Rc::clone(&self.peer)) else { return false };
+        let Some(seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
         *self = seen;
         true
     }

@@ -164,21 +164,33 @@ pub(crate) async fn receive(
 ) -> Result<usize, Broken> {
     loop {
         socket.readable().await?;
-        match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
-            Ok(received) if received.length == 0 => return Err(Broken::Ended),
-            Ok(received) => {
-                if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
-                    return Err(Broken::Sender);
-                }
-                descriptors.extend(received.descriptors);
-                if descriptors.len() > limits::DESCRIPTORS {
-                    return Err(Broken::Descriptors);
-                }
-                return Ok(received.length);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        if let Some(length) = try_receive(socket, peer, buffer, descriptors)? {
+            return Ok(length);
         }
+    }
+}
+
+/// As [`receive`]; `None` where there is nothing now.
+pub(crate) fn try_receive(
+    socket: &UnixStream,
+    peer: &Peer,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Option<usize>, Broken> {
+    match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
+        Ok(received) if received.length == 0 => Err(Broken::Ended),
+        Ok(received) => {
+            if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
+                return Err(Broken::Sender);
+            }
+            descriptors.extend(received.descriptors);
+            if descriptors.len() > limits::DESCRIPTORS {
+                return Err(Broken::Descriptors);
+            }
+            Ok(Some(received.length))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -22,6 +22,7 @@ mod publish;
 mod recovery;
 mod service;
 mod ssh_add;
+mod ssh_agent_lib;
 mod ssh_clients;
 mod ssh_files;
 mod ssh_forwarded;

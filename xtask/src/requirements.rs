@@ -91,6 +91,7 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "test -x /usr/libexec/gcr-prompter"],
         "the window that pinentry-gnome3 asks for",
     ),
+    checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),
 ];

@@ -8,7 +8,7 @@ use crate::requester::Requester;
 use crate::socket::Listening;
 use std::rc::Rc;
 
-/// Connections of one socket at once: a client that says nothing costs two descriptors.
+/// Connections of one socket at once: a client that says nothing costs three descriptors.
 const CONNECTIONS: usize = 2048;
 
 pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {

@@ -31,9 +31,11 @@ pub(super) async fn serve(
         let message = inbox.message().await?;
         let reply = if let Ok(request) = Request::parse(&message) {
             drop(message);
+            // In memory of its own, for as long as it takes: a client that is silent needs little.
+            let answer = Box::pin(broker.answer(connection, request));
             tokio::select! {
                 biased;
-                reply = broker.answer(connection, request) => reply,
+                reply = answer => reply,
                 broken = inbox.watch() => return Err(broken),
             }
         } else {
@@ -81,10 +83,17 @@ impl Inbox<'_> {
     }
 
     async fn more(&mut self) -> Result<(), Broken> {
-        let mut piece = Zeroizing::new([0; PIECE]);
-        let length = socket::receive(self.socket, &self.peer, piece.as_mut(), &mut Vec::new()).await?;
-        self.arrived.extend_from_slice(&piece[..length]);
-        Ok(())
+        loop {
+            self.socket.readable().await?;
+            // Not held while it waits: of a thousand clients nearly all do.
+            let mut piece = Zeroizing::new([0; PIECE]);
+            if let Some(length) =
+                socket::try_receive(self.socket, &self.peer, piece.as_mut(), &mut Vec::new())?
+            {
+                self.arrived.extend_from_slice(&piece[..length]);
+                return Ok(());
+            }
+        }
     }
 
     /// Ends when the client does. Requests that it sends ahead wait here, up to the size of one; beyond that it is
