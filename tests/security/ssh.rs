@@ -153,7 +153,7 @@ fn a_client_that_names_one_file_and_has_another_signed_is_not_believed() {
     let mut client = Client::dressed_up(&sandbox, &sockets[1], &words);
     assert!(client.sign(&key, &evil, SignFlags::NONE).is_some());
     let question = ssh.questions().pop().unwrap();
-    assert!(question.line("subject").is_none() && question.line("by").is_none(), "{question:?}");
+    assert!(question.line("subject").is_none() && question.line("author").is_none(), "{question:?}");
     question.says("hash", &format!("SHA-512 {}", "e7".repeat(64)), "verified");
     question.says("in", &format!("repository {}", sandbox.path("project").display()), "seen");
     // With the file's own hash it is what it says.
@@ -165,7 +165,7 @@ fn a_client_that_names_one_file_and_has_another_signed_is_not_believed() {
     assert!(client.sign(&key, &document("git", &hash), SignFlags::NONE).is_some());
     let question = ssh.questions().pop().unwrap();
     question.says("subject", "Fix a typo", "verified");
-    question.says("by", "Ada <ada@example.org>", "verified");
+    question.says("author", "Ada <ada@example.org>", "verified");
     // A link or a pipe in its place shows nothing, and keeps nobody waiting.
     for make in ["ln -s", "cp -l"] {
         let line = format!("mv {file} {file}.kept; {make} {file}.kept {file}");
