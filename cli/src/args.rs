@@ -1,5 +1,7 @@
 //! Every command with its help: the one definition that help, completions and man pages come from.
 
+pub(crate) mod ssh;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyloan_protocol::names::{FieldName, ItemName, PlainName, SetName, VarName};
 use keyloan_protocol::time_span::TimeSpan;
@@ -66,6 +68,9 @@ pub(crate) enum Command {
     /// The items of the vault
     #[command(subcommand)]
     Item(Item),
+    /// Keys for ssh: the vault's, and the agent that offers them
+    #[command(subcommand)]
+    Ssh(ssh::Ssh),
     /// Lend credentials to one command (also: with-secrets)
     Run(Run),
     /// What is lent at the moment
@@ -342,8 +347,8 @@ pub(crate) enum Policy {
     Show,
     /// Change rules; the passphrase is asked for
     Set {
-        /// env, file, item.read, item.write, trust: ask, allow or deny; approver.command=PATH,
-        /// approver.pinentry=PATH; lock.idle=8h; loan.time=2h
+        /// env, file, item.read, item.write, key.add, trust, ssh.login, ssh.signature, ssh.other: ask, allow or
+        /// deny; ssh.upstream=SOCKET,…; approver.command=PATH, approver.pinentry=PATH; lock.idle=8h; loan.time=2h
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

@@ -77,7 +77,9 @@ impl Connection {
             if let Some(connection) = Self::existing(act)? {
                 return Ok(connection);
             }
-            // Another daemon still holds the directories, and listens no more: it is ending.
+            // Another daemon still holds the directories, and listens no more: it is ending. Its end cannot be waited
+            // for: flock(2) names no holder, and whoever waits for the lock has it for a moment, in which the daemon
+            // that another client starts takes it for a running one's and ends.
             std::thread::sleep(BETWEEN_STARTS);
         }
         Err(Failure::unreachable("it was started, and is gone again"))

@@ -25,3 +25,15 @@ pub(crate) fn desktop() -> impl Iterator<Item = (&'static str, OsString)> {
         Some((name, value.or_else(|| (name == "xauthority").then(at_home)?.map(OsString::from))?))
     })
 }
+
+/// The shell that a person's lines are for.
+#[expect(clippy::disallowed_methods, reason = "this is the one loader")]
+pub(crate) fn shell() -> Option<OsString> {
+    std::env::var_os("SHELL")
+}
+
+/// The process that `ssh-agent -k` ends.
+#[expect(clippy::disallowed_methods, reason = "this is the one loader")]
+pub(crate) fn agent_pid() -> Option<OsString> {
+    std::env::var_os("SSH_AGENT_PID")
+}

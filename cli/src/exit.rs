@@ -70,6 +70,10 @@ impl Failure {
         self
     }
 
+    pub(crate) fn cause(&self) -> &str {
+        &self.cause
+    }
+
     pub(crate) fn status(&self) -> u8 {
         self.status
     }

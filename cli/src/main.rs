@@ -11,6 +11,7 @@ mod files;
 mod mask;
 mod output;
 
+use args::ssh::SshAgent;
 use args::{Arguments, Command, Run, WithSecrets};
 use clap::Parser;
 use exit::Failure;
@@ -38,13 +39,26 @@ fn main() -> ExitCode {
     if name == files::WATCHER {
         return files::watch(&std::env::args_os().skip(1).collect::<Vec<_>>());
     }
+    if name == commands::ssh::keeper::KEEPER {
+        return commands::ssh::keeper::run(&std::env::args_os().skip(1).collect::<Vec<_>>());
+    }
+    if name == "ssh-agent" {
+        return match SshAgent::try_parse() {
+            Ok(agent) => ended(commands::ssh::agent::agent(&agent.agent)),
+            Err(error) => usage(&error, 1),
+        };
+    }
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(run) }) => commands::run::run(&run),
-        Ok(Arguments { command }) => match dispatch(command) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(failure) => failure.report(),
-        },
+        Ok(Arguments { command }) => ended(dispatch(command)),
         Err(error) => usage(&error, 2),
+    }
+}
+
+fn ended(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
     }
 }
 
@@ -63,6 +77,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Merge { directory } => commands::copies::merge(&directory),
         Command::Recipient(recipient) => commands::recipient::recipient(recipient),
         Command::Item(item) => commands::item::item(item),
+        Command::Ssh(ssh) => commands::ssh::ssh(ssh),
         Command::Run(_) => Ok(()),
         Command::Loans(loans) => commands::loans::loans(&loans),
         Command::Recall(recall) => commands::loans::recall(&recall),

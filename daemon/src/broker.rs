@@ -82,7 +82,7 @@ pub(crate) struct Broker {
     /// One key derivation at a time: each takes 128 MiB.
     derivation: Arc<Mutex<()>>,
     /// One change of what opens the vault at a time: each reads the identity, waits, and writes it.
-    keeping: Mutex<()>,
+    keeping: Arc<Mutex<()>>,
     /// One look for holders at a time, and the last loan of the one before.
     looking: Arc<Mutex<()>>,
     looked_at: Cell<u64>,
@@ -161,7 +161,7 @@ impl Broker {
             log_mismatched: Cell::new(false),
             surface: RefCell::default(),
             derivation: Arc::default(),
-            keeping: Mutex::default(),
+            keeping: Arc::default(),
             looking: Arc::default(),
             looked_at: Cell::new(0),
             verification: Arc::default(),

@@ -63,16 +63,15 @@ pub(crate) fn listen(path: &Path) -> Result<Option<Sockets>, ListenError> {
             |listener: &StdListener| service::path_of(listener).is_some_and(|at| at == path.join(name));
         let theirs = handed_over.iter().position(is_this).map(|at| handed_over.swap_remove(at));
         let own = theirs.is_none().then_some(name);
-        let bound = match theirs {
-            Some(listener) => listener,
-            None => {
-                // With the lock held, a socket here is a dead daemon's.
-                directory.remove(name)?;
-                let before = umask(Mode::from_bits_truncate(0o177));
-                let bound = StdListener::bind(directory.socket_path(name));
-                umask(before);
-                bound.map_err(|cause| failed(name, cause))?
-            }
+        let bound = if let Some(listener) = theirs {
+            listener
+        } else {
+            // With the lock held, a socket here is a dead daemon's.
+            directory.remove(name)?;
+            let before = umask(Mode::from_bits_truncate(0o177));
+            let bound = StdListener::bind(directory.socket_path(name));
+            umask(before);
+            bound.map_err(|cause| failed(name, cause))?
         };
         Listening::of(bound, own).map_err(|cause| failed(name, cause))
     };

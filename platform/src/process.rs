@@ -42,6 +42,14 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// `user@host`, as far as they are known: what an ssh key's comment is by default.
+pub fn user_at_host() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
+    let host = nix::sys::utsname::uname().ok();
+    let host = host.as_ref().and_then(|names| names.nodename().to_str());
+    format!("{}@{}", user.unwrap_or_else(|| effective_uid().to_string()), host.unwrap_or("localhost"))
+}
+
 /// Where an open descriptor is now.
 pub fn path_of(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<PathBuf> {
     sys::path_of(descriptor)
@@ -182,7 +190,12 @@ pub fn command_line(pid: i32) -> Option<Vec<u8>> {
 
 /// A descriptor that is readable once this process has ended, whatever it becomes until then.
 pub fn own_pidfd() -> io::Result<std::os::fd::OwnedFd> {
-    sys::own_pidfd()
+    pidfd(std::process::id().cast_signed())
+}
+
+/// The same of any process that is there.
+pub fn pidfd(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
+    sys::pidfd(pid)
 }
 
 /// Waits until the process of a pidfd has ended.

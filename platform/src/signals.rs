@@ -3,7 +3,8 @@
 #![expect(unsafe_code, reason = "handlers and dispositions have no safe interface")]
 
 pub use nix::libc::{
-    SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH,
+    SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN, SIGTTOU,
+    SIGUSR1, SIGVTALRM, SIGWINCH,
 };
 
 use crate::sys;

@@ -1,5 +1,6 @@
 //! `with-secrets --mask` where no terminal is: what is hidden, and what stays as it was.
 
+use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::finished;
 use keyloan_e2e::{Running, Sandbox, approver, eventually};
 use std::io::{BufRead, BufReader, Read};
@@ -124,6 +125,18 @@ fn every_signal_that_somebody_may_send_reaches_the_command() {
         assert_eq!(lines.next(), Some(format!("heard {signal}")));
     }
     running.end();
+}
+
+/// Sets an alarm, which an exec keeps, and becomes a masked command that hears it or ends by itself.
+pub(crate) const ALARMED: &str = "import os, signal; signal.alarm(3)\n\
+    line = 'trap \"echo heard; exit 3\" ALRM; for i in $(seq 200); do sleep 0.05; done'\n\
+    os.execvp('with-secrets', ['with-secrets', '--mask', '--', 'sh', '-c', line])";
+
+#[test]
+fn an_alarm_that_was_set_before_reaches_the_command() {
+    let sandbox = Sandbox::with_token(VALUE.as_bytes());
+    let ended = sandbox.command(needed("python3"), &["-c", ALARMED]).run();
+    assert_eq!((ended.status, ended.text().as_str()), (3, "heard\n"), "{}", ended.stderr);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The three processes of a masked command on a terminal: command, monitor, relay. What they hold, what is sent to
 //! them, and what becomes of the others when one ends.
 
-use crate::mask::{LISTENER, VALUE, sendable};
+use crate::mask::{ALARMED, LISTENER, VALUE, sendable};
 use crate::mask_terminal::{is_as_before, lending, open};
 use keyloan_e2e::{Sandbox, eventually};
 use std::fs;
@@ -50,6 +50,15 @@ fn every_signal_sent_to_a_relay_on_a_terminal_reaches_the_command_and_ends_neith
     kill(monitor);
     terminal.expect("ended 125");
     is_as_before(&terminal);
+}
+
+#[test]
+fn an_alarm_that_was_set_before_reaches_the_command_on_a_terminal() {
+    let sandbox = lending(VALUE);
+    let terminal = open(&sandbox);
+    sandbox.write("project/alarmed", ALARMED);
+    terminal.run("python3 ./alarmed; echo ended $?");
+    terminal.expect("\nheard\nended 3");
 }
 
 #[test]

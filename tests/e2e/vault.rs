@@ -115,7 +115,10 @@ fn the_policy_is_changed_by_who_knows_the_passphrase_and_whole_or_not_at_all() {
     assert!(sandbox.keyloan(&["policy", "show"]).run().ok().text().starts_with("env=ask\n"));
     set(PASSPHRASE, &["env=deny", "item.read=allow", "lock.idle=30m"]).ok();
     let shown = sandbox.keyloan(&["policy", "show"]).run().ok().text();
-    assert_eq!(shown, "env=deny\nfile=ask\nitem.read=allow\nitem.write=ask\ntrust=ask\nlock.idle=30m\n");
+    assert_eq!(
+        shown,
+        "env=deny\nfile=ask\nitem.read=allow\nitem.write=ask\nssh.login=ask\nssh.signature=ask\nssh.other=deny\nkey.add=ask\ntrust=ask\nlock.idle=30m\n"
+    );
     sandbox.stop();
     sandbox.unlock().ok();
     assert_eq!(sandbox.keyloan(&["policy", "show"]).run().ok().text(), shown);

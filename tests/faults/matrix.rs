@@ -232,7 +232,12 @@ const OPERATIONS: [Operation; 11] = [
         state: |sandbox| {
             let file =
                 |sandbox: &Sandbox| std::fs::read(sandbox.vault().join("identity/recovery.age")).unwrap();
-            if file(sandbox) == file(&template().0) { State::Old } else { State::New }
+            if file(sandbox) != file(&template().0) {
+                return State::New;
+            }
+            sandbox.keyloan(&["lock"]).run().ok();
+            assert!(unlock(sandbox).status == 0, "the page that was printed before opens it");
+            State::Old
         },
     },
     Operation {
@@ -373,6 +378,13 @@ fn strike(
     let state = (operation.state)(sandbox);
     assert!(done.status != 0 || state == State::New, "{what}: reported done, and is not");
     assert!(done.status != 0 || done.signal.is_none());
+    // A fault that passes leaves a daemon that can put the old key back: nobody was shown the new one.
+    if operation.name == "recovery-key" && lives && !fault.1 {
+        assert!(
+            state == State::Old,
+            "{what}: reported failed, and the page that was printed before is of no use"
+        );
+    }
     let verified = sandbox.keyloan(&["log", "--verify"]).run();
     assert!(verified.status == 0, "{what}: {}{}", verified.text(), verified.stderr);
     // It still works as if nothing had been.

@@ -1,7 +1,7 @@
 //! Disks and mounts that fail or do not answer: root holds the daemon's system calls up, or makes them fail.
 
 use keyloan_e2e::programs::needed;
-use keyloan_e2e::{Sandbox, approver, eventually, wire};
+use keyloan_e2e::{PASSPHRASE, Running, Sandbox, approver, eventually, wire};
 use nix::libc;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -135,4 +135,24 @@ fn a_runtime_directory_on_a_mount_that_does_not_answer_keeps_nobody_waiting() {
         wire::exchange(&sandbox, &wire::frame(&header, (display.to_owned() + &directory).as_bytes()));
     let answer = String::from_utf8_lossy(&answer);
     assert!(answer.contains("no window can be opened on display :65000"), "{answer}");
+}
+
+#[test]
+fn a_rekey_whose_requester_went_away_makes_the_next_one_wait_and_not_fail() {
+    let sandbox = Sandbox::with_vault();
+    let new = sandbox.write("new", "another passphrase").display().to_string();
+    let line = format!("exec 5<{new}; exec keyloan rekey --passphrase-fd 3 --new-passphrase-fd 5");
+    let rekey = || {
+        let passphrase = sandbox.write("passphrase", PASSPHRASE).display().to_string();
+        sandbox.command(needed("sh"), &["-c", &format!("exec 3<{passphrase}; {line}")])
+    };
+    // Long enough for the second to come to its own work; were it not to wait, that is.
+    let tampering = Tampering::with(&sandbox, "syncfs:delay_enter=5000000:when=1", None);
+    let mut first = Running(rekey().start());
+    eventually("the first is being synced", || tampering.holds_up(libc::SYS_syncfs));
+    first.end();
+    rekey().run().ok();
+    drop(tampering);
+    sandbox.stop();
+    sandbox.keyed("another passphrase", &["unlock", "--passphrase-fd", "3"]).run().ok();
 }

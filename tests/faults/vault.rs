@@ -134,6 +134,65 @@ fn the_log_of_a_vault_that_is_gone_is_put_aside() {
     sandbox.unlock().ok();
 }
 
+#[test]
+fn a_journal_longer_than_keyloan_leaves_one_is_not_read_and_what_a_crash_left_is() {
+    let sandbox = filled();
+    sandbox.stop();
+    sandbox.unlock().ok();
+    let journal = sandbox.vault().join("journal");
+    let files = || {
+        let files = fs::read_dir(&journal).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let set = || sandbox.keyloan(&["item", "set", "a", "v"]).stdin("newer").run().ok();
+    while files().len() < 63 {
+        set();
+    }
+    let before = files();
+    set();
+    assert!(files().is_empty(), "they are in the snapshot");
+    for _ in 0..63 {
+        set();
+    }
+    sandbox.stop();
+    // As if the daemon had been killed when the snapshot was there and the files were not yet removed.
+    for (bytes, path) in &before {
+        put(path, bytes);
+    }
+    // Of other names, and never read: its content could be anything.
+    put(&journal.join("00000000000000000001.age.new"), b"half a record");
+    put(&journal.join("conflicting copy"), b"of another program");
+    sandbox.unlock().ok();
+    assert_eq!(files().len(), 1, "what nobody needs is gone, but for what is not keyloan's");
+    sandbox.stop();
+    for number in 1..=129 {
+        put(&journal.join(format!("{number:020}.age")), b"");
+    }
+    sandbox.unlock().refused(7, "changes; keyloan leaves at most 128 there");
+}
+
+#[test]
+fn while_the_snapshot_cannot_be_written_no_more_is_than_can_be_read_again() {
+    let sandbox = filled();
+    // What is written here is never put in the snapshot's place.
+    let obstacle = sandbox.vault().join("index.age.new");
+    fs::create_dir(&obstacle).unwrap();
+    let set = || sandbox.keyloan(&["item", "set", "a", "v"]).stdin("newer").run();
+    let files = |of: &str| fs::read_dir(sandbox.vault().join(of)).unwrap().count();
+    let refused = std::iter::repeat_with(set).take(300).find(|set| set.status != 0).unwrap();
+    refused.refused(7, "index.age.new");
+    assert_eq!(files("journal"), 128);
+    let items = files("items");
+    set().refused(7, "index.age.new");
+    assert_eq!(files("items"), items, "what was refused leaves nothing");
+    sandbox.stop();
+    sandbox.unlock().ok();
+    assert_eq!(sandbox.keyloan(&["item", "get", "a", "v"]).run().ok().text(), "newer");
+    fs::remove_dir(&obstacle).unwrap();
+    set().ok();
+    assert_eq!(files("journal"), 1);
+}
+
 /// Writes a file as keyloan would have: the user's alone.
 fn put(path: &std::path::Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();

@@ -171,6 +171,19 @@ print("ready", flush=True)
 time.sleep(1000)
 "#;
 
+fn runs_in_the_victim_alone(sandbox: &Sandbox, desktop: &Desktop<'_>, victim: Child, mark: &Path) {
+    desktop.window();
+    desktop.press("alt+a");
+    finished(victim).ok();
+    assert!(std::fs::remove_file(mark).is_ok(), "the attacker's code ran where a PIN is typed");
+    asked_on(desktop, sandbox);
+    let asking = lend(sandbox);
+    desktop.window();
+    desktop.answer(PIN);
+    finished(asking).ok();
+    assert!(!mark.exists());
+}
+
 #[test]
 fn a_pinentry_loads_nothing_that_another_x_program_names() {
     let sandbox = Sandbox::with_token(b"tok");
@@ -184,17 +197,7 @@ fn a_pinentry_loads_nothing_that_another_x_program_names() {
     // The victim is a pinentry of GTK, without anything of the home directory.
     let victim = desktop.on(sandbox.command(needed("python3"), &["-c", VICTIM, "CONFIRM"]));
     let victim = victim.env("HOME", "/").start();
-    desktop.window();
-    desktop.press("alt+a");
-    finished(victim).ok();
-    assert!(std::fs::remove_file(&mark).is_ok(), "the attacker's code ran where a PIN is typed");
-
-    asked_on(&desktop, &sandbox);
-    let asking = lend(&sandbox);
-    desktop.window();
-    desktop.answer(PIN);
-    finished(asking).ok();
-    assert!(!mark.exists());
+    runs_in_the_victim_alone(&sandbox, &desktop, victim, &mark);
 }
 
 #[test]
@@ -206,17 +209,7 @@ fn a_pinentry_loads_nothing_from_the_home_directory() {
     let mark = evil_module(&sandbox, &modules.join("libevil.so"));
     sandbox.write("home/.gtkrc-2.0", "gtk-modules = \"evil\"\n");
     let victim = desktop.on(sandbox.command(needed("python3"), &["-c", VICTIM, "CONFIRM"])).start();
-    desktop.window();
-    desktop.press("alt+a");
-    finished(victim).ok();
-    assert!(std::fs::remove_file(&mark).is_ok(), "the attacker's code ran where a PIN is typed");
-
-    asked_on(&desktop, &sandbox);
-    let asking = lend(&sandbox);
-    desktop.window();
-    desktop.answer(PIN);
-    finished(asking).ok();
-    assert!(!mark.exists());
+    runs_in_the_victim_alone(&sandbox, &desktop, victim, &mark);
 }
 
 #[test]

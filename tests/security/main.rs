@@ -16,6 +16,7 @@ mod lent;
 mod log;
 mod memory;
 mod prompt;
+mod ssh;
 mod steering;
 mod trust;
 

@@ -10,10 +10,13 @@
     reason = "a harness: what goes wrong here fails the test that uses it"
 )]
 
+pub mod agent;
 pub mod approver;
 pub mod desktop;
 pub mod programs;
 pub mod sandbox;
+pub mod ssh;
+pub mod sshd;
 pub mod terminal;
 pub mod wire;
 

@@ -2,6 +2,7 @@
 
 use crate::args::{Backup, Passphrase, Passwd, Restore};
 use crate::client;
+use crate::commands::keeper;
 use crate::exit::Failure;
 use crate::output;
 use keyloan_platform::private_file;
@@ -64,11 +65,7 @@ fn identity_file(act: &str, path: &Path) -> Result<SecretBytes, Failure> {
 }
 
 pub(crate) fn rekey(rekey: &Passwd) -> Result<(), Failure> {
-    let act = "re-key the vault";
-    let message = Message::new(Request::Rekey);
-    let message = client::with_secret(act, message, "passphrase", rekey.passphrase.passphrase_fd)?;
-    let message = client::with_secret(act, message, "new", rekey.new_passphrase_fd)?;
-    client::tell(act, &message)
+    keeper::change_passphrase("re-key the vault", Request::Rekey, rekey)
 }
 
 /// A page to print or to copy by hand.

@@ -50,8 +50,12 @@ pub(crate) fn lock() -> Result<(), Failure> {
 }
 
 pub(crate) fn passwd(passwd: &Passwd) -> Result<(), Failure> {
-    let act = "change the passphrase";
-    let message = Message::new(Request::Passwd);
+    change_passphrase("change the passphrase", Request::Passwd, passwd)
+}
+
+/// What `passwd` and `rekey` have in common: the passphrase of now, and the one from then on.
+pub(super) fn change_passphrase(act: &str, request: Request, passwd: &Passwd) -> Result<(), Failure> {
+    let message = Message::new(request);
     let message = client::with_secret(act, message, "passphrase", passwd.passphrase.passphrase_fd)?;
     let message = client::with_secret(act, message, "new", passwd.new_passphrase_fd)?;
     client::tell(act, &message)

@@ -83,6 +83,13 @@ fn told(line: &[u8]) -> String {
         "undelivered" => format!("loan {} was never received", number("loan")),
         "loan_ended" => format!("loan {} ended: {}", number("loan"), text("why")),
         "item_changed" => format!("{request} {}: {} {}", text("action"), text("item"), text("field")),
+        "agent_key_added" => format!("{request} added to the ssh agent: {}", text("key")),
+        "signed" => format!("{request} signed: {} with {}", text("permits"), text("key")),
+        "agent_refused" => format!("the ssh agent refused {}: {} {}", text("what"), text("cause"), by()),
+        "public_keys_replaced" => {
+            "the list of public keys beside the vault was not the vault's, and was written anew".to_owned()
+        }
+        "host_changed" => format!("{request} {}: {}", text("action"), text("host")),
         "trust_changed" => format!("{request} {}: {}", text("action"), text("path")),
         "policy_changed" => {
             let settings = record.get("settings").and_then(Value::as_array).into_iter().flatten();

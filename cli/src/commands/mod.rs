@@ -10,5 +10,6 @@ pub(crate) mod log;
 pub(crate) mod policy;
 pub(crate) mod recipient;
 pub(crate) mod run;
+pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod trust;

@@ -248,47 +248,37 @@ mod tests {
         assert!(!fed.filter.holds());
     }
 
+    /// Each piece with what goes out for it and the pause after it.
+    fn says(patterns: &[&[u8]], pieces: &[(&str, &str)]) {
+        let mut fed = Fed::new(patterns);
+        for (at, (piece, said)) in pieces.iter().enumerate() {
+            assert_eq!(fed.paused(piece.as_bytes()), *said, "piece {at}, {piece}");
+        }
+    }
+
     #[test]
     fn a_pause_lets_less_than_half_a_value_go_and_hides_the_rest() {
-        let mut fed = Fed::new(&[b"0123456789"]);
-        assert_eq!(fed.paused(b"> 012"), "> 012");
-        assert_eq!(fed.paused(b"3"), "3");
-        assert_eq!(fed.paused(b"4"), "***");
-        assert_eq!(fed.paused(b"5"), "");
-        assert_eq!(fed.paused(b"6789!"), "!");
-        assert_eq!(fed.paused(b"01"), "01");
-        assert_eq!(fed.paused(b"23456789"), "***");
-        assert_eq!(fed.paused(b"012"), "012");
-        assert_eq!(fed.paused(b"0123"), "0123");
-        assert_eq!(fed.paused(b"01234"), "***");
-        assert_eq!(fed.paused(b"x"), "x");
+        let hidden = [("> 012", "> 012"), ("3", "3"), ("4", "***"), ("5", ""), ("6789!", "!")];
+        let again = [("01", "01"), ("23456789", "***")];
+        let others = [("012", "012"), ("0123", "0123"), ("01234", "***"), ("x", "x")];
+        says(&[b"0123456789"], &[&hidden[..], &again, &others].concat());
     }
 
     #[test]
     fn a_pause_between_a_value_and_a_longer_one_hides_both() {
-        let patterns: &[&[u8]] = &[b"password", b"password-and-a-lot-more"];
-        let mut fed = Fed::new(patterns);
-        assert_eq!(fed.paused(b"password"), "***");
-        assert_eq!(fed.paused(b"-a"), "-a");
-        assert_eq!(fed.paused(b"!"), "!");
-        assert_eq!(fed.paused(b"password-a"), "***-a");
-        assert_eq!(fed.paused(b"nd-a"), "***");
-        assert_eq!(fed.paused(b"-lot-more."), ".");
+        let shorter = [("password", "***"), ("-a", "-a"), ("!", "!")];
+        let longer = [("password-a", "***-a"), ("nd-a", "***"), ("-lot-more.", ".")];
+        says(&[b"password", b"password-and-a-lot-more"], &[shorter, longer].concat());
     }
 
     #[test]
     fn a_pause_within_a_value_hides_the_other_value_that_stands_there() {
+        // At each X the mark of the shorter one is there already.
+        let other = [("0123456789ab", "012***b"), ("X", "X")];
+        let whole = [("0123456", "012***"), ("789a", ""), ("bcdefgh", ""), ("ijklmnopqrstuvwxyz.", ".")];
+        let begun = [("012345", "012345"), ("6", "***"), ("X", "X")];
         let patterns: &[&[u8]] = &[b"0123456789abcdefghijklmnopqrstuvwxyz", b"3456789a"];
-        let mut fed = Fed::new(patterns);
-        assert_eq!(fed.paused(b"0123456789ab"), "012***b");
-        assert_eq!(fed.paused(b"X"), "X", "its mark is there already");
-        assert_eq!(fed.paused(b"0123456"), "012***");
-        assert_eq!(fed.paused(b"789a"), "");
-        assert_eq!(fed.paused(b"bcdefgh"), "");
-        assert_eq!(fed.paused(b"ijklmnopqrstuvwxyz."), ".");
-        assert_eq!(fed.paused(b"012345"), "012345");
-        assert_eq!(fed.paused(b"6"), "***");
-        assert_eq!(fed.paused(b"X"), "X");
+        says(patterns, &[&other[..], &whole, &begun].concat());
     }
 
     #[test]

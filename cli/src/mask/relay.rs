@@ -6,8 +6,8 @@ use super::monitor::{self, Letter, Order};
 use super::stream::Stream;
 use keyloan_platform::pty;
 use keyloan_platform::signals::{
-    self, Caught, Change, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGTTIN,
-    SIGTTOU, SIGWINCH, Signals,
+    self, Caught, Change, SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGPROF, SIGQUIT, SIGSTOP, SIGTERM,
+    SIGTSTP, SIGTTIN, SIGTTOU, SIGVTALRM, SIGWINCH, Signals,
 };
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -194,7 +194,7 @@ impl Relay {
                     return ended_or_stopped(*child);
                 }
                 // What the terminal sends reached the command as well.
-                if caught.sent {
+                if caught.sent || is_timers(caught.signal) {
                     signals::send(*child, caught.signal);
                 }
             }
@@ -207,6 +207,7 @@ impl Relay {
                     session.order(Order::Signal(signal));
                 }
                 SIGHUP | SIGINT | SIGQUIT | SIGTSTP => session.order(Order::SignalGroup(caught.signal)),
+                signal if is_timers(signal) => session.order(Order::Signal(signal)),
                 // The kernel means this process: a limit that it reached.
                 _ => {}
             },
@@ -310,6 +311,12 @@ impl Session {
             Ok(_) | Err(_) => keys.closed = true,
         }
     }
+}
+
+/// Sent by the kernel, and meant for the command: we have no timers of our own, but keep those that were set before
+/// the exec that made us (execve(2), setitimer(2)); a fork has none.
+fn is_timers(signal: i32) -> bool {
+    matches!(signal, SIGALRM | SIGVTALRM | SIGPROF)
 }
 
 fn asks_to_end(caught: Caught) -> bool {

@@ -137,7 +137,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &question).await?;
         let new = self.new_secret(client, new, "passphrase for the re-keyed vault", 1).await?;
         let new = identity::passphrase(&new)?;
-        let _alone = self.keeping.lock().await;
+        let alone = Arc::clone(&self.keeping).lock_owned().await;
         let keys = Keys::generate().map_err(IdentityError::from)?;
         let text = Zeroizing::new(keys.expose_identity().to_owned());
         let mut wrapped = Vec::new();
@@ -150,8 +150,11 @@ impl Broker {
         wrapped.push((LocalVault::identity_file(None), by_passphrase));
         let before = self.vault.borrow_mut().freeze()?;
         let _thaw = Thaw(&self.vault);
-        let rekeyed = tokio::task::spawn_blocking(move || before.rekey(&text, &wrapped));
-        let rekeyed = rekeyed.await.map_err(|_| Refusal::Task)??;
+        // It goes on when its requester goes away, and the next one finds its half of a vault: that one waits until
+        // this has ended, and what it made is gone.
+        let rekeyed = tokio::task::spawn_blocking(move || (before.rekey(&text, &wrapped), alone));
+        let (rekeyed, _alone) = rekeyed.await.map_err(|_| Refusal::Task)?;
+        let rekeyed = rekeyed?;
         self.vault.borrow_mut().check_rekeyed(&rekeyed)?;
         self.record(&Event::Rekeyed { by: self.who(&client.requester) }, Durable::Now)?;
         self.vault.borrow_mut().put_rekeyed(rekeyed, keys)?;

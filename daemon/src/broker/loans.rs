@@ -13,6 +13,7 @@ use crate::requester::Requester;
 use keyloan_platform::lent_files::{self, LoanName, Place};
 use keyloan_platform::process;
 use keyloan_protocol::control::response::{Holding, LoanSummary, Reply};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp};
 use std::rc::Rc;
@@ -185,14 +186,34 @@ impl Broker {
             if !self.signal_holders(loans, signal) {
                 return;
             }
-            let deadline = clock::since_boot() + GRACE;
-            while clock::since_boot() < deadline {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                self.look_for_holders().await;
-                if loans.iter().all(|id| self.loans.borrow().loan(*id).is_none()) {
+            if timeout(GRACE, self.until_held_by_nobody(loans)).await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// One that came after the look, from a holder that was just ending, is found by the next.
+    async fn until_held_by_nobody(&self, loans: &[u64]) {
+        loop {
+            self.look_for_holders().await;
+            let held_by: Vec<u32> = {
+                let table = self.loans.borrow();
+                let mut left = loans.iter().filter_map(|id| table.loan(*id)).peekable();
+                if left.peek().is_none() {
                     return;
                 }
+                left.flat_map(|loan| &loan.over).flat_map(|over| &over.held_by).map(|held| held.pid).collect()
+            };
+            for pid in held_by.into_iter().filter_map(|pid| i32::try_from(pid).ok()) {
+                match process::pidfd(pid).and_then(readiness::watch) {
+                    Ok(holder) => drop(holder.readable().await),
+                    Err(error) if error.raw_os_error() == Some(Errno::ESRCH as i32) => {}
+                    // It cannot be watched, and looking again and again would only keep the machine busy.
+                    Err(_) => std::future::pending().await,
+                }
             }
+            // Who watches each loan's holder has its turn.
+            tokio::task::yield_now().await;
         }
     }
 

@@ -77,7 +77,8 @@ impl Broker {
         let (key, recipient) = identity::recovery_key();
         let wrapped = identity::wrap_for(self.vault.borrow().keys()?.expose_identity(), &recipient)?;
         self.recipient_changed(client, &name, "added")?;
-        // The one before opens the vault until the new one does.
+        // A crash between this and the page costs the old key, and nobody has seen the new one: the passphrase opens
+        // the vault still, and makes a further one.
         self.vault.borrow_mut().add_recipient(&name, &recipient, &wrapped, true)?;
         Ok(Message::new(Reply::Value).with("value", key))
     }

@@ -91,13 +91,12 @@ impl From<IdentityError> for Refusal {
 impl Refusal {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Locked => ErrorKind::Locked,
+            Self::Locked | Self::Agent(AgentRefusal::StillLocked) => ErrorKind::Locked,
             Self::Denied { .. } | Self::Plan(PlanError::Untrusted(_) | PlanError::Changed(_)) => {
                 ErrorKind::Denied
             }
             Self::No(_) => ErrorKind::Declined,
             Self::WrongPassphrase | Self::KeyFile(KeyFileError::WrongPassphrase) => ErrorKind::WrongSecret,
-            Self::Agent(AgentRefusal::StillLocked) => ErrorKind::Locked,
             Self::Absent | Self::NotFound { .. } | Self::NoField { .. } | Self::Plan(PlanError::Nothing) => {
                 ErrorKind::NotFound
             }

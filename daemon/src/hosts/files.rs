@@ -1,4 +1,4 @@
-//! The `known_hosts` files that ssh reads unless told otherwise (ssh_config(5), `UserKnownHostsFile` and
+//! The `known_hosts` files that ssh reads unless told otherwise (`ssh_config`(5), `UserKnownHostsFile` and
 //! `GlobalKnownHostsFile`), read again only when they changed. They are on whatever mount somebody chose, so each is
 //! looked at with a limit, and one that does not answer names nothing.
 

@@ -1,4 +1,4 @@
-//! `known_hosts` (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT"), read for its keys. Any program of the user can write it:
+//! `known_hosts` (sshd(8), its section on the format), read for its keys. Any program of the user can write it:
 //! what it says is a hint. A line that is not understood, or whose names could not be shown, names nothing.
 
 use super::pattern::{self, Listed};
@@ -7,16 +7,20 @@ use data_encoding::BASE64;
 use hmac::{Hmac, Mac};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use sha1::Sha1;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// A longer file is as one that is not there.
 pub(super) const FILE: usize = 4 * 1024 * 1024;
 const LINE: usize = 64 * 1024;
 /// Names told of one key.
-const NAMES: usize = 64;
-/// Lists looked through for one key, and texts tried against each: a file made for it must not keep the daemon busy.
+const NAMES: usize = 32;
+/// A file made for it must not keep the daemon busy. So for one key only so many lines are looked through, with so many
+/// bytes of names together, and so many texts are tried against each, none longer than a name can be.
 const LISTS: usize = 256;
-const CANDIDATES: usize = 64;
+const LISTED: usize = 32 * 1024;
+const CANDIDATES: usize = 16;
+const PORTS: usize = 4;
+const LONGEST: usize = 260;
 
 #[derive(Default)]
 pub(crate) struct KnownHosts {
@@ -75,7 +79,9 @@ impl Naming {
         match (self, other) {
             (Self::Revoked, _) | (_, Self::Revoked) => Self::Revoked,
             (Self::Named(mut names), Self::Named(more)) => {
-                more.into_iter().for_each(|name| add(&mut names, name));
+                for name in more {
+                    add(&mut names, name);
+                }
                 Self::Named(names)
             }
             (named @ Self::Named(_), _) | (_, named @ Self::Named(_)) => named,
@@ -146,7 +152,7 @@ impl KnownHosts {
         }
         let mut names = Vec::new();
         if let (Some(authority), Some(certificate)) = (authority, certificate_at(host_key, now)) {
-            for hosts in authority.certifies.iter().take(LISTS) {
+            for hosts in bounded(&authority.certifies) {
                 for principal in certificate.principals.iter().take(CANDIDATES) {
                     hosts.certified(principal, &mut names);
                 }
@@ -154,18 +160,32 @@ impl KnownHosts {
         }
         // As ssh: a certificate that nobody vouches for is still a plain key.
         let candidates: Vec<String> =
-            candidates.iter().take(CANDIDATES).flat_map(|text| forms(text)).collect();
+            candidates.iter().take(CANDIDATES).filter_map(|text| forms(text)).collect();
+        let own = || own.into_iter().flat_map(|entries| bounded(&entries.hosts));
         let mut unreadable = false;
-        for hosts in own.iter().flat_map(|entries| &entries.hosts).take(LISTS) {
-            let found = hosts.named(&candidates, &mut names);
-            unreadable |= !found && matches!(hosts, Hosts::Hashed { .. });
+        // The candidates first: one of them is likely the host that is meant, and a key may have many names.
+        for hosts in own() {
+            unreadable |= matches!(hosts, Hosts::Hashed { .. });
+            for candidate in candidates.iter().filter(|candidate| hosts.is_for(candidate)) {
+                add(&mut names, Name { text: candidate.clone(), kind: NameKind::Host });
+            }
         }
+        own().for_each(|hosts| hosts.named(&mut names));
         match (names.is_empty(), unreadable) {
             (false, _) => Naming::Named(names),
             (true, true) => Naming::Hashed,
             (true, false) => Naming::Unknown,
         }
     }
+}
+
+/// The first of them that are not too much.
+fn bounded(lists: &[Hosts]) -> impl Iterator<Item = &Hosts> {
+    lists.iter().take(LISTS).scan(0_usize, |length, hosts| {
+        let Hosts::List(list) = hosts else { return Some(hosts) };
+        *length = length.saturating_add(list.len());
+        (*length <= LISTED).then_some(hosts)
+    })
 }
 
 impl Hosts {
@@ -189,33 +209,24 @@ impl Hosts {
         }
     }
 
-    /// The names of the entry, and those of the candidates that ssh would take it for. Whether any was a name.
-    fn named(&self, candidates: &[String], names: &mut Vec<Name>) -> bool {
-        let mut found = false;
-        let mut told = |text: &str, kind| {
-            found = true;
-            add(names, Name { text: text.to_owned(), kind });
-        };
-        if let Self::List(list) = self {
-            for one in list.split(',').filter(|one| !one.is_empty() && !one.starts_with('!')).take(NAMES) {
-                let one = one.to_ascii_lowercase();
-                if pattern::is_wild(&one) {
-                    told(&one, NameKind::Pattern);
-                } else if self.is_for(&one) {
-                    told(&one, NameKind::Host);
-                }
+    /// The names of the entry.
+    fn named(&self, names: &mut Vec<Name>) {
+        let Self::List(list) = self else { return };
+        let is_name = |one: &&str| !one.starts_with('!') && (1..=LONGEST).contains(&one.len());
+        for one in list.split(',').filter(is_name).take(NAMES) {
+            let text = one.to_ascii_lowercase();
+            if pattern::is_wild(&text) {
+                add(names, Name { text, kind: NameKind::Pattern });
+            } else if self.is_for(&text) {
+                add(names, Name { text, kind: NameKind::Host });
             }
         }
-        for candidate in candidates.iter().filter(|candidate| self.is_for(candidate)) {
-            told(candidate, NameKind::Host);
-        }
-        found
     }
 
     /// A principal of a certificate that the entry lets its key certify. ssh compares principals as they are and
     /// without a port; one with wildcards matches no host there.
     fn certified(&self, principal: &str, names: &mut Vec<Name>) {
-        if principal.is_empty() || !is_visible(principal) || pattern::is_wild(principal) {
+        if !is_visible(principal) || pattern::is_wild(principal) || principal.len() > LONGEST {
             return;
         }
         let mut told = |text: String| {
@@ -225,17 +236,17 @@ impl Hosts {
         };
         told(principal.to_owned());
         if let Self::List(list) = self {
-            for one in list.split(',').filter(|one| !one.starts_with('!')).take(NAMES) {
-                if let Some((_, port)) = one.strip_prefix('[').and_then(|one| with_port(one, "]:")) {
-                    told(format!("[{principal}]:{port}"));
-                }
+            let port_of = |one: &str| Some(with_port(one.strip_prefix('[')?, "]:")?.1);
+            let ports: BTreeSet<u16> = list.split(',').filter_map(port_of).collect();
+            for port in ports.into_iter().take(PORTS) {
+                told(format!("[{principal}]:{port}"));
             }
         }
     }
 }
 
 fn is_visible(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// What stands before the port, and the port.
@@ -248,7 +259,7 @@ fn with_port<'a>(text: &'a str, between: &str) -> Option<(&'a str, u16)> {
 /// A candidate as `known_hosts` writes it: with a port only where that is not 22, and then in brackets.
 fn forms(candidate: &str) -> Option<String> {
     let text = candidate.to_ascii_lowercase();
-    if text.is_empty() || !is_visible(&text) {
+    if !is_visible(&text) || text.len() > LONGEST {
         return None;
     }
     let bracketed = text.strip_prefix('[').and_then(|text| with_port(text, "]:"));

@@ -1,4 +1,4 @@
-//! OpenSSH's patterns (ssh_config(5), "PATTERNS"): `*` is any text, `?` one byte, a list holds commas, and `!` before
+//! OpenSSH's patterns (`ssh_config`(5), "PATTERNS"): `*` is any text, `?` one byte, a list holds commas, and `!` before
 //! one of them refuses what it matches. Never slower than the product of the two lengths, whatever the pattern.
 
 /// OpenSSH takes no list that holds a longer pattern.

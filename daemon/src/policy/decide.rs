@@ -18,13 +18,10 @@ pub(crate) fn decide(policy: &Policy, kinds: &[Kind]) -> Judgement {
 }
 
 fn decide_one(policy: &Policy, kind: Kind) -> Judgement {
-    match policy.verdicts.get(&kind) {
-        Some(&verdict) => Judgement { verdict, rule: format!("{}={}", kind.key(), verdict.word()) },
-        None => {
-            let verdict = kind.default_verdict();
-            Judgement { verdict, rule: format!("{}={} (the default)", kind.key(), verdict.word()) }
-        }
-    }
+    let set = policy.verdicts.get(&kind);
+    let verdict = set.copied().unwrap_or(kind.default_verdict());
+    let origin = if set.is_some() { "" } else { " (the default)" };
+    Judgement { verdict, rule: format!("{}={}{origin}", kind.key(), verdict.word()) }
 }
 
 #[cfg(test)]

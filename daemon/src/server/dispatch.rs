@@ -28,6 +28,7 @@ pub(super) async fn handle(
     served.unwrap_or_else(|refusal| Message::new(Reply::Error(refusal.reply())))
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each request")]
 async fn serve(
     broker: &Rc<Broker>,
     client: &Client,
@@ -134,7 +135,7 @@ async fn serve(
         Request::SshUnpin { host } => broker.ssh_unpin(client, &host).await?,
         Request::SshServe { lifetime } => {
             let socket = descriptors.pop().ok_or(Refusal::Input("no socket was passed"))?;
-            broker.serve_agent_socket(client, socket, lifetime)?
+            broker.serve_agent_socket(client, socket, descriptors, lifetime)?
         }
         Request::Stop => {
             broker.stop.notify_one();

@@ -11,12 +11,15 @@ use aws_lc_rs::signature::{
     RsaSignatureEncoding,
 };
 use keyloan_protocol::ssh_agent::algorithm::{Curve, SignatureAlgorithm};
-use keyloan_protocol::ssh_agent::key::Material;
+use keyloan_protocol::ssh_agent::key::{Material, PublicKey};
 use keyloan_protocol::ssh_agent::private_key::{PrivateKey, Secret};
 use keyloan_protocol::ssh_agent::signature::{RsaHash, Signature};
 
 /// A key pair whose halves belong together. No `Debug`, no `Clone`.
-pub(crate) struct SigningKey(Pair);
+pub(crate) struct SigningKey {
+    public: PublicKey,
+    pair: Pair,
+}
 
 enum Pair {
     Ed25519(Ed25519KeyPair),
@@ -40,11 +43,16 @@ impl SigningKey {
             (_, Secret::SecurityKey { .. }) => return Err(KeyFault::SecurityKey),
             _ => return Err(KeyFault::Inconsistent),
         };
-        pair.map(Self).map_err(|_| KeyFault::Inconsistent)
+        Ok(Self { public: key.public().clone(), pair: pair.map_err(|_| KeyFault::Inconsistent)? })
+    }
+
+    /// With its certificate, if it was opened with one.
+    pub(crate) const fn public(&self) -> &PublicKey {
+        &self.public
     }
 
     pub(crate) fn sign(&self, algorithm: SignatureAlgorithm, data: &[u8]) -> Result<Signature, KeyFault> {
-        match (&self.0, algorithm) {
+        match (&self.pair, algorithm) {
             (Pair::Ed25519(pair), SignatureAlgorithm::Ed25519) => {
                 let signature = pair.try_sign(data).map_err(|_| KeyFault::Library)?;
                 signature.as_ref().try_into().map(Signature::Ed25519).map_err(|_| KeyFault::Library)

@@ -21,6 +21,7 @@ pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {
                     () = brought.until.ended() => {}
                 }
                 broker.agent_socket_gone(&brought.socket);
+                drop(brought.held);
             });
         }
     };

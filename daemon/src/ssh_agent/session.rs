@@ -29,21 +29,18 @@ pub(super) async fn serve(
     let mut inbox = Inbox { socket, peer: connection.peer(), arrived: Zeroizing::default() };
     loop {
         let message = inbox.message().await?;
-        let reply = match Request::parse(&message) {
-            Ok(request) => {
-                drop(message);
-                // In memory of its own, for as long as it takes: a client that is silent needs little.
-                let answer = Box::pin(broker.answer(connection, request));
-                tokio::select! {
-                    biased;
-                    reply = answer => reply,
-                    broken = inbox.watch() => return Err(broken),
-                }
+        let reply = if let Ok(request) = Request::parse(&message) {
+            drop(message);
+            // In memory of its own, for as long as it takes: a client that is silent needs little.
+            let answer = Box::pin(broker.answer(connection, request));
+            tokio::select! {
+                biased;
+                reply = answer => reply,
+                broken = inbox.watch() => return Err(broken),
             }
-            Err(_) => {
-                connection.note_malformed(&message);
-                Reply::Failure
-            }
+        } else {
+            connection.note_malformed(&message);
+            Reply::Failure
         };
         // No reply of ours is longer than a frame but a list, which is cut before.
         let Ok(frame) = reply.encode() else { return Ok(()) };

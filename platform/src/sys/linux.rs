@@ -180,10 +180,10 @@ pub(crate) fn high_descriptor(file: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A descriptor that is readable once this process has ended, `pidfd_open`(2).
-pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+/// A descriptor that is readable once the process has ended, `pidfd_open`(2).
+pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: takes integers, gives a descriptor.
-    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::getpid(), 0) };
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     let descriptor = check(libc::c_int::try_from(descriptor).unwrap_or(-1))?;
     // SAFETY: the descriptor is new and ours.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })

@@ -74,7 +74,7 @@ pub(crate) fn high_descriptor(file: &OwnedFd) -> io::Result<OwnedFd> {
     file.try_clone()
 }
 
-pub(crate) fn own_pidfd() -> io::Result<OwnedFd> {
+pub(crate) fn pidfd(_pid: i32) -> io::Result<OwnedFd> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no pidfd"))
 }
 

@@ -168,7 +168,8 @@ pub enum Request {
     SshUnpin {
         host: String,
     },
-    /// Serves another agent socket for as long as the requester lives. Descriptor: the listening socket.
+    /// Serves another agent socket for as long as the requester lives. Descriptor: the listening socket; before it
+    /// any that the daemon is to keep open for as long as it serves.
     SshServe {
         /// Seconds after which keys added through it are forgotten, unless they say otherwise.
         lifetime: Option<u32>,

@@ -40,6 +40,13 @@ pub(super) struct AddedKey {
     sealed: Sealed,
 }
 
+impl AddedKey {
+    /// It may not be used where this connection is bound to.
+    fn is_hidden_from(&self, connection: &AgentConnection) -> bool {
+        !permits_list(self.destinations.as_deref(), &connection.binding, clock::unix_seconds())
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Added {
     keys: Vec<Rc<AddedKey>>,
@@ -126,6 +133,9 @@ impl Broker {
         let is_known = |held: &Rc<AddedKey>| held.public == *key.public();
         {
             let added = self.ssh.added.borrow();
+            if added.of(&connection.at).any(|held| is_known(held) && held.is_hidden_from(connection)) {
+                return Err(AgentRefusal::Destination.into());
+            }
             let mut others = added.of(&connection.at).filter(|held| !is_known(held));
             if others.nth(limits::SSH_KEYS - 1).is_some() {
                 return Err(AgentRefusal::Full.into());
@@ -160,12 +170,10 @@ impl Broker {
         let mut added = self.ssh.added.borrow_mut();
         let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
-        // Added again, it has what it was added with last, as with OpenSSH's agent.
-        added.forget(|held| held.socket == connection.at.id && held.public == public);
         self.ssh.opened.borrow_mut().close(public.blob());
         let key = signing::fingerprint(&public);
         self.record(&Event::AgentKeyAdded { request: approved.request, key }, approved.durable)?;
-        added.keys.push(Rc::new(AddedKey {
+        let key = Rc::new(AddedKey {
             public,
             comment,
             confirm: constraints.confirm,
@@ -173,14 +181,22 @@ impl Broker {
             expires: lifetime.map(|time| clock::since_boot() + time),
             socket: connection.at.id,
             sealed,
-        }));
+        });
+        // Added again, it stays in its place and has what it was added with last, as with OpenSSH's agent.
+        match added.keys.iter_mut().find(|held| held.socket == key.socket && held.public == key.public) {
+            Some(held) => *held = key,
+            None => added.keys.push(key),
+        }
         Ok(())
     }
 
-    /// Less can be used afterwards, so nobody is asked. The vault's keys stay.
+    /// Less can be used afterwards, so nobody is asked. The vault's keys stay, and what is not shown to a host that a
+    /// connection was forwarded by is not its to remove.
     pub(super) fn remove_added(&self, connection: &AgentConnection, key: &PublicKey) -> Result<(), Refusal> {
         self.ssh.opened.borrow_mut().close(key.blob());
-        let goes = |held: &AddedKey| held.socket == connection.at.id && held.public == *key;
+        let goes = |held: &AddedKey| {
+            held.socket == connection.at.id && held.public == *key && !held.is_hidden_from(connection)
+        };
         match self.ssh.added.borrow_mut().forget(goes) {
             0 => Err(AgentRefusal::NoKey.into()),
             _ => Ok(()),
@@ -201,9 +217,7 @@ impl Broker {
     /// Those that may be used where this connection is bound to.
     pub(super) fn added_identities(&self, connection: &AgentConnection) -> Vec<Identity> {
         let added = self.ssh.added.borrow();
-        let now = clock::unix_seconds();
-        let permitted =
-            |key: &&Rc<AddedKey>| permits_list(key.destinations.as_deref(), &connection.binding, now);
+        let permitted = |key: &&Rc<AddedKey>| !key.is_hidden_from(connection);
         let identity =
             |key: &Rc<AddedKey>| Identity { blob: key.public.blob().to_vec(), comment: key.comment.clone() };
         added.of(&connection.at).filter(permitted).map(identity).collect()

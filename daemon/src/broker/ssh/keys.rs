@@ -166,10 +166,10 @@ impl Broker {
         let fields = fields.ok_or_else(gone)?;
         let field = fields.iter().find(|field| field.name.as_str() == PRIVATE_KEY).ok_or_else(gone)?;
         let (private, _) = key_file::read(field.value.expose(), None)?;
-        if *private.public() != key.public {
+        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
+        if *opened.public() != key.public {
             return Err(AgentRefusal::Mismatch(key.item.to_string()).into());
         }
-        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
         self.ssh.opened.borrow_mut().keep(name, &opened);
         Ok(opened)
     }

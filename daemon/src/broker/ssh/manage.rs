@@ -63,16 +63,12 @@ impl Broker {
         self.open_vault_for(client, "keep a host's name with its key").await?;
         let host = pins::host_name(host)
             .ok_or(Refusal::Input("a host is written host, [host]:port or as an address"))?;
-        let keys: Vec<PublicKey> = match key {
-            Some(line) => {
-                let read =
-                    read_public_line(line).map_err(|_| Refusal::Input("that is no line of a public key"))?;
-                vec![read.0]
-            }
-            None => {
-                let known = self.ssh.known_hosts.look().await;
-                known.iter().flat_map(|known| known.keys_of(&host)).collect()
-            }
+        let keys: Vec<PublicKey> = if let Some(line) = key {
+            let read = read_public_line(line);
+            vec![read.map_err(|_| Refusal::Input("that is no line of a public key"))?.0]
+        } else {
+            let known = self.ssh.known_hosts.look().await;
+            known.iter().flat_map(|known| known.keys_of(&host)).collect()
         };
         if keys.is_empty() {
             return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });

@@ -124,7 +124,7 @@ impl Broker {
             }
             Request::Lock(passphrase) => self.lock_agent(connection, passphrase).await,
             Request::Unlock(passphrase) => self.unlock_agent(connection, passphrase).await,
-            Request::Extension(extension) => return self.extension(connection, extension).await,
+            Request::Extension(extension) => return self.extension(connection, extension),
             Request::AddToken(_) => Err(AgentRefusal::Provider.into()),
             // Version 1 has no keys here, so none is left of them; ssh-add -D asks for that too.
             Request::Obsolete(9) => Ok(()),
@@ -147,13 +147,13 @@ impl Broker {
         Reply::Failure
     }
 
-    async fn extension(&self, connection: &mut AgentConnection, extension: Extension) -> Reply {
+    fn extension(&self, connection: &mut AgentConnection, extension: Extension) -> Reply {
         match extension {
             Extension::Query => {
                 let contents = session_bind::query_reply(&[session_bind::QUERY, session_bind::SESSION_BIND]);
                 Reply::Extension { name: session_bind::QUERY.to_owned(), contents }
             }
-            Extension::SessionBind(bind) => match self.bind(connection, bind) {
+            Extension::SessionBind(bind) => match bind_session(connection, bind) {
                 Ok(()) => Reply::Success,
                 Err(refusal) => self.refused(connection, "a session", &refusal),
             },
@@ -162,23 +162,14 @@ impl Broker {
         }
     }
 
-    /// Believes what a client says of its session as far as the host's signature goes.
-    fn bind(&self, connection: &mut AgentConnection, bind: SessionBind) -> Result<(), Refusal> {
-        let is_signed = signing::verify(&bind.host_key, &bind.session_id, &bind.signature)
-            && bind.host_key.certificate().is_none_or(signing::certificate_is_signed);
-        connection.upstream.passes_on(&bind);
-        connection.binding.bind(bind, is_signed).map_err(AgentRefusal::from)?;
-        Ok(())
-    }
-
     /// The keys that this connection may use, those for its host first. Cut where clients would refuse the list.
     async fn identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
         if connection.at.is_locked() {
             return Vec::new();
         }
         let mut identities = self.vault_identities(connection).await;
-        identities.extend(self.added_identities(connection));
-        for identity in self.upstream_identities(connection).await {
+        let others = self.added_identities(connection).into_iter();
+        for identity in others.chain(self.upstream_identities(connection).await) {
             if !identities.iter().any(|held| held.blob == identity.blob) {
                 identities.push(identity);
             }
@@ -197,4 +188,13 @@ impl Broker {
         self.ssh.added.borrow_mut().forget_expired();
         self.keep_ring();
     }
+}
+
+/// Believes what a client says of its session as far as the host's signature goes.
+fn bind_session(connection: &mut AgentConnection, bind: SessionBind) -> Result<(), Refusal> {
+    let is_signed = signing::verify(&bind.host_key, &bind.session_id, &bind.signature)
+        && bind.host_key.certificate().is_none_or(signing::certificate_is_signed);
+    connection.upstream.passes_on(&bind);
+    connection.binding.bind(bind, is_signed).map_err(AgentRefusal::from)?;
+    Ok(())
 }

@@ -7,6 +7,7 @@ use crate::broker::Client;
 use crate::clock;
 use crate::hosts::known_hosts::{NameKind, Naming};
 use crate::hosts::pattern::{self, Listed};
+use crate::hosts::pins::without_port;
 use crate::patience;
 use keyloan_platform::process;
 use keyloan_protocol::ssh_agent::key::PublicKey;
@@ -16,6 +17,8 @@ use keyloan_protocol::ssh_agent::key::PublicKey;
 pub(super) enum Host {
     Pinned(Vec<String>),
     KnownHosts(Vec<String>),
+    /// `known_hosts` gives it a name that is pinned with other keys: the host has a new one, or it is another's.
+    Contested(String),
     /// `known_hosts` has the key, under a pattern, or a name of which only the hash is there.
     Unreadable,
     Revoked,
@@ -34,17 +37,29 @@ impl Host {
         }
     }
 
+    /// The one name that `known_hosts` has for it.
+    pub(super) fn could_be_pinned(&self) -> Option<&str> {
+        match self {
+            Self::KnownHosts(names) => names.first().filter(|_| names.len() == 1).map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// For people, and how sure it is.
     pub(super) fn shown(&self) -> (String, Certainty) {
         let names = self.names();
         let more = names.len().saturating_sub(SHOWN);
         let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" or ");
         if more > 0 {
-            text.push_str(&format!(" (or {more} more names)"));
+            text = format!("{text} (or {more} more names)");
         }
         match self {
             Self::Pinned(_) => (text, Certainty::Verified),
             Self::KnownHosts(_) => (text, Certainty::KnownHosts),
+            Self::Contested(name) => {
+                let text = format!("a host that known_hosts calls {name}, WHICH IS PINNED WITH OTHER KEYS");
+                (text, Certainty::KnownHosts)
+            }
             Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
             Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
             Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
@@ -53,14 +68,11 @@ impl Host {
 
     /// Whether a key for such hosts is for this one. The port that `known_hosts` writes behind a name may be left out.
     pub(super) fn is_among(&self, patterns: &[String]) -> bool {
-        let bare = |name: &str| {
-            let host = name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")).map(|(host, _)| host);
-            host.unwrap_or(name).to_owned()
-        };
         let is_for = |name: &String| {
             patterns.iter().any(|pattern| {
                 pattern::host_in_list(name, pattern) == Listed::Yes
-                    || !pattern.starts_with('[') && pattern::host_in_list(&bare(name), pattern) == Listed::Yes
+                    || !pattern.starts_with('[')
+                        && pattern::host_in_list(without_port(name), pattern) == Listed::Yes
             })
         };
         self.names().iter().any(is_for)
@@ -102,7 +114,12 @@ impl Broker {
                 let is_name = |kind| matches!(kind, NameKind::Host | NameKind::Certified);
                 let names: Vec<String> =
                     names.into_iter().filter(|name| is_name(name.kind)).map(|name| name.text).collect();
-                if names.is_empty() { Host::Unreadable } else { Host::KnownHosts(names) }
+                let contested = |name: &&String| pins.is_some_and(|pins| pins.holds(name));
+                match names.iter().find(contested) {
+                    Some(name) => Host::Contested(name.clone()),
+                    None if names.is_empty() => Host::Unreadable,
+                    None => Host::KnownHosts(names),
+                }
             }
             Naming::Hashed => Host::Unreadable,
             Naming::Unknown => Host::Unnamed,

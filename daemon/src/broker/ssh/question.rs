@@ -7,6 +7,7 @@ use crate::git_buffer::{self, Signed};
 use crate::patience;
 use crate::signing;
 use keyloan_platform::process;
+use keyloan_protocol::names::quoted;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::to_be_signed::{Document, DocumentHash};
@@ -24,10 +25,15 @@ impl Broker {
         let mut lines = match permits {
             Permits::Login(login, Place::Bound(host_key, host)) => {
                 let (name, certainty) = host.shown();
-                vec![
+                let mut lines = vec![
                     ("to", format!("{}@{name}", login.user), certainty),
                     ("host key", named_key(host_key), Certainty::Verified),
-                ]
+                ];
+                if let Some(name) = host.could_be_pinned() {
+                    let text = format!("not yet: keyloan ssh hosts pin {}", quoted(name));
+                    lines.push(("pinned", text, Certainty::Verified));
+                }
+                lines
             }
             Permits::Login(login, Place::Unknown) => {
                 let text = format!("{}@ UNKNOWN: the client does not say which host", login.user);
@@ -96,10 +102,14 @@ impl Broker {
 /// The content is what will be signed: its hash is the one in the request.
 fn signed_lines(signed: &Signed) -> Lines {
     let mut lines = Lines::new();
-    if let git_buffer::Kind::Tag { name } = &signed.kind {
-        lines.push(("tag", name.clone(), Certainty::Verified));
-    }
-    lines.push(("by", signed.person.clone(), Certainty::Verified));
+    let who = match &signed.kind {
+        git_buffer::Kind::Commit => "author",
+        git_buffer::Kind::Tag { name } => {
+            lines.push(("tag", name.clone(), Certainty::Verified));
+            "tagger"
+        }
+    };
+    lines.push((who, signed.person.clone(), Certainty::Verified));
     lines.push(("subject", signed.subject.clone(), Certainty::Verified));
     lines
 }

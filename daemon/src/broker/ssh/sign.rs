@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 /// Where the key that is to sign is kept.
 pub(super) enum Holder {
-    Vault(VaultKey),
+    Vault(Box<VaultKey>),
     Added(Rc<AddedKey>),
     Upstream(PathBuf),
 }
@@ -48,7 +48,7 @@ impl Holder {
 
 /// What a signature would permit.
 pub(super) enum Permits {
-    Login(Login, Place),
+    Login(Box<Login>, Place),
     Document(Document),
     /// Nobody can say.
     Other {
@@ -158,7 +158,7 @@ impl Broker {
     async fn holder(&self, connection: &mut AgentConnection, key: &PublicKey) -> Result<Holder, Refusal> {
         let is_it = |held: &&VaultKey| held.public == *key || held.certificate.as_ref() == Some(key);
         if let Some(held) = self.vault_keys().iter().find(is_it) {
-            return Ok(Holder::Vault(held.clone()));
+            return Ok(Holder::Vault(Box::new(held.clone())));
         }
         if let Some(held) = self.find_added(connection, key) {
             return Ok(Holder::Added(held));
@@ -226,7 +226,7 @@ impl Broker {
         {
             return Err(AgentRefusal::Host(key.item.to_string()));
         }
-        Ok(Permits::Login(login, place))
+        Ok(Permits::Login(Box::new(login), place))
     }
 
     async fn make_signature(
@@ -274,9 +274,12 @@ impl Broker {
     }
 }
 
-/// A key, behind its certificate: servers that know the authority need no more.
+/// A key, behind its certificate while that is valid: servers that know the authority need no more.
 fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
-    let blobs = key.certificate.iter().chain(std::iter::once(&key.public));
+    let now = clock::unix_seconds();
+    let is_valid =
+        move |key: &&PublicKey| key.certificate().is_some_and(|certificate| certificate.is_valid_at(now));
+    let blobs = key.certificate.iter().filter(is_valid).chain(std::iter::once(&key.public));
     blobs.map(|public| Identity { blob: public.blob().to_vec(), comment: key.comment.clone() })
 }
 

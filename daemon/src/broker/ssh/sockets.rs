@@ -63,6 +63,8 @@ pub(crate) struct Brought {
     pub(crate) listening: Listening,
     pub(crate) socket: Rc<AgentSocket>,
     pub(crate) until: Until,
+    /// Open for as long as the socket is served: so whoever brought it hears of the end.
+    pub(crate) held: Vec<OwnedFd>,
 }
 
 /// The life of a process.
@@ -123,6 +125,7 @@ impl Broker {
         &self,
         client: &Client,
         socket: OwnedFd,
+        held: Vec<OwnedFd>,
         lifetime: Option<u32>,
     ) -> Result<Reply, Refusal> {
         let until = client.requester.peer.pidfd().and_then(|process| process.try_clone_to_owned().ok());
@@ -131,7 +134,7 @@ impl Broker {
         let lifetime = lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let socket = Rc::new(AgentSocket::new(self.next_request(), lifetime));
         // The other end lives as long as the daemon serves.
-        self.ssh.bring.send(Brought { listening, socket, until }).map_err(|_| Refusal::Task)?;
+        self.ssh.bring.send(Brought { listening, socket, until, held }).map_err(|_| Refusal::Task)?;
         Ok(Reply::done("the socket is served"))
     }
 

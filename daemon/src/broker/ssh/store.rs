@@ -4,7 +4,7 @@ use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, PRIVATE_KEY, PUBLIC_KEY, 
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
-use crate::broker::{Act, Beyond, Client, Refusal};
+use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins;
 use crate::patience;
@@ -150,7 +150,7 @@ impl Broker {
         }
         let value = key_file::write(&key, &comment).map_err(AgentRefusal::from)?;
         fields.push(Field { name: field_name(PRIVATE_KEY)?, public: false, value });
-        self.write_key(&item, &fields, approved, "stored")?;
+        self.write_key(&item, &fields, &approved, "stored")?;
         let keys = self.vault_keys();
         let keys = keys.iter().filter(|key| key.item == item).map(VaultKey::summary).collect();
         Ok(Reply::SshKeys { keys })
@@ -251,7 +251,7 @@ impl Broker {
         };
         let mut all: Vec<Field> = held.into_iter().filter(stays).collect();
         all.extend(fields);
-        self.write_key(&item, &all, approved, "changed")?;
+        self.write_key(&item, &all, &approved, "changed")?;
         let keys = self.vault_keys();
         let keys = keys.iter().filter(|key| key.item == item).map(VaultKey::summary).collect();
         Ok(Reply::SshKeys { keys })
@@ -261,7 +261,7 @@ impl Broker {
         &self,
         item: &ItemName,
         fields: &[Field],
-        approved: crate::broker::Approved,
+        approved: &Approved,
         action: &'static str,
     ) -> Result<(), Refusal> {
         let write = || -> Result<(), Refusal> {
@@ -269,7 +269,7 @@ impl Broker {
             let mut vault = self.vault.borrow_mut();
             Ok(vault.write(index::Kind::Item, item.as_str(), fields, &clock::now(), anchor)?)
         };
-        write().map_err(|refusal| self.failed(&approved, refusal))?;
+        write().map_err(|refusal| self.failed(approved, refusal))?;
         let changed =
             Event::ItemChanged { request: approved.request, item: item.to_string(), field: None, action };
         Ok(self.record(&changed, approved.durable)?)

@@ -70,14 +70,11 @@ impl Upstreams {
         patience: Duration,
     ) -> Result<Reply, UpstreamFault> {
         let asked = async {
-            let at = match self.agents.iter().position(|agent| agent.path == path) {
-                Some(at) => at,
-                None => {
-                    self.agents.push(Agent::connect(path).await?);
-                    self.agents.len() - 1
-                }
-            };
-            let agent = &mut self.agents[at];
+            if !self.agents.iter().any(|agent| agent.path == path) {
+                self.agents.push(Agent::connect(path).await?);
+            }
+            let agent = self.agents.iter_mut().find(|agent| agent.path == path);
+            let agent = agent.ok_or(UpstreamFault::Refused)?;
             while let Some(bind) = self.binds.get(agent.told) {
                 agent.told += 1;
                 let bind = Request::Extension(Extension::SessionBind(bind.clone()));

@@ -88,7 +88,7 @@ fn names_are_found_where_ssh_keygen_finds_them() {
             let between = [" ", "\t", "  "][noise.below(3)];
             let comment = ["", " who@where", "\tx y"][noise.below(3)];
             let key = line_of_key(&key(number)).replacen(' ', between, 1);
-            text += &format!("{marker}{}{between}{key}{comment}\n", list.join(","));
+            text += &[marker, &list.join(","), between, &key, comment, "\n"].concat();
         }
         fs::write(&file, &text).unwrap();
         if hashes {
@@ -125,7 +125,7 @@ fn a_key_has_the_names_of_its_lines() {
     );
     let names = told(naming(&text, &key(1), &["WWW.corp.example", "bad.corp.example", "git.example:2222"]));
     assert_eq!(names.len(), 5, "{names:?}");
-    assert_eq!(names[4], "Host www.corp.example");
+    assert_eq!(names[..2], ["Host [git.example]:2222", "Host www.corp.example"]);
     assert_eq!(told(naming(&text, &key(2), &["github.com"])), ["Host other.example"]);
     assert_eq!(naming(&text, &key(3), &["github.com"]), Naming::Unknown);
 }
@@ -235,6 +235,13 @@ fn names_lists_and_files_are_bounded() {
     assert_eq!(told(naming(&many, &key(1), &[])).len(), NAMES);
     let list = (0..1000).map(|number| format!("h{number}")).collect::<Vec<_>>().join(",");
     assert_eq!(told(naming(&line(&list, 1), &key(1), &[])).len(), NAMES);
+    // Six lists of 6000 bytes: the names of five.
+    let lists: String = (0..6).map(|number| line(&format!("h{number},{}", "*,".repeat(2998)), 1)).collect();
+    let hosts = |names: Vec<String>| names.into_iter().filter(|name| name.starts_with("Host")).count();
+    assert_eq!(hosts(told(naming(&lists, &key(1), &[]))), 5);
+    let many_ports = (1000..1010).map(|port| format!("[*]:{port}")).collect::<Vec<_>>().join(",");
+    let names = told(naming(&line(&format!("@cert-authority {many_ports}"), 2), &CERTIFIED.make(), &[]));
+    assert_eq!(names.len(), PORTS);
     let mut bytes = line("a", 1).into_bytes();
     bytes.resize(FILE + 1, b'\n');
     assert_eq!(KnownHosts::parse(&bytes).names_of(&key(1), &[], 0), Naming::Unknown);

@@ -14,6 +14,10 @@ use subtle::ConstantTimeEq;
 /// Changes kept beside the snapshot before they are folded into it.
 pub(crate) const JOURNAL: usize = 64;
 
+/// The most files of changes that lie there at once: a fold that fails is tried again at each further change, and
+/// after a crash in the middle of one its files are there beside those of later changes.
+pub(crate) const JOURNAL_FILES: usize = 2 * JOURNAL;
+
 /// The longest snapshot: some hundred thousand items.
 pub(crate) const MOST: usize = 256 * 1024 * 1024;
 
@@ -183,7 +187,7 @@ struct Snapshot {
 pub(crate) struct Index {
     content: Snapshot,
     titles: HashMap<(Kind, String), String>,
-    /// Changes since the snapshot.
+    /// Changes whose files are in the journal.
     pub(crate) pending: usize,
 }
 
@@ -366,6 +370,12 @@ pub(crate) fn file_name(id: &str, revision: u64) -> String {
 
 pub(crate) fn journal_name(counter: u64) -> String {
     format!("{counter:020}.age")
+}
+
+/// Whether a file of the journal is one of a change: twenty digits, as [`journal_name`] writes them.
+pub(crate) fn is_journal_name(name: &str) -> bool {
+    let digits = name.strip_suffix(".age").unwrap_or_default();
+    digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Encrypts `TITLE MAC\nJSON`.

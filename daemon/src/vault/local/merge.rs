@@ -138,6 +138,7 @@ impl LocalVault {
         bytes: &[u8],
         anchor: Option<Anchor>,
     ) -> Result<(), VaultError> {
+        self.check_writable()?;
         let (files, open) = self.parts()?;
         let old = open.index.entry(id).map(|old| old.revision);
         while files.items.holds(&file_name(id, entry.revision)) {

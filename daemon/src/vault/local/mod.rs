@@ -61,6 +61,8 @@ pub(crate) enum VaultError {
     Taken(String),
     #[error("the vault is being encrypted anew; try again in a moment")]
     Frozen,
+    #[error("{} holds {found} changes; keyloan leaves at most {} there", .path.display(), index::JOURNAL_FILES)]
+    Journal { path: PathBuf, found: usize },
     #[error("the vault was changed meanwhile; try again")]
     Changed,
     #[error("the backup: {0}")]
@@ -269,7 +271,9 @@ impl LocalVault {
 
     /// Fails where nothing can be written now, so that nothing is recorded that will not be.
     pub(crate) fn check_writable(&mut self) -> Result<(), VaultError> {
-        self.parts().map(drop)
+        let (_, open) = self.parts()?;
+        // A journal longer than that would not be read again.
+        if open.index.pending >= index::JOURNAL_FILES { self.fold() } else { Ok(()) }
     }
 
     /// Reads an item's fields; `None` when there is no such item.
@@ -312,6 +316,7 @@ impl LocalVault {
         new: Revision<'_>,
         anchor: Option<Anchor>,
     ) -> Result<(), VaultError> {
+        self.check_writable()?;
         let (files, open) = self.parts()?;
         let (id, mut revision) = match &old {
             Some((id, entry)) => (id.clone(), entry.revision + 1),
@@ -432,9 +437,9 @@ impl LocalVault {
         if before.is_some() && !replacing {
             return Err(VaultError::Exists(files.identity.path().join(file)));
         }
-        files.identity.replace(&file, wrapped)?;
+        let replaced = files.identity.replace(&file, wrapped);
         let change = Change::AddRecipient { name: name.to_string(), recipient: recipient.to_owned() };
-        let recorded = self.record(change, None, None);
+        let recorded = replaced.map_err(VaultError::from).and_then(|()| self.record(change, None, None));
         if recorded.is_err()
             && let Some(files) = &self.files
         {
@@ -450,6 +455,7 @@ impl LocalVault {
     /// Removes a recipient; false when there was none, neither in the index nor as a file.
     pub(crate) fn remove_recipient(&mut self, name: &PlainName) -> Result<bool, VaultError> {
         let file = format!("{name}.age");
+        self.check_writable()?;
         let (files, open) = self.parts()?;
         let listed = open.index.recipients().contains_key(name.as_str());
         if file == PASSPHRASE || !(listed || files.identity.holds(&file)) {
@@ -487,6 +493,7 @@ impl LocalVault {
         anchor: Option<Anchor>,
         fresh: Option<&str>,
     ) -> Result<(), VaultError> {
+        self.check_writable()?;
         let (files, open) = self.parts()?;
         let prepared = open.index.prepare(&open.keys, change, anchor)?;
         if let Err(error) = files.journal.replace(&prepared.name, &prepared.bytes) {
@@ -513,10 +520,10 @@ impl LocalVault {
         }
         let (before, pending) = (open.index.counter(), open.index.pending);
         files.root.replace("index.age", &open.index.snapshot(&open.keys)?)?;
-        open.index.pending = 0;
         for counter in (before + 1).saturating_sub(pending as u64)..=before {
             files.journal.remove(&index::journal_name(counter))?;
         }
+        open.index.pending = 0;
         Ok(())
     }
 }
