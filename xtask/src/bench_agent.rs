@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 21;
 /// Connections beside one alone.
 const SEVERAL: usize = 8;
 const CLIENTS: usize = 1000;
@@ -181,7 +181,7 @@ struct Cost {
     rate: f64,
 }
 
-/// The medians of both agents' rounds, which take turns.
+/// The best of both agents' rounds, which take turns: what else the machine does only adds to a round.
 fn costs(
     agents: &[Agent; 2],
     mut connections: [Vec<Connection>; 2],
@@ -200,8 +200,8 @@ fn costs(
         }
     }
     Ok(measured.map(|costs| Cost {
-        cpu: median(costs.iter().map(|cost| cost.cpu)),
-        rate: median(costs.iter().map(|cost| cost.rate)),
+        cpu: costs.iter().map(|cost| cost.cpu).fold(f64::INFINITY, f64::min),
+        rate: costs.iter().map(|cost| cost.rate).fold(0.0, f64::max),
     }))
 }
 
@@ -219,12 +219,6 @@ fn cost(agent: &Agent, connections: &mut [Connection], request: &Request, count:
     let (taken, used) = (start.elapsed(), agent.used()?.saturating_sub(used));
     let asked = f64::from(u32::try_from(each * connections.len())?);
     Ok(Cost { cpu: used.as_secs_f64() * 1e6 / asked, rate: asked / taken.as_secs_f64() })
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn lists(agents: &[Agent; 2], keys: usize, rows: &mut Vec<Row>) -> Result<()> {

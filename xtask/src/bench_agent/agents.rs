@@ -2,11 +2,11 @@
 
 use crate::process::shown;
 use crate::throwaway::{Handed, Home, quietly};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::Value;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -85,18 +85,5 @@ pub(super) fn make_key(home: &Home, name: &str, kind: &[&str]) -> Result<PathBuf
 
 /// Puts a key into the vault.
 pub(super) fn store_key(home: &Home, file: &Path) -> Result<()> {
-    let item = Path::new("ssh").join(file.file_name().unwrap_or_default());
-    for (field, options, file) in [
-        ("public_key", ["--public"].as_slice(), file.with_extension("pub")),
-        ("private_key", [].as_slice(), file.to_owned()),
-    ] {
-        let mut set = home.command("keyloan");
-        set.args(["item", "set"]).args(options).arg(&item).arg(field);
-        let value = File::open(&file).with_context(|| format!("cannot open {}", file.display()))?;
-        let output = set.stdin(value).output().with_context(|| format!("cannot start `{}`", shown(&set)))?;
-        if !output.status.success() {
-            bail!("`{}` failed: {}", shown(&set), String::from_utf8_lossy(&output.stderr));
-        }
-    }
-    Ok(())
+    quietly(home.command("keyloan").args(["ssh", "add", "--keep"]).arg(file))
 }
