@@ -1,15 +1,20 @@
 //! Who asks: what the kernel says of the process at the other end, and what it says of itself. The two are
 //! never mixed: facts are *verified* or *seen*, the rest is *claimed*.
 
+use crate::clock;
 use keyloan_platform::peer::Peer;
 use keyloan_platform::process::{self, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
+
+/// Looking at `/proc` costs as much as a signature; who makes thousands a second is looked at fifty times.
+const MOMENT: Duration = Duration::from_millis(20);
 
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
@@ -18,6 +23,8 @@ pub(crate) struct Requester {
     pub(crate) programs: [Option<PathBuf>; 2],
     /// The program that connected, where it is another now.
     was: Option<PathBuf>,
+    /// When that was, since boot.
+    looked: Duration,
     parent: i32,
     pub(crate) cwd: Option<PathBuf>,
     /// The controlling terminal's device number, 0 for none.
@@ -49,6 +56,7 @@ impl Requester {
         let requester = Self {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
             was: None,
+            looked: clock::since_boot(),
             parent: first.parent,
             cwd: process::cwd(peer.pid),
             terminal: first.terminal,
@@ -60,7 +68,15 @@ impl Requester {
         requester.peer.is_alive().then_some(requester)
     }
 
-    /// Looks again, where a connection stays: its process may have become another program, or have ended.
+    /// Looks again, where a connection stays: its process may have become another program, or have ended. For a record
+    /// alone what was seen a moment ago will do; whether it lives is always looked at.
+    pub(crate) fn look_again_for_record(&mut self) -> bool {
+        if clock::since_boot().saturating_sub(self.looked) < MOMENT {
+            return self.peer.is_alive();
+        }
+        self.look_again()
+    }
+
     pub(crate) fn look_again(&mut self) -> bool {
         let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
         let first = self.was.take().or_else(|| self.programs[0].take());

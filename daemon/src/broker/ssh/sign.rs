@@ -161,7 +161,7 @@ impl Broker {
         sign: Sign,
     ) -> Result<Vec<u8>, Refusal> {
         let gate = self.gate(&connection.client).await?;
-        if !connection.client.requester.look_again() {
+        if !connection.client.requester.look_again_for_record() {
             return Err(AgentRefusal::Gone.into());
         }
         let holder = self.holder(connection, &sign.key).await?;
@@ -181,6 +181,10 @@ impl Broker {
         };
         let was_closed = matches!(gate, Gate::Closed(..));
         let asks = was_closed || self.judge(&act)?.verdict == Verdict::Ask;
+        // A human is shown what is there now.
+        if asks && !connection.client.requester.look_again() {
+            return Err(AgentRefusal::Gone.into());
+        }
         let lines = if asks {
             self.describe_signature(connection, &holder, &permits, &sign.key).await
         } else {
