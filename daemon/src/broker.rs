@@ -67,7 +67,7 @@ pub(crate) struct Client {
 struct Unsealed {
     policy: Policy,
     trust: TrustList,
-    pins: Pins,
+    pins: Arc<Pins>,
 }
 
 pub(crate) struct Broker {
@@ -121,8 +121,8 @@ pub(crate) enum Beyond {
     Covered(&'static str),
 }
 
-/// Proof that a request went through policy, approval and record. Only [`Broker::authorise`] makes one, and
-/// what reads or changes a vault's items wants one.
+/// Proof that a request went through policy, approval and record. Only [`Broker::authorise`] makes one, and, before a
+/// locked vault, `ask_to_open`; what reads or changes a vault's items wants one.
 #[must_use]
 pub(crate) struct Approved {
     request: u64,
@@ -255,6 +255,7 @@ impl Broker {
                 Durable::Now
             }
         };
+        self.last_used.set(clock::since_boot());
         Ok(Approved { request, durable, names: act.names })
     }
 

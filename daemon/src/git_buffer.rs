@@ -103,7 +103,7 @@ impl<'a> Headers<'a> {
 impl Signed {
     /// Reads an object as git writes it for signing. What is not UTF-8, or says that it is not, is nothing: it cannot
     /// be shown as what it is.
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'))?;
         let mut headers = Headers { rest: text };
         let (kind, person) =

@@ -1,22 +1,32 @@
 //! Who asks: what the kernel says of the process at the other end, and what it says of itself. The two are
 //! never mixed: facts are *verified* or *seen*, the rest is *claimed*.
 
+use crate::clock;
 use keyloan_platform::peer::Peer;
-use keyloan_platform::process;
+use keyloan_platform::process::{self, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
 /// Ancestors that a grant may have been given to.
 const LINEAGE: usize = 64;
 
+/// Looking at `/proc` costs as much as a signature; who makes thousands a second is looked at fifty times.
+const MOMENT: Duration = Duration::from_millis(20);
+
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
+    stat: Rc<StatFile>,
     /// The requester's program file and its parent's; `None` where the kernel did not say.
     pub(crate) programs: [Option<PathBuf>; 2],
+    /// The program that connected, where it is another now.
+    was: Option<PathBuf>,
+    /// When that was, since boot.
+    looked: Duration,
     parent: i32,
     pub(crate) cwd: Option<PathBuf>,
     /// The controlling terminal's device number, 0 for none.
@@ -39,24 +49,47 @@ impl Requester {
     /// Reads `/proc` and then asks the pidfd: what was read is the connected process's only if that still
     /// lives (threats: pid reuse).
     pub(crate) fn observe(peer: Rc<Peer>) -> Option<Self> {
-        let first = process::stat(peer.pid)?;
+        let stat = StatFile::open(peer.pid)?;
+        Self::look(peer, Rc::new(stat))
+    }
+
+    fn look(peer: Rc<Peer>, stat: Rc<StatFile>) -> Option<Self> {
+        let first = stat.read()?;
         let requester = Self {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
+            was: None,
+            looked: clock::since_boot(),
             parent: first.parent,
             cwd: process::cwd(peer.pid),
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
             claimed: Claimed::default(),
             peer,
+            stat,
         };
         requester.peer.is_alive().then_some(requester)
     }
 
-    /// Looks again, where a connection stays: its process may have become another program, or have ended.
+    /// Looks again, where a connection stays: its process may have become another program, or have ended. For a record
+    /// alone what was seen a moment ago will do; whether it lives is always looked at.
+    pub(crate) fn look_again_for_record(&mut self) -> bool {
+        if clock::since_boot().saturating_sub(self.looked) < MOMENT {
+            return self.peer.is_alive();
+        }
+        self.look_again()
+    }
+
     pub(crate) fn look_again(&mut self) -> bool {
-        let Some(seen) = Self::observe(Rc::clone(&self.peer)) else { return false };
+        let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
+        let first = self.was.take().or_else(|| self.programs[0].take());
+        seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
         *self = seen;
         true
+    }
+
+    /// The program that connected, where the requester has become another since.
+    pub(crate) fn became_another(&self) -> Option<&Path> {
+        self.was.as_deref()
     }
 
     /// Program files from the requester upwards, further than the log needs. Empty once it has ended, since

@@ -7,16 +7,17 @@ use keyloan_platform::private_file::{Directory, DirectoryLock, Fault, FileError}
 use keyloan_platform::process;
 use keyloan_platform::service;
 use keyloan_protocol::limits;
+use nix::sys::socket::{SockType, getsockopt, sockopt};
 use nix::sys::stat::{Mode, umask};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixListener as StdListener;
+use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 
 const CONTROL: &str = "control.sock";
 pub(crate) const AGENT: &str = "agent.sock";
@@ -92,36 +93,103 @@ impl Sockets {
 }
 
 impl Listening {
-    /// One that somebody else made, and listens on already.
-    pub(crate) fn handed_over(socket: OwnedFd) -> io::Result<Self> {
-        Self::of(StdListener::from(socket), None)
-    }
-
     fn of(listener: StdListener, name: Option<&'static str>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         peer::name_senders(listener.as_fd())?;
         Ok(Self { listener: UnixListener::from_std(listener)?, name })
     }
 
-    /// Accepts for ever, so many connections at once.
+    /// Accepts for ever, so many connections at once. They end with this.
     pub(crate) async fn serve<F>(&self, most: usize, handle: impl Fn(UnixStream, Peer) -> F)
     where
         F: Future<Output = ()> + 'static,
     {
-        let places = Arc::new(Semaphore::new(most));
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match self.listener.accept().await {
-                Ok((socket, _)) => {
-                    let Some(peer) = admitted(&socket) else { continue };
-                    let handled = handle(socket, peer);
-                    tokio::task::spawn_local(async move {
-                        handled.await;
-                        drop(place);
-                    });
+        serve(most, async || self.listener.accept().await.map(|(socket, _)| Some(socket)), handle).await;
+    }
+}
+
+/// A socket that somebody else made and listens on. Whoever shares it can make it block (`O_NONBLOCK` is of the open
+/// file, `fcntl`(2)), so a thread of its own accepts there.
+pub(crate) struct Handed {
+    accepted: Mutex<mpsc::Receiver<StdStream>>,
+    /// Its closing ends the thread.
+    _alive: OwnedFd,
+}
+
+/// Accepted and not yet served, of one handed-over socket.
+const AHEAD: usize = 16;
+
+impl Handed {
+    /// Fails where it is no socket of this kind that listens.
+    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
+        let listens = getsockopt(&socket, sockopt::AcceptConn)?;
+        let listener = StdListener::from(socket);
+        if !listens
+            || getsockopt(&listener, sockopt::SockType)? != SockType::Stream
+            || listener.local_addr().is_err()
+        {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        peer::name_senders(listener.as_fd())?;
+        let (alive, ended) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (send, accepted) = mpsc::channel(AHEAD);
+        std::thread::Builder::new().spawn(move || accept_for(&listener, &alive, &send))?;
+        Ok(Self { accepted: Mutex::new(accepted), _alive: ended })
+    }
+
+    /// As [`Listening::serve`].
+    pub(crate) async fn serve<F>(&self, most: usize, handle: impl Fn(UnixStream, Peer) -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let mut accepted = self.accepted.lock().await;
+        let accept = async || match accepted.recv().await {
+            Some(socket) => {
+                socket.set_nonblocking(true)?;
+                UnixStream::from_std(socket).map(Some)
+            }
+            None => Ok(None),
+        };
+        serve(most, accept, handle).await;
+    }
+}
+
+/// Accepts until the other end of the pipe is closed, or the socket cannot be accepted from any more.
+fn accept_for(listener: &StdListener, alive: &OwnedFd, send: &mpsc::Sender<StdStream>) {
+    while let Ok(false) = descriptors::ends_before(alive.as_fd(), listener.as_fd()) {
+        match listener.accept() {
+            Ok((socket, _)) => {
+                if send.blocking_send(socket).is_err() {
+                    return;
                 }
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+    }
+}
+
+async fn serve<F>(
+    most: usize,
+    mut accept: impl AsyncFnMut() -> io::Result<Option<UnixStream>>,
+    handle: impl Fn(UnixStream, Peer) -> F,
+) where
+    F: Future<Output = ()> + 'static,
+{
+    let mut served = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = served.join_next() => {}
+            accepted = accept(), if served.len() < most => match accepted {
+                Ok(Some(socket)) => {
+                    if let Some(peer) = admitted(&socket) {
+                        served.spawn_local(handle(socket, peer));
+                    }
+                }
+                Ok(None) => return,
                 // Descriptors have run out, or the client is gone already; both pass.
                 Err(_) => tokio::time::sleep(PAUSE).await,
-            }
+            },
         }
     }
 }
@@ -144,6 +212,8 @@ pub(crate) enum Broken {
     Descriptors,
     #[error("more follows a request than it announces; a connection is for one request")]
     More,
+    #[error("more was sent ahead than one request")]
+    Ahead,
     #[error("it took too long")]
     Slow,
     #[error(transparent)]
@@ -164,21 +234,33 @@ pub(crate) async fn receive(
 ) -> Result<usize, Broken> {
     loop {
         socket.readable().await?;
-        match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
-            Ok(received) if received.length == 0 => return Err(Broken::Ended),
-            Ok(received) => {
-                if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
-                    return Err(Broken::Sender);
-                }
-                descriptors.extend(received.descriptors);
-                if descriptors.len() > limits::DESCRIPTORS {
-                    return Err(Broken::Descriptors);
-                }
-                return Ok(received.length);
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error.into()),
+        if let Some(length) = try_receive(socket, peer, buffer, descriptors)? {
+            return Ok(length);
         }
+    }
+}
+
+/// As [`receive`]; `None` where there is nothing now.
+pub(crate) fn try_receive(
+    socket: &UnixStream,
+    peer: &Peer,
+    buffer: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Option<usize>, Broken> {
+    match socket.try_io(Interest::READABLE, || descriptors::receive(socket.as_fd(), buffer)) {
+        Ok(received) if received.length == 0 => Err(Broken::Ended),
+        Ok(received) => {
+            if received.sender.is_some_and(|sender| sender != peer.pid) || !peer.is_alive() {
+                return Err(Broken::Sender);
+            }
+            descriptors.extend(received.descriptors);
+            if descriptors.len() > limits::DESCRIPTORS {
+                return Err(Broken::Descriptors);
+            }
+            Ok(Some(received.length))
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 

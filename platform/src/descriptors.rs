@@ -52,6 +52,20 @@ pub fn close_inheritable() -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until the other end of the first is closed, or something can be had of the second; whether it was the first.
+pub fn ends_before(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> io::Result<bool> {
+    use nix::errno::Errno;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut both = [PollFd::new(first, PollFlags::POLLIN), PollFd::new(second, PollFlags::POLLIN)];
+    loop {
+        match poll(&mut both, PollTimeout::NONE) {
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(both[0].any() == Some(true)),
+        }
+    }
+}
+
 /// What one `recvmsg`(2) brought.
 pub struct Received {
     /// Bytes; 0 is the end.

@@ -237,11 +237,12 @@ impl Directory {
         Ok(File::from(descriptor))
     }
 
-    /// Whether an opened file is still the one of that name.
-    pub fn is_file_in_place(&self, name: &str, file: &File) -> bool {
-        let identity = |found: FileStat| (found.st_dev, found.st_ino);
-        let here = fstat(file).map(identity);
-        here.is_ok() && here == fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).map(identity)
+    /// The length of an opened file, if it is still the one of that name.
+    pub fn length_in_place(&self, name: &str, file: &File) -> Option<u64> {
+        let identity = |found: &FileStat| (found.st_dev, found.st_ino);
+        let here = fstat(file).ok()?;
+        let there = fstatat(&self.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        (identity(&here) == identity(&there)).then(|| u64::try_from(here.st_size).ok())?
     }
 
     /// Whether something of that name is there, of whatever kind.

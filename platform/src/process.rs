@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use zeroize::Zeroizing;
@@ -86,11 +86,27 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     })
 }
 
+/// `/proc/PID/stat`, kept open. It is one process's as long as that lives and nobody's afterwards, whoever gets the pid
+/// then; and reading it again costs half of what opening it costs too.
+#[derive(Debug)]
+pub struct StatFile(fs::File);
+
+impl StatFile {
+    pub fn open(pid: i32) -> Option<Self> {
+        fs::File::open(format!("/proc/{pid}/stat")).ok().map(Self)
+    }
+
+    /// As it is now.
+    pub fn read(&self) -> Option<Stat> {
+        // One read: the kernel gives the line whole, and it is always shorter than this.
+        let mut line = [0; 1024];
+        let length = self.0.read_at(&mut line, 0).ok()?;
+        parse_stat(&line[..length])
+    }
+}
+
 pub fn stat(pid: i32) -> Option<Stat> {
-    // One read: the kernel gives the line whole, and it is always shorter than this.
-    let mut line = [0; 1024];
-    let length = fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut line).ok()?;
-    parse_stat(&line[..length])
+    StatFile::open(pid)?.read()
 }
 
 /// The program file of a process; `None` where the kernel does not say (another user, a kernel thread).
@@ -104,11 +120,11 @@ pub fn cwd(pid: i32) -> Option<PathBuf> {
 
 /// Whether a process sees the same mounts as this one; a path means the same file only then.
 pub fn shares_our_mounts(pid: i32) -> bool {
-    static OURS: OnceLock<Option<(u64, u64)>> = OnceLock::new();
-    let namespace =
-        |who: &str| fs::metadata(format!("/proc/{who}/ns/mnt")).ok().map(|at| (at.dev(), at.ino()));
-    let ours = *OURS.get_or_init(|| namespace("self"));
-    ours.is_some() && ours == namespace(&pid.to_string())
+    static OURS: OnceLock<Option<PathBuf>> = OnceLock::new();
+    // `mnt:[NUMBER]`, namespaces(7). Looking at what the link leads to costs twice as much and gives the same number.
+    let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
+    let ours = OURS.get_or_init(|| namespace("self"));
+    ours.is_some() && *ours == namespace(&pid.to_string())
 }
 
 /// The most of an environment that is read. A program is started with less (6 MiB, execve(2)), but a process

@@ -56,7 +56,9 @@ impl Transcript {
             } else {
                 "HASH"
             };
-            if hex || time || pid {
+            if let Some(print) = word.find("SHA256:").filter(|at| word.len() >= at + 50) {
+                words[at] = word.replacen(&word[print..print + 50], "SHA256:PRINT", 1);
+            } else if hex || time || pid {
                 words[at] = word.replace(bare, mark);
             } else if let Some(hash) = word.strip_prefix("approver.sha256=") {
                 words[at] = word.replace(hash, "HASH");
@@ -174,6 +176,47 @@ fn the_log() {
     told.run("cd ../home/.local/state/keyloan; mv edited audit.jsonl; keyloan log --verify");
     told.run("with-secrets -- true");
     told.end("log.txt");
+}
+
+#[test]
+fn keys_for_ssh() {
+    let mut told = with_token();
+    told.sandbox.key_file("id", &[]);
+    told.sandbox.key_file("authority", &[]);
+    told.run("keyloan ssh list");
+    told.run("keyloan ssh add ../home/id");
+    told.run("keyloan ssh add ../home/id");
+    told.run("keyloan ssh add ../home/id.pub");
+    told.run("keyloan ssh add ../home/none");
+    told.run("keyloan ssh add ../passphrase");
+    told.run("keyloan ssh add --name again ../home/id");
+    told.run("keyloan ssh generate made --comment 'a comment' | cut -c-12");
+    told.run("keyloan ssh set made --host github.com --host '*.example.org' --confirm always");
+    told.run("keyloan ssh set made");
+    told.run("keyloan ssh set none --any-host");
+    told.run("keyloan ssh list");
+    told.run("keyloan ssh export none");
+    told.run("keyloan ssh export made --certificate");
+    told.run("keyloan ssh export made -o ../home/id.pub");
+    told.run("keyloan ssh export id -o ../home/id.pub");
+    told.run("keyloan ssh hosts list");
+    told.run("keyloan ssh hosts pin github.com");
+    told.run("keyloan ssh hosts pin github.com --key \"$(keyloan ssh export made)\"");
+    told.run("keyloan ssh hosts list");
+    told.run("keyloan ssh hosts unpin github.com");
+    told.run("keyloan ssh hosts unpin github.com");
+    told.run("keyloan ssh env --shell sh; keyloan ssh env --shell csh; keyloan ssh env --shell fish");
+    told.run("keyloan ssh agent -k");
+    told.run("keyloan ssh agent -x");
+    told.run("keyloan ssh agent -s -c");
+    told.run("keyloan ssh agent -t soon");
+    told.run("keyloan ssh agent sh -c 'ssh-add -l; exit 7'");
+    told.run("keyloan ssh add ../home/id --name third --remove-file; keyloan item rm id");
+    told.run("keyloan ssh add ../home/id --remove-file; ls ../home");
+    told.run("keyloan log | sed -n 's/^[^ ]*  //; /pinned: /p; /forgotten: /p'");
+    told.run("keyloan ssh --help");
+    told.run("keyloan ssh agent --help");
+    told.end("ssh.txt");
 }
 
 #[test]

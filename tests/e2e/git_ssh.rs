@@ -52,7 +52,7 @@ fn push_fetch_and_clone_ask_once_each() {
     assert!(question.line("to").unwrap().0.ends_with(&format!("@{HOST}")));
     assert!(question.line("command").unwrap().0.contains("git-receive-pack"), "{question:?}");
     let chain = question.line("asked by").unwrap().0;
-    assert!(chain.starts_with("/usr/bin/ssh ← ") && chain.contains("/usr/bin/git"), "{chain}");
+    assert!(chain.starts_with("/usr/bin/ssh (pid ") && chain.contains("/usr/bin/git"), "{chain}");
     let url = format!("ssh://{HOST}{bare}");
     git(&ssh, &sandbox.path("project"), &["clone", "-q", &url, "copy"]).ok();
     assert_eq!((ssh.questions().len(), server.accepted()), (2, 2));

@@ -14,7 +14,8 @@ fn activated(sandbox: &Sandbox, environment: &[&str]) -> Running {
     sandbox.make_directory("run/keyloan");
     let socket = sandbox.socket().display().to_string();
     let daemon = bin().join("keyloand").display().to_string();
-    let mut arguments = vec!["-l", &socket];
+    let agent = sandbox.agent_socket();
+    let mut arguments = vec!["-l", &socket, "-l", &agent];
     for variable in environment {
         arguments.extend(["-E", variable]);
     }
@@ -50,6 +51,8 @@ fn the_first_command_starts_the_daemon_and_its_socket_outlives_it() {
     let sandbox = Sandbox::with_token(b"tok");
     sandbox.stop();
     let service = activated(&sandbox, &[]);
+    // An ssh client is a first command like any other.
+    assert!(sandbox.ssh_add(&sandbox.agent_socket(), &["-l"]).text().contains("no identities"));
     sandbox.unlock().ok();
     sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).run().ok();
     assert_eq!(sandbox.daemon().unwrap().unsigned_abs(), service.0.id(), "it is the one that was activated");
@@ -60,9 +63,12 @@ fn the_first_command_starts_the_daemon_and_its_socket_outlives_it() {
     sandbox.set_approver(&look);
     sandbox.with_secrets(&["--", "true"]).run().ok();
     let listed = std::fs::read_to_string(&kept).unwrap();
-    assert!(!listed.contains(" 3 -> socket:"), "{listed}");
+    assert!(!listed.contains(" 3 -> socket:") && !listed.contains(" 4 -> socket:"), "{listed}");
+    assert!(sandbox.ssh_add(&sandbox.agent_socket(), &["-l"]).text().contains("no identities"));
     sandbox.stop();
-    assert!(sandbox.socket().exists(), "the manager's socket is not the daemon's to remove");
+    for socket in [sandbox.socket(), sandbox.agent_socket().into()] {
+        assert!(socket.exists(), "the manager's socket is not the daemon's to remove");
+    }
 }
 
 #[test]

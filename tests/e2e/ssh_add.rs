@@ -80,6 +80,10 @@ fn the_keys_of_the_vault_stay_when_all_are_removed() {
     assert_eq!(ssh.add(&["-l"]).ok().text().lines().count(), 2);
     ssh.add(&["-D"]).ok();
     assert!(ssh.add(&["-l"]).ok().text().contains(" work (ED25519)"));
+    // One that is in both is offered once: servers count.
+    ssh.add(&["-q", &ssh.path("work").display().to_string()]).ok();
+    assert_eq!(ssh.add(&["-l"]).ok().text().lines().count(), 1);
+    ssh.add(&["-D"]).ok();
     assert_eq!(ssh.add(&["-d", &ssh.path("work").display().to_string()]).status, 1);
     assert!(ssh.add(&["-l"]).ok().text().contains(" work (ED25519)"));
 }

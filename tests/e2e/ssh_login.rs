@@ -192,3 +192,23 @@ fn a_revoked_host_gets_no_signature_whatever_the_client_believes() {
     let refused = sandbox.events("agent_refused").pop().unwrap();
     assert_eq!(refused["cause"], "known_hosts says that the host's key is revoked");
 }
+
+#[test]
+fn a_pinned_host_is_verified_whatever_known_hosts_calls_it() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &["trust=allow"]);
+    ssh.key("work", &["ed25519"]);
+    ssh.store("work", &[("hosts", HOST)]);
+    let server = ssh.server(HOST, &[ssh.public("work")]);
+    let other = sandbox.write("ssh/believed", std::fs::read(ssh.known_hosts()).unwrap());
+    let believed = format!("-oUserKnownHostsFile={}", other.display());
+    sandbox.keyloan(&["ssh", "hosts", "pin", HOST]).run().ok();
+    let line = format!("evil.example.com {}\n", ssh.public(&format!("host-{HOST}")));
+    sandbox.write("home/.ssh/known_hosts", line);
+    ssh.ssh(&[&believed, HOST, "true"]).ok();
+    ssh.questions().pop().unwrap().says("to", &format!("{}@{HOST}", user(&sandbox)), "verified");
+    assert_eq!(sandbox.events("signed").pop().unwrap()["permits"], format!("{}@{HOST}", user(&sandbox)));
+    sandbox.keyloan(&["ssh", "hosts", "unpin", HOST]).run().ok();
+    ssh.ssh(&[&believed, HOST, "true"]).refused(255, "Permission denied");
+    assert_eq!(server.accepted(), 1);
+}

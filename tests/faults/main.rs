@@ -13,5 +13,7 @@ mod extremes;
 mod frames;
 mod manifest;
 mod matrix;
+mod ssh_clients;
+mod ssh_frames;
 mod stuck;
 mod vault;

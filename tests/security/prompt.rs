@@ -160,11 +160,13 @@ fn an_approver_that_fails_hangs_or_babbles_is_no_yes() {
 #[test]
 fn a_question_nobody_answers_ends_after_a_minute_and_takes_its_program_along() {
     let sandbox = Sandbox::with_token(b"tok");
-    sandbox.set_approver(approver::HANG);
+    // Nobody else's sleep is as long, not in a test beside this one either.
+    let sleep = format!("sleep {}", 1_000_000 + std::process::id());
+    sandbox.set_approver(format!("#!/bin/sh\nexec {sleep}\n"));
     let started = std::time::Instant::now();
     sandbox.with_secrets(&["--", "true"]).run().refused(125, "nobody answered within 60 seconds");
     assert!(started.elapsed().as_secs() >= 59);
-    let left = sandbox.command(needed("pgrep"), &["-f", "^sleep 1000$"]).run();
+    let left = sandbox.command(needed("pgrep"), &["-f", &format!("^{sleep}$")]).run();
     assert_eq!(left.text(), "", "the approver's processes are gone");
 }
 

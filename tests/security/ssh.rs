@@ -153,7 +153,7 @@ fn a_client_that_names_one_file_and_has_another_signed_is_not_believed() {
     let mut client = Client::dressed_up(&sandbox, &sockets[1], &words);
     assert!(client.sign(&key, &evil, SignFlags::NONE).is_some());
     let question = ssh.questions().pop().unwrap();
-    assert!(question.line("subject").is_none() && question.line("by").is_none(), "{question:?}");
+    assert!(question.line("subject").is_none() && question.line("author").is_none(), "{question:?}");
     question.says("hash", &format!("SHA-512 {}", "e7".repeat(64)), "verified");
     question.says("in", &format!("repository {}", sandbox.path("project").display()), "seen");
     // With the file's own hash it is what it says.
@@ -165,7 +165,7 @@ fn a_client_that_names_one_file_and_has_another_signed_is_not_believed() {
     assert!(client.sign(&key, &document("git", &hash), SignFlags::NONE).is_some());
     let question = ssh.questions().pop().unwrap();
     question.says("subject", "Fix a typo", "verified");
-    question.says("by", "Ada <ada@example.org>", "verified");
+    question.says("author", "Ada <ada@example.org>", "verified");
     // A link or a pipe in its place shows nothing, and keeps nobody waiting.
     for make in ["ln -s", "cp -l"] {
         let line = format!("mv {file} {file}.kept; {make} {file}.kept {file}");
@@ -242,4 +242,46 @@ fn names_that_carry_control_characters_are_shown_as_text() {
     let shown = sandbox.keyloan(&["log"]).run().ok().text();
     assert!(shown.contains("harmless"), "{shown}");
     assert!(!shown.contains(|c: char| c.is_control() && c != '\n' || c == '\u{202e}'), "{shown:?}");
+}
+
+#[test]
+fn known_hosts_cannot_give_the_name_of_a_pinned_host_to_another() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &["ssh.login=allow", "trust=allow"]);
+    for (name, fields) in [("work", &[("hosts", "*.example.org")][..]), ("any", &[])] {
+        ssh.key(name, &["ed25519"]);
+        ssh.store(name, fields);
+    }
+    let admitted = [ssh.public("work")];
+    let (honest, evil) =
+        (ssh.server("git.example.org", &admitted), ssh.server("evil.example.com", &admitted));
+    let line = ssh.public("host-evil.example.com");
+    // ssh itself believes whoever writes to known_hosts, and so does an agent that has nothing better.
+    for (alias, pinned) in
+        [("git.example.org", false), ("git.example.org", true), ("[git.example.org]:2222", true)]
+    {
+        if pinned {
+            let key = ssh.public("host-git.example.org");
+            sandbox.keyloan(&["ssh", "hosts", "pin", "git.example.org", "--key", &key]).run().ok();
+        }
+        sandbox.write("home/.ssh/known_hosts", format!("{alias} {line}\n"));
+        let came = evil.accepted();
+        let named = format!("-oHostKeyAlias={alias}");
+        let tried = ssh.ssh(&[&named, "evil.example.com", "true"]);
+        assert_eq!((tried.status == 0, evil.accepted() - came), (!pinned, usize::from(!pinned)), "{alias}");
+    }
+    // A key for any host is asked for with the truth.
+    sandbox.policy("ssh.login=ask");
+    sandbox.write("home/.ssh/known_hosts", format!("git.example.org {line}\n"));
+    ssh.ssh(&["-oHostKeyAlias=git.example.org", "evil.example.com", "true"])
+        .refused(255, "Permission denied");
+    assert!(ssh.questions().is_empty(), "no key that is admitted was offered");
+    let open = ssh.server_with("evil.example.com", &[ssh.public("any")], "");
+    let port = format!("-p{}", open.port);
+    ssh.ssh(&["-oHostKeyAlias=git.example.org", &port, "evil.example.com", "true"]).ok();
+    let question = ssh.questions().pop().unwrap();
+    let (text, certainty) = question.line("to").unwrap();
+    assert!(text.ends_with("git.example.org, WHICH IS PINNED WITH OTHER KEYS"), "{text}");
+    assert_eq!(certainty, "known_hosts");
+    assert_eq!(honest.accepted(), 0);
 }

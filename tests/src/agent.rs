@@ -4,6 +4,7 @@
 use crate::programs::needed;
 use crate::sandbox::Sandbox;
 use crate::sshd::Ssh;
+use data_encoding::{BASE64, HEXLOWER};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request, Sign, SignFlags};
 use keyloan_protocol::ssh_agent::session_bind::{Extension, SessionBind};
@@ -79,7 +80,7 @@ impl Client {
     pub fn exchange(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         match self.line("", bytes).as_str() {
             "closed" => None,
-            reply => Some(unhex(reply)),
+            reply => Some(HEXLOWER.decode(reply.as_bytes()).unwrap()),
         }
     }
 
@@ -206,27 +207,9 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |text, byte| text + &format!("{byte:02x}"))
+    HEXLOWER.encode(bytes)
 }
 
-fn unhex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> =
-        text.chars().map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap()).collect();
-    digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect()
-}
-
-/// RFC 4648 section 4.
 fn base64(text: &str) -> Vec<u8> {
-    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bits, mut held, mut bytes) = (0_u32, 0, Vec::new());
-    for byte in text.bytes().filter(|byte| *byte != b'=') {
-        let digit = digits.iter().position(|digit| *digit == byte).unwrap();
-        bits = (bits << 6 | u32::try_from(digit).unwrap()) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push(u8::try_from(bits >> held & 0xff).unwrap());
-        }
-    }
-    bytes
+    BASE64.decode(text.as_bytes()).unwrap()
 }

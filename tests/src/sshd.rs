@@ -148,7 +148,7 @@ impl<'a> Ssh<'a> {
             let text = format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\n\
                  StrictModes no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nLogLevel VERBOSE\n\
-                 PrintMotd no\nPrintLastLog no\nMaxStartups 200\n{settings}\n",
+                 PrintMotd no\nPrintLastLog no\nSubsystem sftp internal-sftp\nMaxStartups 200\n{settings}\n",
                 self.path(&format!("host-{name}")).display(),
                 keys.display(),
             );
@@ -209,9 +209,12 @@ impl<'a> Ssh<'a> {
 
     /// OpenSSH's own agent, at a socket of its own.
     pub fn plain_agent(&self) -> (Running, String) {
-        let socket = self.sandbox.path("run/plain.sock");
-        let _ = fs::remove_file(&socket);
-        let socket = socket.display().to_string();
+        self.plain_agent_at(&self.sandbox.path("run/plain.sock").display().to_string())
+    }
+
+    pub fn plain_agent_at(&self, socket: &str) -> (Running, String) {
+        let _ = fs::remove_file(socket);
+        let socket = socket.to_owned();
         let mut command = self.sandbox.command(needed("ssh-agent"), &["-D", "-a", &socket]).into_command();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let child = Running(command.spawn().unwrap());

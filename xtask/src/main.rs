@@ -11,9 +11,11 @@
 )]
 
 mod bench;
+mod bench_agent;
 mod bench_mask;
 mod bench_vault;
 mod demo;
+mod fuzz;
 mod install;
 mod process;
 mod release;
@@ -34,6 +36,11 @@ usage: cargo xtask COMMAND
                                 measure `with-secrets -- true` against `env FOO=bar true`
   bench vault [--json FILE]     measure what ten thousand items cost beside ten, and many commands at once
   bench mask [--json FILE]      measure how fast output passes `with-secrets --mask`, beside `cat`
+  bench agent [--json FILE]     measure the ssh agent beside OpenSSH's `ssh-agent`
+  fuzz [--seconds N] [--target T] [--asan]
+                                give the parsers bytes that a fuzzer makes up, for N seconds in all targets
+                                together, at least one in each (default 10); --asan wants a
+                                nightly toolchain
   install [--prefix DIR]        put the release programs and their links into DIR/bin (default ~/.local)
   requirements                  install what the tests and the checks of .ci/run need
 ";
@@ -65,6 +72,8 @@ fn main() -> ExitCode {
         ["bench", "lend", rest @ ..] => bench::run(rest),
         ["bench", "vault", rest @ ..] => bench_vault::run(rest),
         ["bench", "mask", rest @ ..] => bench_mask::run(rest),
+        ["bench", "agent", rest @ ..] => bench_agent::run(rest),
+        ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install", rest @ ..] => install::run(rest),
         ["requirements"] => requirements::install_all(),
         ["help" | "--help" | "-h"] => {

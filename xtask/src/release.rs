@@ -99,7 +99,7 @@ fn build_client(workspace: &Path, target: &Path) -> Result<PathBuf> {
     Ok(target.join(triple).join("release").join("keyloan"))
 }
 
-fn host() -> Result<String> {
+pub(crate) fn host() -> Result<String> {
     let version = text(rustc().arg("-vV"))?;
     let Some(host) = version.lines().find_map(|line| line.strip_prefix("host: ")) else {
         bail!("`rustc -vV` names no host");

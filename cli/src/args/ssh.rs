@@ -116,8 +116,13 @@ pub(crate) struct Export {
     /// Its certificate
     #[arg(long, conflicts_with = "all")]
     pub(crate) certificate: bool,
-    /// Into a new file, such as the one that IdentityFile of ~/.ssh/config names
-    #[arg(short, long, value_name = "FILE", conflicts_with = "all")]
+    #[arg(
+        help = "Into a new file, such as the one that IdentityFile of ~/.ssh/config names",
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with = "all"
+    )]
     pub(crate) output: Option<PathBuf>,
     /// Every key of the vault, into a file NAME.pub of this directory
     #[arg(long, value_name = "DIR")]
@@ -125,11 +130,10 @@ pub(crate) struct Export {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = true, args = ["hosts", "any_host", "confirm", "comment"])]
 pub(crate) struct Set {
     #[arg(value_parser = ItemName::parse)]
     pub(crate) name: ItemName,
-    /// The key is for this host (* and ? stand for what they do in known_hosts), and for no other but further ones named so
+    /// The key is for this host (* and ? are wildcards), and for no others but those named with it
     #[arg(long = "host", value_name = "PATTERN", conflicts_with = "any_host")]
     pub(crate) hosts: Vec<String>,
     /// The key is for every host
@@ -168,8 +172,11 @@ pub(crate) enum Hosts {
     Pin {
         /// HOST, or [HOST]:PORT
         host: String,
-        /// The line of its public key [default: the keys that known_hosts has for it]
-        #[arg(long, value_name = "LINE")]
+        #[arg(
+            help = "The line of its public key [default: the keys that known_hosts has for it]",
+            long,
+            value_name = "LINE"
+        )]
         key: Option<String>,
         /// The key is an authority's, which certifies the host's own
         #[arg(long, requires = "key")]
@@ -212,8 +219,7 @@ pub(crate) struct Agent {
     /// The same
     #[arg(short = 'd')]
     pub(crate) debug: bool,
-    /// End the agent whose pid is in SSH_AGENT_PID
-    #[arg(short = 'k')]
+    #[arg(short = 'k', help = "End the agent whose pid is in SSH_AGENT_PID")]
     pub(crate) kill: bool,
     /// Forget added keys after this time (seconds, or 1h30m) unless they say otherwise
     #[arg(short = 't', value_name = "LIFE", value_parser = life)]

@@ -4,6 +4,7 @@ use crate::args::Json;
 use crate::client::{self, Connection};
 use crate::exit::Failure;
 use crate::output;
+use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::{Reply, Status, Tier, VaultState};
@@ -56,6 +57,10 @@ fn text(status: &Status) -> String {
         status.pending,
         status.log_path,
     );
+    if let Ok(paths) = Paths::discover() {
+        let _ =
+            writeln!(text, "ssh        {}  (keyloan ssh env)", paths.runtime.join("agent.sock").display());
+    }
     for warning in &status.warnings {
         let _ = writeln!(text, "warning    {warning}");
     }

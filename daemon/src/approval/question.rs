@@ -24,7 +24,7 @@ pub(crate) enum Certainty {
 }
 
 impl Certainty {
-    fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Verified => "verified",
             Self::Seen => "seen",
@@ -157,11 +157,14 @@ impl Question {
             })
             .collect();
         let pid = format!("(pid {})", requester.peer.pid);
-        match chain.last_mut() {
-            Some(last) => last.extend([" ", &pid]),
+        match chain.first_mut() {
+            Some(first) => first.extend([" ", &pid]),
             None => chain.push(pid),
         }
         self.list("asked by", &chain, " ← ", Certainty::Seen);
+        if let Some(before) = requester.became_another() {
+            self.line("warning", &format!("it was {} when it connected", before.display()), Certainty::Seen);
+        }
         if let Some(directory) = requester.seen_directory() {
             self.line("in", &directory.display().to_string(), Certainty::Seen);
         }

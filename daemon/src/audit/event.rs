@@ -1,5 +1,6 @@
 //! What the log tells. Past tense; names, paths and numbers, never a value.
 
+use crate::approval::question::Certainty;
 use crate::requester::Requester;
 use crate::vault::local::keys::mac;
 use chacha20poly1305::aead::{Aead, KeyInit};
@@ -104,6 +105,15 @@ pub(crate) enum Event {
         request: u64,
         key: String,
         permits: String,
+        /// The fingerprint of the host's key, and how sure its name is.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        host_key: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        host_is: Option<Certainty>,
+    },
+    /// The client was gone when its signature was sent.
+    SignatureUndelivered {
+        request: u64,
     },
     /// A request over the agent's socket that no policy was asked for.
     AgentRefused {

@@ -282,8 +282,7 @@ impl Sink {
 
     /// The file is the one that was opened, and nobody else has written to it.
     fn check(&self) -> Result<(), LogError> {
-        self.check_place()?;
-        if self.file.metadata().map(|found| found.len()).ok() == Some(self.length) {
+        if self.length_in_place()? == self.length {
             Ok(())
         } else {
             Err(LogError::Altered(self.path.clone()))
@@ -291,17 +290,14 @@ impl Sink {
     }
 
     /// Whoever replaces the file takes the log away without touching a record of it.
-    fn check_place(&self) -> Result<(), LogError> {
-        if self.directory.is_file_in_place(NAME, &self.file) {
-            Ok(())
-        } else {
-            Err(LogError::Replaced(self.path.clone()))
-        }
+    fn length_in_place(&self) -> Result<u64, LogError> {
+        let found = self.directory.length_in_place(NAME, &self.file);
+        found.ok_or_else(|| LogError::Replaced(self.path.clone()))
     }
 
     /// Another descriptor of the log and the news of its length.
     pub(crate) fn reader(&self) -> Result<(Reader, watch::Receiver<u64>), LogError> {
-        self.check_place()?;
+        self.length_in_place()?;
         let failed = |cause| LogError::Write { path: self.path.clone(), cause };
         let file = self.file.try_clone().map_err(failed)?;
         Ok((Reader { file, at: 0, path: self.path.clone() }, self.written.subscribe()))

@@ -13,10 +13,11 @@ use keyloan_protocol::ssh_agent::key::PublicKey;
 /// a host in between does not even learn of it.
 pub(crate) fn permits_list(destinations: Option<&[Destination]>, binding: &Binding, now: u64) -> bool {
     let Some(destinations) = destinations else { return true };
-    let Some((last, _)) = binding.binds.split_last() else {
-        // Local use; but whoever tried to bind and failed is not local.
-        return !binding.is_failed();
-    };
+    // Whoever tried to bind and failed is not local.
+    if binding.is_failed() {
+        return false;
+    }
+    let Some(last) = binding.binds.last() else { return true };
     if !permits_hops(destinations, binding, None, now) {
         return false;
     }
@@ -35,7 +36,10 @@ pub(crate) fn permits_login(
     now: u64,
 ) -> bool {
     let Some(destinations) = destinations else { return true };
-    // Without a bind nobody says where the signature goes.
+    // Without a bind nobody says where the signature goes, nor with one that was not taken.
+    if binding.is_failed() {
+        return false;
+    }
     let Some((last, hops)) = binding.binds.split_last() else { return false };
     // At the end of a forwarding stands a host, not a login.
     if last.forwarding {

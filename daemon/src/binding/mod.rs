@@ -17,8 +17,8 @@ const SESSION_ID: usize = 128;
 #[derive(Default)]
 pub(crate) struct Binding {
     binds: Vec<Bound>,
-    /// A bind was asked for, with whatever result.
-    attempted: bool,
+    /// A bind was asked for and not taken: where the connection comes from or leads to, nobody knows any more.
+    failed: bool,
     signed: bool,
 }
 
@@ -32,15 +32,17 @@ struct Bound {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Destination<'a> {
     /// To the holder of that key, in that session: verified.
-    Bound { host_key: &'a PublicKey, session_id: &'a [u8] },
-    /// Nobody can say. `forwarded`: somebody at the last of the hops asks, by a client that does not say where it goes.
-    Unknown { forwarded: bool },
+    Bound { host_key: &'a PublicKey },
+    /// Nobody can say.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BindFault {
     #[error("the host's signature of the session is wrong")]
     Signature,
+    #[error("an earlier one was not taken")]
+    Failed,
     #[error("the session's id is too long")]
     SessionId,
     #[error("the connection has signed already")]
@@ -63,9 +65,20 @@ impl Binding {
     }
 
     /// Takes a bind as OpenSSH's `process_ext_session_bind` does. The caller verified its signature or found it wrong;
-    /// of a certificate also that of its authority, and a wrong one counts as a wrong signature.
+    /// of a certificate also that of its authority, and a wrong one counts as a wrong signature. Stricter than OpenSSH,
+    /// one that is not proven is the last: ssh forwards a connection whatever became of its bind, and the host at the
+    /// other end could else give it a bind of its own, by which it would look as if it came from here.
     pub(crate) fn bind(&mut self, bind: SessionBind, signature_verified: bool) -> Result<(), BindFault> {
-        self.note_attempted();
+        let taken = self.take(bind, signature_verified);
+        // The other faults leave the connection where it was bound to before.
+        self.failed |= matches!(taken, Err(BindFault::Signature | BindFault::SessionId | BindFault::Signed));
+        taken
+    }
+
+    fn take(&mut self, bind: SessionBind, signature_verified: bool) -> Result<(), BindFault> {
+        if self.failed {
+            return Err(BindFault::Failed);
+        }
         if bind.session_id.len() > SESSION_ID {
             return Err(BindFault::SessionId);
         }
@@ -96,8 +109,8 @@ impl Binding {
 
     /// A bind was asked for that could not be understood, or not be looked at (the agent is locked, say): ssh forwards
     /// the connection all the same, and it must not pass for a local one.
-    pub(crate) const fn note_attempted(&mut self) {
-        self.attempted = true;
+    pub(crate) const fn note_failed(&mut self) {
+        self.failed = true;
     }
 
     /// Something was signed on this connection.
@@ -110,14 +123,14 @@ impl Binding {
         self.binds.iter().any(|bound| bound.forwarding)
     }
 
-    /// A bind was asked for and none was taken: where this connection leads is not known, and somebody tried to say.
+    /// A bind was asked for and not taken: where this connection comes from or leads to is not known.
     pub(crate) const fn is_failed(&self) -> bool {
-        self.attempted && self.binds.is_empty()
+        self.failed
     }
 
-    /// The key of the host that the connection was bound to last.
+    /// The key of the host that the connection was bound to last, unless a bind was not taken.
     pub(crate) fn last_host(&self) -> Option<&PublicKey> {
-        self.binds.last().map(|bound| &bound.host_key)
+        self.binds.last().filter(|_| !self.failed).map(|bound| &bound.host_key)
     }
 
     /// The keys of the hosts that forwarded the connection, the nearest first.
@@ -129,8 +142,8 @@ impl Binding {
     /// else: a host that the connection was forwarded by, who wants it to log in as the user elsewhere.
     pub(crate) fn login(&self, login: &Login) -> Result<Destination<'_>, BindFault> {
         let bound = match self.binds.last() {
-            Some(bound) if !bound.forwarding => bound,
-            last => return Ok(Destination::Unknown { forwarded: last.is_some() }),
+            Some(bound) if !bound.forwarding && !self.failed => bound,
+            _ => return Ok(Destination::Unknown),
         };
         if login.session_id != bound.session_id {
             return Err(BindFault::OtherSession);
@@ -138,7 +151,7 @@ impl Binding {
         if login.host_key.as_ref().is_some_and(|host_key| *host_key != bound.host_key) {
             return Err(BindFault::OtherHost);
         }
-        Ok(Destination::Bound { host_key: &bound.host_key, session_id: &bound.session_id })
+        Ok(Destination::Bound { host_key: &bound.host_key })
     }
 }
 

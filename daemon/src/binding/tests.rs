@@ -73,17 +73,50 @@ fn a_bind_that_is_not_proven_or_comes_too_late_is_refused_and_remembered() {
     let mut binding = Binding::new();
     assert_eq!(binding.bind(session(1, b"a", true), false), Err(BindFault::Signature));
     assert!(binding.is_failed() && !binding.is_forwarded());
-    assert_eq!(binding.bind(session(1, &[1; 129], true), true), Err(BindFault::SessionId));
+    let mut binding = Binding::new();
     assert_eq!(binding.bind(session(1, &[1; 128], true), true), Ok(()));
     assert!(!binding.is_failed());
+    assert_eq!(binding.bind(session(1, &[1; 129], true), true), Err(BindFault::SessionId));
+    assert!(binding.is_failed());
     let mut binding = Binding::new();
     binding.note_signed();
     assert!(!binding.is_failed());
     assert_eq!(binding.bind(session(1, b"a", false), true), Err(BindFault::Signed));
     assert!(binding.is_failed());
     let mut binding = Binding::new();
-    binding.note_attempted();
+    binding.note_failed();
     assert!(binding.is_failed());
+}
+
+/// ssh forwards a connection whatever became of its bind, and then the host at the other end can bind it.
+#[test]
+fn nothing_makes_up_for_a_bind_that_was_not_taken() {
+    let destinations = [hop(0, "", 2)];
+    for not_taken in [
+        |binding: &mut Binding| binding.note_failed(),
+        |binding: &mut Binding| {
+            binding.bind(session(1, b"a", true), false).unwrap_err();
+        },
+    ] {
+        let mut honest = Binding::new();
+        honest.bind(session(2, b"1", false), true).unwrap();
+        let honestly = honest.login(&login(b"1", Some(2)));
+        assert_eq!(honestly, Ok(Destination::Bound { host_key: &key(2) }));
+
+        let mut binding = Binding::new();
+        not_taken(&mut binding);
+        assert_eq!(binding.bind(session(2, b"1", false), true), Err(BindFault::Failed));
+        assert!(binding.is_failed() && binding.last_host().is_none());
+        assert_eq!(binding.login(&login(b"1", Some(2))), Ok(Destination::Unknown));
+        assert!(!permits_login(Some(&destinations), &binding, "root", true, NOW));
+        assert!(!permits_list(Some(&destinations), &binding, NOW));
+
+        let mut late = Binding::new();
+        late.bind(session(2, b"1", false), true).unwrap();
+        not_taken(&mut late);
+        assert_eq!(late.login(&login(b"1", Some(2))), Ok(Destination::Unknown));
+        assert!(!permits_login(Some(&destinations), &late, "root", true, NOW));
+    }
 }
 
 #[test]
@@ -92,14 +125,14 @@ fn a_connection_is_bound_to_sixteen_sessions_at_most() {
     for number in 0..16 {
         assert_eq!(binding.bind(session(1, &[number], true), true), Ok(()));
     }
-    assert_eq!(binding.bind(session(1, &[16], false), true), Err(BindFault::TooMany));
     assert_eq!(binding.bind(session(1, &[15], true), true), Ok(()));
+    assert_eq!(binding.bind(session(1, &[16], false), true), Err(BindFault::TooMany));
     assert_eq!(binding.hops().count(), 16);
 }
 
 #[test]
 fn a_login_goes_where_the_last_bind_says_or_nowhere() {
-    let to = |host| Destination::Bound { host_key: host, session_id: b"1" };
+    let to = |host| Destination::Bound { host_key: host };
     let binding = bound(&[1, 2], false);
     let second = key(2);
     assert_eq!(binding.login(&login(b"1", Some(2))), Ok(to(&second)));
@@ -107,9 +140,9 @@ fn a_login_goes_where_the_last_bind_says_or_nowhere() {
     assert_eq!(binding.login(&login(b"0", Some(1))), Err(BindFault::OtherSession));
     assert_eq!(binding.login(&login(b"0", Some(2))), Err(BindFault::OtherSession));
     assert_eq!(binding.login(&login(b"1", Some(1))), Err(BindFault::OtherHost));
-    assert_eq!(Binding::new().login(&login(b"1", Some(1))), Ok(Destination::Unknown { forwarded: false }));
+    assert_eq!(Binding::new().login(&login(b"1", Some(1))), Ok(Destination::Unknown));
     let forwarded = bound(&[1, 2], true);
-    assert_eq!(forwarded.login(&login(b"1", Some(2))), Ok(Destination::Unknown { forwarded: true }));
+    assert_eq!(forwarded.login(&login(b"1", Some(2))), Ok(Destination::Unknown));
 }
 
 #[test]

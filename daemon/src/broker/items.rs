@@ -1,6 +1,6 @@
 //! The items of the local vault: what `keyloan item` asks for.
 
-use super::{Act, Beyond, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal, ssh};
 use crate::audit::event::Event;
 use crate::clock;
 use crate::policy::decide::Subject;
@@ -15,6 +15,9 @@ use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 
 type Done = Result<Reply, Refusal>;
+
+/// A public value up to this length is shown before it is stored.
+const SHOWN: usize = 500;
 
 /// JSON of items sent in one reply, far below what a header holds.
 const PIECE: usize = 128 * 1024;
@@ -54,8 +57,15 @@ impl Broker {
             .find(index::Kind::Item, item.as_str())
             .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
         let action = if replaces { "replaced" } else { "stored" };
+        let subject = Subject::of_item(&format!("{item}/{field}"), item.as_str());
+        let mut subjects = vec![(Kind::ItemWrite, subject.clone())];
+        // What the agent signs with, or asks for before it does.
+        if ssh::FIELDS.contains(&field.as_str()) {
+            subjects.push((Kind::KeyAdd, subject));
+        }
+        let shown = public.then(|| String::from_utf8_lossy(value.expose()).into_owned());
         let act = Act {
-            subjects: vec![(Kind::ItemWrite, Subject::of_item(&format!("{item}/{field}"), item.as_str()))],
+            subjects,
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -64,6 +74,9 @@ impl Broker {
         let approved = self
             .authorise(client, act, |question| {
                 Self::about(question, if replaces { "replaces" } else { "stores" }, &about);
+                if let Some(shown) = shown.filter(|shown| shown.len() <= SHOWN) {
+                    Self::about(question, "value", shown.trim_end());
+                }
                 if public {
                     Self::about(question, "public", "any program of yours will be shown the value, unasked");
                 }

@@ -220,7 +220,7 @@ impl Broker {
             Some(bytes) => Pins::read(bytes.expose()).ok_or(Refusal::Sealed("list of hosts"))?,
             None => Pins::default(),
         };
-        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust, pins });
+        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust, pins: Arc::new(pins) });
         Ok(())
     }
 

@@ -8,7 +8,6 @@ use crate::approval::queue::Turn;
 use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
-use crate::clock;
 use crate::journal::{self, Level};
 use crate::policy::rule::Verdict;
 use keyloan_protocol::control::response::VaultState;
@@ -17,31 +16,49 @@ use tokio::time::timeout;
 /// What stands in the log for the rule where there was none to be read.
 const LOCKED: &str = "the vault was locked";
 
+/// Whether the vault is open, for a request that says all it wants before it is.
+pub(super) enum Gate<'a> {
+    Open,
+    /// It is not, and this is where to ask for the passphrase.
+    Closed(Box<Place>, Turn<'a>),
+}
+
 impl Broker {
-    pub(super) async fn authorise_opening(
+    /// Comes back with an open vault, or with a place to ask for its passphrase at. Only then is it worked out what a
+    /// request would permit: what was known of a vault that somebody else opens meanwhile is not what that says.
+    pub(super) async fn gate(&self, client: &Client) -> Result<Gate<'_>, Refusal> {
+        if self.is_open() {
+            return Ok(Gate::Open);
+        }
+        if self.vault.borrow_mut().state() == VaultState::Absent {
+            return Err(Refusal::Absent);
+        }
+        let turn = self.queue.turn().await?;
+        // Whoever asked before may have unlocked it meanwhile.
+        if self.is_open() {
+            return Ok(Gate::Open);
+        }
+        match Place::find(self.desktop().as_ref(), &client.requester).await {
+            Err(No::Unaskable | No::Windowless(_) | No::Background) => {
+                drop(turn);
+                self.wait_until_opened().await?;
+                Ok(Gate::Open)
+            }
+            place => Ok(Gate::Closed(Box::new(place?), turn)),
+        }
+    }
+
+    pub(super) async fn authorise_behind(
         &self,
+        gate: Gate<'_>,
         client: &Client,
         act: Act,
         describe: impl FnOnce(&mut Question),
     ) -> Result<Approved, Refusal> {
-        if !self.is_open() {
-            if self.vault.borrow_mut().state() == VaultState::Absent {
-                return Err(Refusal::Absent);
-            }
-            let turn = self.queue.turn().await?;
-            // Whoever asked before may have unlocked it meanwhile.
-            if !self.is_open() {
-                match Place::find(self.desktop().as_ref(), &client.requester).await {
-                    Err(No::Unaskable | No::Windowless(_) | No::Background) => {
-                        drop(turn);
-                        self.wait_until_opened().await?;
-                    }
-                    place => return self.ask_to_open(client, act, describe, place?, turn).await,
-                }
-            }
+        match gate {
+            Gate::Open => self.authorise(client, act, describe).await,
+            Gate::Closed(place, turn) => self.ask_to_open(client, act, describe, *place, turn).await,
         }
-        self.last_used.set(clock::since_boot());
-        self.authorise(client, act, describe).await
     }
 
     async fn wait_until_opened(&self) -> Result<(), Refusal> {

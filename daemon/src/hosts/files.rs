@@ -30,6 +30,8 @@ enum Look {
     Unchanged,
     Read(Stamp, Arc<KnownHosts>),
     Nothing,
+    /// There was no answer. What was there before may say that a key is revoked, so it stays.
+    Unanswered,
 }
 
 impl Files {
@@ -55,10 +57,10 @@ impl Files {
     async fn look_at(&self, path: &Path) -> Option<Arc<KnownHosts>> {
         let known = self.read.borrow().get(path).map(|(stamp, _)| *stamp);
         let place = path.to_owned();
-        let look = patience::look(move || read(&place, known)).await.unwrap_or(Look::Nothing);
+        let look = patience::look(move || read(&place, known)).await.unwrap_or(Look::Unanswered);
         let mut cache = self.read.borrow_mut();
         match look {
-            Look::Unchanged => {}
+            Look::Unchanged | Look::Unanswered => {}
             Look::Read(stamp, hosts) => {
                 cache.insert(path.to_owned(), (stamp, hosts));
             }

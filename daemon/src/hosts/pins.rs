@@ -103,6 +103,12 @@ impl Pins {
         self.entries.len() < before
     }
 
+    /// Whether the person pinned that name, at whatever port: its keys are known then, and what else calls another key
+    /// by it is not believed.
+    pub(crate) fn holds(&self, name: &str) -> bool {
+        self.entries.iter().any(|pin| without_port(&pin.name).eq_ignore_ascii_case(without_port(name)))
+    }
+
     /// The names that the person gave to a host key, or to the authority that certified it for that name. The key in
     /// a certificate is a host's own key too: it signed the bind.
     pub(crate) fn names_of(&self, host_key: &PublicKey, now: u64) -> Vec<&str> {
@@ -124,6 +130,12 @@ impl Pins {
         }
         names
     }
+}
+
+/// A name without the port that `known_hosts` writes behind it.
+pub(crate) fn without_port(name: &str) -> &str {
+    let host = name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:"));
+    host.map_or(name, |(host, _)| host)
 }
 
 impl Pin {
@@ -171,6 +183,22 @@ mod tests {
             list.add(name, &key(*number), *authority, SINCE).unwrap();
         }
         Pins::read(&list.bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_name_is_held_at_every_port() {
+        let mut pins = Pins::default();
+        pins.add("git.example.org", &key(1), false, "").unwrap();
+        pins.add("[build.example.org]:2222", &key(2), false, "").unwrap();
+        pins.add("::1", &key(3), false, "").unwrap();
+        for name in
+            ["git.example.org", "[git.example.org]:2222", "GIT.example.org", "build.example.org", "[::1]:22"]
+        {
+            assert!(pins.holds(name), "{name}");
+        }
+        for name in ["example.org", "git.example.org.evil", "", "::"] {
+            assert!(!pins.holds(name), "{name}");
+        }
     }
 
     #[test]

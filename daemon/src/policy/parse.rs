@@ -171,14 +171,21 @@ fn verdict(kind: Kind, text: &str) -> Result<Verdict, PolicyError> {
 fn program(key: &'static str, value: &str) -> Result<Option<PathBuf>, PolicyError> {
     match value {
         "" => Ok(None),
-        path if path.starts_with('/') => Ok(Some(path.into())),
+        path if is_path(path) => Ok(Some(path.into())),
         _ => Err(PolicyError::Path(key)),
     }
 }
 
 fn upstream(value: &str) -> Option<Vec<PathBuf>> {
-    let paths: Vec<PathBuf> = value.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect();
-    (paths.len() <= UPSTREAM && paths.iter().all(|path| path.is_absolute())).then_some(paths)
+    let paths: Vec<&str> = value.split(',').filter(|path| !path.is_empty()).collect();
+    let right = paths.len() <= UPSTREAM && paths.iter().all(|path| is_path(path));
+    right.then(|| paths.into_iter().map(PathBuf::from).collect())
+}
+
+/// An absolute path without control characters: what follows a line end would be read back as a setting of its own,
+/// which nobody was asked for.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.contains(char::is_control)
 }
 
 fn grants(value: &str) -> Option<Vec<Scope>> {
@@ -310,6 +317,9 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
     for line in text.lines() {
         if let Some(sha256) = line.strip_prefix("approver.sha256=") {
             let path = program.take().ok_or(PolicyError::Stored)?;
+            if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                return Err(PolicyError::Stored);
+            }
             policy.approver = Some(ApproverProgram { path, sha256: sha256.to_owned() });
             continue;
         }
@@ -367,6 +377,17 @@ pub(crate) mod tests {
     #[test]
     fn an_approver_without_its_hash_is_no_policy() {
         assert_eq!(read("approver.command=/bin/true"), Err(PolicyError::Stored));
+        assert_eq!(read("approver.command=/bin/true\napprover.sha256=ab"), Err(PolicyError::Stored));
+    }
+
+    #[test]
+    fn a_path_with_a_line_end_is_no_second_setting() {
+        for key in ["approver.command", "approver.pinentry", "ssh.upstream"] {
+            for path in ["/a\nenv=allow", "/a\r", "/a\0"] {
+                assert!(setting(&format!("{key}={path}")).is_err(), "{key}={path:?}");
+            }
+        }
+        assert!(setting("approver.pinentry=/a b/é").is_ok());
     }
 
     #[test]

@@ -6,9 +6,11 @@ mod session;
 use crate::broker::{AgentConnection, AgentSocket, Broker};
 use crate::requester::Requester;
 use crate::socket::Listening;
+use keyloan_platform::peer::Peer;
 use std::rc::Rc;
+use tokio::net::UnixStream;
 
-/// Connections of one socket at once: a client that says nothing costs two descriptors.
+/// Connections of one socket at once: a client that says nothing costs three descriptors.
 const CONNECTIONS: usize = 2048;
 
 pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {
@@ -17,7 +19,9 @@ pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {
             let broker = Rc::clone(broker);
             tokio::task::spawn_local(async move {
                 tokio::select! {
-                    () = serve_socket(&brought.listening, &broker, &brought.socket) => {}
+                    () = brought.listening.serve(CONNECTIONS, |socket, peer| {
+                        connected(Rc::clone(&broker), Rc::clone(&brought.socket), socket, peer)
+                    }) => {}
                     () = brought.until.ended() => {}
                 }
                 broker.agent_socket_gone(&brought.socket);
@@ -25,21 +29,16 @@ pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {
             });
         }
     };
-    let own = Rc::new(AgentSocket::own());
-    tokio::join!(serve_socket(listening, broker, &own), stand_ins);
+    let own = broker.own_agent_socket();
+    let serving = listening
+        .serve(CONNECTIONS, |socket, peer| connected(Rc::clone(broker), Rc::clone(&own), socket, peer));
+    tokio::join!(serving, stand_ins);
 }
 
-async fn serve_socket(listening: &Listening, broker: &Rc<Broker>, at: &Rc<AgentSocket>) {
-    listening
-        .serve(CONNECTIONS, |socket, peer| {
-            let (broker, at) = (Rc::clone(broker), Rc::clone(at));
-            async move {
-                // A requester of whom nothing can be said is not served.
-                let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
-                let mut connection = AgentConnection::new(requester, at);
-                // However it ended: the client is gone, and there is nobody to tell.
-                let _ = session::serve(&broker, &socket, &mut connection).await;
-            }
-        })
-        .await;
+async fn connected(broker: Rc<Broker>, at: Rc<AgentSocket>, socket: UnixStream, peer: Peer) {
+    // A requester of whom nothing can be said is not served.
+    let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
+    let mut connection = AgentConnection::new(requester, at);
+    // However it ended: the client is gone, and there is nobody to tell.
+    let _ = session::serve(&broker, &socket, &mut connection).await;
 }

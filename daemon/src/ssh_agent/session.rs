@@ -3,6 +3,7 @@
 //! begins. While a human is asked, the client is watched: its question closes when it goes.
 
 use crate::broker::{AgentConnection, Broker};
+use crate::readiness;
 use crate::socket::{self, Broken};
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::limits;
@@ -26,15 +27,19 @@ pub(super) async fn serve(
     socket: &UnixStream,
     connection: &mut AgentConnection,
 ) -> Result<(), Broken> {
-    let mut inbox = Inbox { socket, peer: connection.peer(), arrived: Zeroizing::default() };
+    let peer = connection.peer();
+    let mut inbox = Inbox { socket, peer: Rc::clone(&peer), arrived: Zeroizing::default() };
     loop {
         let message = inbox.message().await?;
         let reply = if let Ok(request) = Request::parse(&message) {
             drop(message);
+            // In memory of its own, for as long as it takes: a client that is silent needs little.
+            let answer = Box::pin(broker.answer(connection, request));
             tokio::select! {
                 biased;
-                reply = broker.answer(connection, request) => reply,
+                reply = answer => reply,
                 broken = inbox.watch() => return Err(broken),
+                () = ended(&peer) => return Err(Broken::Ended),
             }
         } else {
             connection.note_malformed(&message);
@@ -42,7 +47,23 @@ pub(super) async fn serve(
         };
         // No reply of ours is longer than a frame but a list, which is cut before.
         let Ok(frame) = reply.encode() else { return Ok(()) };
-        timeout(REPLY, socket::send(socket, &frame)).await.map_err(|_| Broken::Slow)??;
+        // Whoever holds the socket of a client that has ended is not who was asked for.
+        let is_alive = peer.is_alive();
+        let sent = async { if is_alive { socket::send(socket, &frame).await } else { Err(Broken::Ended) } };
+        let sent = timeout(REPLY, sent).await.unwrap_or(Err(Broken::Slow));
+        if sent.is_err() && matches!(reply, Reply::Signature(_)) {
+            broker.signature_undelivered(connection);
+        }
+        sent?;
+    }
+}
+
+/// The client's end, where its socket lives on with another process.
+async fn ended(peer: &Peer) {
+    let process = peer.pidfd().and_then(|process| process.try_clone_to_owned().ok());
+    match process.and_then(|process| readiness::watch(process).ok()) {
+        Some(process) => drop(process.readable().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -81,20 +102,26 @@ impl Inbox<'_> {
     }
 
     async fn more(&mut self) -> Result<(), Broken> {
-        let mut piece = Zeroizing::new([0; PIECE]);
-        let length = socket::receive(self.socket, &self.peer, piece.as_mut(), &mut Vec::new()).await?;
-        self.arrived.extend_from_slice(&piece[..length]);
-        Ok(())
+        loop {
+            self.socket.readable().await?;
+            // Not held while it waits: of a thousand clients nearly all do.
+            let mut piece = Zeroizing::new([0; PIECE]);
+            if let Some(length) =
+                socket::try_receive(self.socket, &self.peer, piece.as_mut(), &mut Vec::new())?
+            {
+                self.arrived.extend_from_slice(&piece[..length]);
+                return Ok(());
+            }
+        }
     }
 
-    /// Ends when the client does. Requests that it sends ahead wait here, up to the size of one; beyond that it is
-    /// not read, and its end is noticed with the next reply.
+    /// Ends when the client does. Requests that it sends ahead wait here, up to the size of one.
     async fn watch(&mut self) -> Broken {
         while self.arrived.len() <= PREFIX + limits::SSH_MESSAGE {
             if let Err(broken) = self.more().await {
                 return broken;
             }
         }
-        std::future::pending().await
+        Broken::Ahead
     }
 }

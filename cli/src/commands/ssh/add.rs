@@ -26,7 +26,7 @@ pub(super) fn add(add: Add) -> Result<(), Failure> {
     if called.ends_with("-cert.pub") {
         return certify(add);
     }
-    if called.ends_with(".pub") {
+    if add.file.extension() == Some("pub".as_ref()) {
         let private = quoted(&add.file.with_extension("").display().to_string());
         return Err(Failure::usage(ACT, "that is the public half; the private key's file is wanted")
             .hint(&format!("keyloan ssh add {private}")));

@@ -89,7 +89,10 @@ fn end_agent(shell: Shell) -> Result<(), Failure> {
     let pid = environment::agent_pid().ok_or_else(|| failed("SSH_AGENT_PID is not set"))?;
     let number: Option<i32> = pid.to_str().and_then(|pid| pid.parse().ok()).filter(|pid| *pid > 1);
     let number = number.ok_or_else(|| failed("SSH_AGENT_PID is no process"))?;
-    if process::exe(number).and_then(|exe| exe.file_name().map(|name| name == "keyloand")) == Some(true) {
+    // Its command line; which program file it runs, the daemon lets nobody see.
+    let command = process::command_line(number).unwrap_or_default();
+    let called = command.split(|byte| *byte == 0).next().unwrap_or_default();
+    if called.rsplit(|byte| *byte == b'/').next() == Some(b"keyloand") {
         return Err(
             failed("SSH_AGENT_PID is the daemon, which serves others too").hint("keyloan daemon stop")
         );

@@ -54,20 +54,17 @@ fn listed(key: &SshKey) -> String {
         (None, KeySource::Upstream) => "(another agent's)",
         (None, _) => "(added)",
     };
-    let mut text = format!("{name}  {}", described(key));
-    if key.certificate.is_some() {
-        text.push_str("\n   with a certificate");
-    }
+    let mut lines = vec![format!("{name}  {}", described(key))];
+    lines.extend(key.certificate.as_ref().map(|_| "with a certificate".to_owned()));
     if !key.hosts.is_empty() {
-        text.push_str(&format!("\n   for {} only", escaped(&key.hosts.join(" "), 1000)));
+        lines.push(format!("for {} only", escaped(&key.hosts.join(" "), 1000)));
     }
     if key.confirm == Confirm::Always {
-        text.push_str("\n   asked for at every signature");
+        lines.push("asked for at every signature".to_owned());
     }
-    if let Some(seconds) = key.expires {
-        text.push_str(&format!("\n   for another {}", TimeSpan::of(Duration::from_secs(seconds))));
-    }
-    text
+    let left = key.expires.map(|seconds| TimeSpan::of(Duration::from_secs(seconds)));
+    lines.extend(left.map(|left| format!("for another {left}")));
+    lines.join("\n   ")
 }
 
 pub(super) fn export(export: &Export) -> Result<(), Failure> {

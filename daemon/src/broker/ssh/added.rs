@@ -1,6 +1,8 @@
 //! Keys that clients added over a socket. They are kept in memory, each sealed with a key in protected pages, until
 //! they are removed, their time is over, their socket goes or the daemon ends.
 
+use super::keys::open;
+use super::sign::FORWARDED;
 use super::sockets::{AgentConnection, AgentSocket};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
@@ -39,6 +41,24 @@ pub(super) struct AddedKey {
     /// The socket it was added at.
     socket: u64,
     sealed: Sealed,
+}
+
+impl AddedKey {
+    /// It may not be used where this connection is bound to.
+    fn is_hidden_from(&self, connection: &AgentConnection) -> bool {
+        !permits_list(self.destinations.as_deref(), &connection.binding, clock::unix_seconds())
+    }
+}
+
+impl AddedKey {
+    /// What it is kept by while it is ready to sign.
+    fn name(&self) -> Vec<u8> {
+        name_of(self.socket, &self.public)
+    }
+}
+
+fn name_of(socket: u64, key: &PublicKey) -> Vec<u8> {
+    [format!("added {socket} ").as_bytes(), key.blob()].concat()
 }
 
 #[derive(Default)]
@@ -127,6 +147,9 @@ impl Broker {
         let is_known = |held: &Rc<AddedKey>| held.public == *key.public();
         {
             let added = self.ssh.added.borrow();
+            if added.of(&connection.at).any(|held| is_known(held) && held.is_hidden_from(connection)) {
+                return Err(AgentRefusal::Destination.into());
+            }
             let mut others = added.of(&connection.at).filter(|held| !is_known(held));
             if others.nth(limits::SSH_KEYS - 1).is_some() {
                 return Err(AgentRefusal::Full.into());
@@ -138,15 +161,21 @@ impl Broker {
         let public = key.public().clone();
         let lifetime = constraints.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let lifetime = lifetime.or(connection.at.lifetime);
+        let gate = self.gate(&connection.client).await?;
+        let may_be_forwarded = connection.binding.is_forwarded() || connection.binding.is_failed();
+        let hops = self.describe_hops(connection).await;
         let act = Act {
             subjects: vec![(Kind::KeyAdd, Subject::of(&signing::fingerprint(&public)))],
             title: "add an ssh key to the agent".to_owned(),
             names: vec![signing::fingerprint(&public)],
-            beyond: Beyond::Nothing,
+            beyond: if may_be_forwarded { Beyond::Always(FORWARDED) } else { Beyond::Nothing },
         };
         let shown = format!("{} {}", public.name(), signing::fingerprint(&public));
         let approved = self
-            .authorise_opening(&connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, |question| {
+                for (label, text, certainty) in &hops {
+                    question.line(label, text, *certainty);
+                }
                 Self::about(question, "key", &shown);
                 question.line("comment", &String::from_utf8_lossy(&comment), Certainty::Claimed);
                 let time = lifetime.map_or("until it is removed or the daemon ends".to_owned(), |time| {
@@ -161,12 +190,10 @@ impl Broker {
         let mut added = self.ssh.added.borrow_mut();
         let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
-        // Added again, it has what it was added with last, as with OpenSSH's agent.
-        added.forget(|held| held.socket == connection.at.id && held.public == public);
-        self.ssh.opened.borrow_mut().close(public.blob());
+        self.ssh.opened.borrow_mut().close(&name_of(connection.at.id, &public));
         let key = signing::fingerprint(&public);
         self.record(&Event::AgentKeyAdded { request: approved.request, key }, approved.durable)?;
-        added.keys.push(Rc::new(AddedKey {
+        let key = Rc::new(AddedKey {
             public,
             comment,
             confirm: constraints.confirm,
@@ -174,17 +201,22 @@ impl Broker {
             expires: lifetime.map(|time| clock::since_boot() + time),
             socket: connection.at.id,
             sealed,
-        }));
+        });
+        // Added again, it stays in its place and has what it was added with last, as with OpenSSH's agent.
+        match added.keys.iter_mut().find(|held| held.socket == key.socket && held.public == key.public) {
+            Some(held) => *held = key,
+            None => added.keys.push(key),
+        }
         Ok(())
     }
 
-    /// Less can be used afterwards, so nobody is asked. The vault's keys stay.
+    /// Less can be used afterwards, so nobody is asked. The vault's keys stay, and what is not shown to a host that a
+    /// connection was forwarded by is not its to remove.
     pub(super) fn remove_added(&self, connection: &AgentConnection, key: &PublicKey) -> Result<(), Refusal> {
-        self.ssh.opened.borrow_mut().close(key.blob());
-        let now = clock::unix_seconds();
-        // What a host on the way may not see it may not take away either.
-        let is_seen = |held: &AddedKey| permits_list(held.destinations.as_deref(), &connection.binding, now);
-        let goes = |held: &AddedKey| held.socket == connection.at.id && held.public == *key && is_seen(held);
+        self.ssh.opened.borrow_mut().close(&name_of(connection.at.id, key));
+        let goes = |held: &AddedKey| {
+            held.socket == connection.at.id && held.public == *key && !held.is_hidden_from(connection)
+        };
         match self.ssh.added.borrow_mut().forget(goes) {
             0 => Err(AgentRefusal::NoKey.into()),
             _ => Ok(()),
@@ -205,9 +237,7 @@ impl Broker {
     /// Those that may be used where this connection is bound to.
     pub(super) fn added_identities(&self, connection: &AgentConnection) -> Vec<Identity> {
         let added = self.ssh.added.borrow();
-        let now = clock::unix_seconds();
-        let permitted =
-            |key: &&Rc<AddedKey>| permits_list(key.destinations.as_deref(), &connection.binding, now);
+        let permitted = |key: &&Rc<AddedKey>| !key.is_hidden_from(connection);
         let identity =
             |key: &Rc<AddedKey>| Identity { blob: key.public.blob().to_vec(), comment: key.comment.clone() };
         added.of(&connection.at).filter(permitted).map(identity).collect()
@@ -233,16 +263,17 @@ impl Broker {
         self.ssh.added.borrow().of(&connection.at).find(|held| held.public == *key).cloned()
     }
 
-    pub(super) fn open_added_key(&self, key: &AddedKey) -> Result<Arc<SigningKey>, Refusal> {
-        let name = key.public.blob();
-        if let Some(opened) = self.ssh.opened.borrow_mut().find(name) {
+    pub(super) async fn open_added_key(&self, key: &AddedKey) -> Result<Arc<SigningKey>, Refusal> {
+        let name = key.name();
+        if let Some(opened) = self.ssh.opened.borrow_mut().find(&name) {
             return Ok(opened);
         }
-        let added = self.ssh.added.borrow();
-        let private = added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed));
-        let private = private.ok_or(AgentRefusal::NoKey)?;
-        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
-        self.ssh.opened.borrow_mut().keep(name, &opened);
+        let private = {
+            let added = self.ssh.added.borrow();
+            added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed)).ok_or(AgentRefusal::NoKey)?
+        };
+        let opened = open(private).await?;
+        self.ssh.opened.borrow_mut().keep(&name, &opened);
         Ok(opened)
     }
 }

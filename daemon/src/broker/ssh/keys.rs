@@ -14,7 +14,9 @@ use crate::vault::local::LocalVault;
 use crate::vault::local::index::{Entry, Kind};
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::names::ItemName;
+use keyloan_protocol::ssh_agent::algorithm::KeyType;
 use keyloan_protocol::ssh_agent::key::PublicKey;
+use keyloan_protocol::ssh_agent::private_key::PrivateKey;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,6 +29,9 @@ pub(super) const PUBLIC_KEY: &str = "public_key";
 pub(super) const CERTIFICATE: &str = "certificate";
 pub(super) const HOSTS: &str = "hosts";
 pub(super) const CONFIRM: &str = "confirm";
+
+/// Those that the agent reads.
+pub(in crate::broker) const FIELDS: [&str; 5] = [PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE, HOSTS, CONFIRM];
 
 /// The word of a `confirm` field.
 pub(super) const ALWAYS: &str = "always";
@@ -156,23 +161,37 @@ impl Broker {
     }
 
     /// The vault's key, ready to sign. Its item is read where that was not done a moment ago.
-    pub(super) fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
-        let name = key.public.blob();
-        if let Some(opened) = self.ssh.opened.borrow_mut().find(name) {
-            return Ok(opened);
+    pub(super) async fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
+        // Not by the public half: another item may claim the same.
+        let name = format!("item {}", key.item);
+        if let Some(opened) = self.ssh.opened.borrow_mut().find(name.as_bytes()) {
+            return if *opened.public() == key.public {
+                Ok(opened)
+            } else {
+                Err(AgentRefusal::Mismatch(key.item.to_string()).into())
+            };
         }
         let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
         let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };
         let fields = fields.ok_or_else(gone)?;
         let field = fields.iter().find(|field| field.name.as_str() == PRIVATE_KEY).ok_or_else(gone)?;
         let (private, _) = key_file::read(field.value.expose(), None)?;
-        let opened = Arc::new(SigningKey::open(&private).map_err(AgentRefusal::from)?);
+        let opened = open(private).await?;
         if *opened.public() != key.public {
             return Err(AgentRefusal::Mismatch(key.item.to_string()).into());
         }
-        self.ssh.opened.borrow_mut().keep(name, &opened);
+        self.ssh.opened.borrow_mut().keep(name.as_bytes(), &opened);
         Ok(opened)
     }
+}
+
+/// Makes a key ready to sign. What that takes of an RSA key is too much for the loop that serves everybody.
+pub(super) async fn open(private: PrivateKey) -> Result<Arc<SigningKey>, Refusal> {
+    let is_rsa = private.public().key_type() == KeyType::Rsa;
+    let open = move || SigningKey::open(&private);
+    let opened =
+        if is_rsa { tokio::task::spawn_blocking(open).await.map_err(|_| Refusal::Task)? } else { open() };
+    Ok(Arc::new(opened.map_err(AgentRefusal::from)?))
 }
 
 /// Keys that were used a moment ago. Dropping one wipes it.

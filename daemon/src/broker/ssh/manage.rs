@@ -6,7 +6,7 @@ use crate::audit::event::Event;
 use crate::broker::refusal::KNOWN_HOST;
 use crate::broker::{Act, Beyond, Client, Refusal};
 use crate::clock;
-use crate::hosts::pins::{self, Pin};
+use crate::hosts::pins::{self, Pin, Pins};
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing;
@@ -16,6 +16,7 @@ use keyloan_protocol::control::response::{self, KeySource, Reply, SshKey};
 use keyloan_protocol::names::quoted;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::ssh_agent::key::PublicKey;
+use std::sync::Arc;
 
 impl VaultKey {
     pub(super) fn summary(&self) -> SshKey {
@@ -74,6 +75,12 @@ impl Broker {
         if keys.is_empty() {
             return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });
         }
+        let held: Vec<String> = {
+            let pins = self.pins().ok_or(Refusal::Locked)?;
+            let entries = pins.entries().iter().filter(|pin| pin.name == host);
+            let others = entries.filter_map(Pin::public_key).filter(|key| !keys.contains(key));
+            others.map(|key| format!("{} {}", key.name(), signing::fingerprint(&key))).collect()
+        };
         let act = Act {
             subjects: vec![(Kind::Trust, Subject::of(&host))],
             title: "keep a host's name with its key".to_owned(),
@@ -87,6 +94,9 @@ impl Broker {
                     let whose = if authority { " certifies its keys" } else { "" };
                     let shown = format!("{} {}{whose}", key.name(), signing::fingerprint(key));
                     Self::about(question, "key", &shown);
+                }
+                for held in &held {
+                    Self::about(question, "BESIDE", &format!("{held}, which it is pinned with already"));
                 }
                 Self::about(question, "then", "a login there is shown under this name as verified");
             })
@@ -102,38 +112,46 @@ impl Broker {
         Ok(Reply::done(format!("{host} is known by {} of its keys", keys.len())))
     }
 
-    /// Less is believed afterwards, so nobody is asked.
+    /// Asked for: while a name is pinned, `known_hosts` cannot give it to another key.
     pub(crate) async fn ssh_unpin(&self, client: &Client, host: &str) -> Result<Reply, Refusal> {
         self.open_vault_for(client, "forget a host").await?;
-        let request = self.next_request();
-        let mut known = false;
-        self.change_pins(|pins| {
-            known = pins.remove(host);
-            Ok(())
-        })?;
-        if !known {
-            return Err(Refusal::NotFound { what: "pinned host", name: host.to_owned() });
+        let gone = || Refusal::NotFound { what: "pinned host", name: host.to_owned() };
+        let host = pins::host_name(host).ok_or_else(gone)?;
+        if !self.pins().ok_or(Refusal::Locked)?.holds(&host) {
+            return Err(gone());
         }
-        let host = host.to_owned();
-        self.record(
-            &Event::HostChanged { request, host: host.clone(), action: "forgotten" },
-            crate::audit::sink::Durable::Soon,
-        )?;
+        let act = Act {
+            subjects: vec![(Kind::Trust, Subject::of(&host))],
+            title: "forget a host's keys".to_owned(),
+            names: vec![host.clone()],
+            beyond: Beyond::Nothing,
+        };
+        let approved = self
+            .authorise(client, act, |question| {
+                Self::about(question, "host", &host);
+                Self::about(question, "then", "its name is whatever known_hosts says");
+            })
+            .await?;
+        let kept = self.change_pins(|pins| {
+            pins.remove(&host);
+            Ok(())
+        });
+        kept.map_err(|refusal| self.failed(&approved, refusal))?;
+        let request = approved.request;
+        let changed = Event::HostChanged { request, host: host.clone(), action: "forgotten" };
+        self.record(&changed, approved.durable)?;
         Ok(Reply::done(format!("{} is not pinned any more", quoted(&host))))
     }
 
     /// Changes the list on disk, and in memory only with it.
-    fn change_pins(
-        &self,
-        change: impl FnOnce(&mut pins::Pins) -> Result<(), AgentRefusal>,
-    ) -> Result<(), Refusal> {
+    fn change_pins(&self, change: impl FnOnce(&mut Pins) -> Result<(), AgentRefusal>) -> Result<(), Refusal> {
         let mut unsealed = self.unsealed.borrow_mut();
         let unsealed = unsealed.as_mut().ok_or(Refusal::Locked)?;
-        let mut changed = unsealed.pins.clone();
+        let mut changed = Pins::clone(&unsealed.pins);
         change(&mut changed)?;
         let bytes = SecretBytes::new(changed.bytes());
         self.vault.borrow_mut().seal(local::HOSTS, bytes, &clock::now())?;
-        unsealed.pins = changed;
+        unsealed.pins = Arc::new(changed);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod sockets;
 mod store;
 mod upstream;
 
+pub(super) use keys::FIELDS;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
 
@@ -26,8 +27,10 @@ use keyloan_protocol::limits;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request};
 use keyloan_protocol::ssh_agent::session_bind::{self, Extension, SessionBind};
 use keys::{Opened, Ring};
-use sockets::Brought;
-use std::cell::RefCell;
+use sockets::{Brought, STAND_INS};
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
 use tokio::sync::mpsc;
 
 /// What the agent knows besides the vault.
@@ -36,6 +39,9 @@ pub(super) struct Agent {
     added: RefCell<Added>,
     opened: RefCell<Opened>,
     known_hosts: Files,
+    own: Rc<AgentSocket>,
+    /// Sockets served besides the daemon's own.
+    stand_ins: Cell<usize>,
     bring: mpsc::UnboundedSender<Brought>,
     brought: RefCell<Option<mpsc::UnboundedReceiver<Brought>>>,
 }
@@ -48,6 +54,8 @@ impl Agent {
             added: RefCell::default(),
             opened: RefCell::default(),
             known_hosts: Files::new(keyloan_platform::paths::home().as_deref()),
+            own: Rc::new(AgentSocket::own()),
+            stand_ins: Cell::new(0),
             bring,
             brought: RefCell::new(Some(brought)),
         }
@@ -89,6 +97,14 @@ pub(crate) enum AgentRefusal {
     Pin(#[from] PinError),
     #[error("keys of a token, or for a library that speaks to one, are not taken")]
     Provider,
+    #[error("the vault calls the host otherwise than known_hosts did while it was locked; try again")]
+    Renamed,
+    #[error("a host that forwards the agent may not lock, unlock or empty it")]
+    Forwarded,
+    #[error("the passphrase was not the one that the agent was locked with")]
+    WrongPassphrase,
+    #[error("{STAND_INS} sockets are served already")]
+    Sockets,
     #[error("the agent holds {} keys already", limits::SSH_KEYS)]
     Full,
     #[error("the other agent: {0}")]
@@ -104,10 +120,11 @@ impl Broker {
     pub(crate) async fn answer(&self, connection: &mut AgentConnection, request: Request) -> Reply {
         if connection.at.is_locked() && !matches!(request, Request::List | Request::Unlock(_)) {
             if matches!(request, Request::Extension(Extension::SessionBind(_))) {
-                connection.binding.note_attempted();
+                connection.binding.note_failed();
             }
             return Reply::Failure;
         }
+        let is_local = !connection.binding.is_forwarded() && !connection.binding.is_failed();
         let done = match request {
             Request::List => return Reply::Identities(self.identities(connection).await),
             Request::Sign(sign) => {
@@ -118,6 +135,9 @@ impl Broker {
             }
             Request::Add(add) => self.add_key(connection, *add).await,
             Request::Remove(key) => self.remove_added(connection, &key),
+            Request::RemoveAll | Request::Lock(_) | Request::Unlock(_) if !is_local => {
+                Err(AgentRefusal::Forwarded.into())
+            }
             Request::RemoveAll => {
                 self.remove_all_added(connection);
                 Ok(())
@@ -133,6 +153,14 @@ impl Broker {
         match done {
             Ok(()) => Reply::Success,
             Err(refusal) => self.refused(connection, "a change of its keys", &refusal),
+        }
+    }
+
+    /// Notes that a signature was made and nobody took it.
+    pub(crate) fn signature_undelivered(&self, connection: &AgentConnection) {
+        if let Some(request) = connection.signed {
+            // There is nobody to be told that it could not be noted.
+            let _ = self.record(&Event::SignatureUndelivered { request }, Durable::Soon);
         }
     }
 
@@ -169,11 +197,12 @@ impl Broker {
         }
         let mut identities = self.vault_identities(connection).await;
         identities.extend(self.added_identities(connection));
-        for identity in self.upstream_identities(connection).await {
-            if !identities.iter().any(|held| held.blob == identity.blob) {
-                identities.push(identity);
-            }
-        }
+        identities.extend(self.upstream_identities(connection).await);
+        let mut seen = HashSet::new();
+        let is_first: Vec<bool> =
+            identities.iter().map(|identity| seen.insert(identity.blob.as_slice())).collect();
+        let mut is_first = is_first.into_iter();
+        identities.retain(|_| is_first.next() == Some(true));
         let mut length = 5;
         let fits = |identity: &Identity| {
             length += 8 + identity.blob.len() + identity.comment.len();

@@ -5,23 +5,31 @@ use super::{AgentConnection, Broker};
 use crate::approval::question::Certainty;
 use crate::broker::Client;
 use crate::clock;
-use crate::hosts::known_hosts::{NameKind, Naming};
+use crate::hosts::known_hosts::{KnownHosts, NameKind, Naming};
 use crate::hosts::pattern::{self, Listed};
+use crate::hosts::pins::{Pins, without_port};
 use crate::patience;
 use keyloan_platform::process;
 use keyloan_protocol::ssh_agent::key::PublicKey;
+use std::sync::Arc;
+use std::time::Duration;
 
 /// The name of a host whose key a session is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Host {
     Pinned(Vec<String>),
     KnownHosts(Vec<String>),
+    /// `known_hosts` gives it a name that is pinned with other keys: the host has a new one, or it is another's.
+    Contested(String),
     /// `known_hosts` has the key, under a pattern, or a name of which only the hash is there.
     Unreadable,
     Revoked,
     /// Neither has it.
     Unnamed,
 }
+
+/// A connection that signs often has the files looked at this often.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Names shown of one host.
 const SHOWN: usize = 3;
@@ -37,6 +45,20 @@ impl Host {
     /// The names that the vault has for it.
     pub(super) fn pinned(&self) -> &[String] {
         if let Self::Pinned(names) = self { names } else { &[] }
+    }
+
+    pub(super) fn is_named(&self) -> bool {
+        !self.names().is_empty()
+    }
+
+    /// Whether the vault, open now, says otherwise than what was shown while it was not: other names, or that the name
+    /// shown is another host's.
+    pub(super) fn contradicts(&self, shown: &Self) -> bool {
+        match (self, shown) {
+            (Self::Pinned(names), Self::KnownHosts(shown)) => !names.iter().any(|name| shown.contains(name)),
+            (Self::Contested(_), Self::KnownHosts(_)) => true,
+            _ => false,
+        }
     }
 
     /// The one name that `known_hosts` has for it.
@@ -58,6 +80,10 @@ impl Host {
         match self {
             Self::Pinned(_) => (text, Certainty::Verified),
             Self::KnownHosts(_) => (text, Certainty::KnownHosts),
+            Self::Contested(name) => {
+                let text = format!("a host that known_hosts calls {name}, WHICH IS PINNED WITH OTHER KEYS");
+                (text, Certainty::KnownHosts)
+            }
             Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
             Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
             Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
@@ -66,60 +92,104 @@ impl Host {
 
     /// Whether a key for such hosts is for this one. The port that `known_hosts` writes behind a name may be left out.
     pub(super) fn is_among(&self, patterns: &[String]) -> bool {
-        let bare = |name: &str| {
-            let host = name.strip_prefix('[').and_then(|rest| rest.rsplit_once("]:")).map(|(host, _)| host);
-            host.unwrap_or(name).to_owned()
-        };
         let is_for = |name: &String| {
             patterns.iter().any(|pattern| {
                 pattern::host_in_list(name, pattern) == Listed::Yes
-                    || !pattern.starts_with('[') && pattern::host_in_list(&bare(name), pattern) == Listed::Yes
+                    || !pattern.starts_with('[')
+                        && pattern::host_in_list(without_port(name), pattern) == Listed::Yes
             })
         };
         self.names().iter().any(is_for)
     }
 }
 
+/// A host's name, and what it was found in: it is looked for again when that changes.
+pub(super) struct Named {
+    key: PublicKey,
+    /// Time since boot.
+    looked: Duration,
+    known: Vec<Arc<KnownHosts>>,
+    pins: Option<Arc<Pins>>,
+    pub(super) host: Host,
+}
+
+impl Named {
+    fn is_still(&self, key: &PublicKey, known: &[Arc<KnownHosts>], pins: Option<&Arc<Pins>>) -> bool {
+        let same = |(a, b): (&Arc<KnownHosts>, &Arc<KnownHosts>)| Arc::ptr_eq(a, b);
+        let same_pins = match (&self.pins, pins) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        let same_files = self.known.len() == known.len() && self.known.iter().zip(known).all(same);
+        same_pins && same_files && self.key == *key
+    }
+}
+
 impl Broker {
-    /// The name of the host that a session is bound to; looked up once a session.
+    /// The name of the host that a session is bound to.
     pub(super) async fn host_of(&self, connection: &mut AgentConnection, key: &PublicKey) -> Host {
-        if let Some((named, _, host)) = &connection.named
-            && named == key
-            && connection.named.as_ref().is_some_and(|(_, open, _)| *open == self.is_open())
-        {
-            return host.clone();
+        let (now, pins) = (clock::since_boot(), self.pins());
+        if let Some(named) = &mut connection.named {
+            let is_fresh = now.saturating_sub(named.looked) < FRESH;
+            let known = if is_fresh { named.known.clone() } else { self.ssh.known_hosts.look().await };
+            if named.is_still(key, &known, pins.as_ref()) {
+                named.looked = if is_fresh { named.looked } else { now };
+                return named.host.clone();
+            }
         }
-        let host = self.name_host(&connection.client, key).await;
-        connection.named = Some((key.clone(), self.is_open(), host.clone()));
+        let named = self.name_host(&connection.client, key).await;
+        let host = named.host.clone();
+        connection.named = Some(named);
         host
     }
 
-    pub(super) async fn name_host(&self, client: &Client, key: &PublicKey) -> Host {
-        let now = clock::unix_seconds();
-        let known = self.ssh.known_hosts.look().await;
-        // What the client was started with may be the name that an entry is the hash of.
-        let pid = client.requester.peer.pid;
-        let command = patience::look(move || process::command_line(pid)).await.flatten().unwrap_or_default();
-        let candidates = candidates(&String::from_utf8_lossy(&command));
-        let unsealed = self.unsealed.borrow();
-        let pins = unsealed.as_ref().map(|unsealed| &unsealed.pins);
-        let pinned = pins.map(|pins| pins.names_of(key, now)).unwrap_or_default();
-        let pinned: Vec<String> = pinned.into_iter().map(str::to_owned).collect();
-        let candidates: Vec<&str> =
-            pinned.iter().map(String::as_str).chain(candidates.iter().map(String::as_str)).collect();
-        let naming = known.iter().map(|known| known.names_of(key, &candidates, now));
-        match naming.reduce(Naming::and).unwrap_or(Naming::Unknown) {
-            Naming::Revoked => Host::Revoked,
-            _ if !pinned.is_empty() => Host::Pinned(pinned),
-            Naming::Named(names) => {
-                let is_name = |kind| matches!(kind, NameKind::Host | NameKind::Certified);
-                let names: Vec<String> =
-                    names.into_iter().filter(|name| is_name(name.kind)).map(|name| name.text).collect();
-                if names.is_empty() { Host::Unreadable } else { Host::KnownHosts(names) }
+    pub(super) fn pins(&self) -> Option<Arc<Pins>> {
+        self.unsealed.borrow().as_ref().map(|unsealed| Arc::clone(&unsealed.pins))
+    }
+
+    pub(super) async fn name_host(&self, client: &Client, key: &PublicKey) -> Named {
+        let (known, pins) = (self.ssh.known_hosts.look().await, self.pins());
+        let (pid, now) = (client.requester.peer.pid, clock::unix_seconds());
+        let (in_files, pinned, host_key) = (known.clone(), pins.clone(), key.clone());
+        let find = move || {
+            // What the client was started with may be the name that an entry is the hash of.
+            let command = process::command_line(pid).unwrap_or_default();
+            let candidates = candidates(&String::from_utf8_lossy(&command));
+            name(&host_key, &in_files, pinned.as_deref(), &candidates, now)
+        };
+        // Nothing is known of a host whose files take that long.
+        let host = patience::look(find).await.unwrap_or(Host::Unreadable);
+        Named { key: key.clone(), looked: clock::since_boot(), known, pins, host }
+    }
+}
+
+fn name(
+    key: &PublicKey,
+    known: &[Arc<KnownHosts>],
+    pins: Option<&Pins>,
+    candidates: &[String],
+    now: u64,
+) -> Host {
+    let pinned = pins.map(|pins| pins.names_of(key, now)).unwrap_or_default();
+    let candidates: Vec<&str> = pinned.iter().copied().chain(candidates.iter().map(String::as_str)).collect();
+    let naming = known.iter().map(|known| known.names_of(key, &candidates, now));
+    match naming.reduce(Naming::and).unwrap_or(Naming::Unknown) {
+        Naming::Revoked => Host::Revoked,
+        _ if !pinned.is_empty() => Host::Pinned(pinned.into_iter().map(str::to_owned).collect()),
+        Naming::Named(names) => {
+            let is_name = |kind| matches!(kind, NameKind::Host | NameKind::Certified);
+            let names: Vec<String> =
+                names.into_iter().filter(|name| is_name(name.kind)).map(|name| name.text).collect();
+            let contested = |name: &&String| pins.is_some_and(|pins| pins.holds(name));
+            match names.iter().find(contested) {
+                Some(name) => Host::Contested(name.clone()),
+                None if names.is_empty() => Host::Unreadable,
+                None => Host::KnownHosts(names),
             }
-            Naming::Hashed => Host::Unreadable,
-            Naming::Unknown => Host::Unnamed,
         }
+        Naming::Hashed => Host::Unreadable,
+        Naming::Unknown => Host::Unnamed,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The words of a question for a signature: what it permits, where, with which key.
 
-use super::sign::{Holder, Permits, Place};
+use super::sign::{Holder, Permits, Place, shown_user};
 use super::{AgentConnection, Broker};
 use crate::approval::question::Certainty;
 use crate::git_buffer::{self, Signed};
@@ -11,6 +11,9 @@ use keyloan_protocol::names::quoted;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::to_be_signed::{Document, DocumentHash};
+
+/// Characters of a subject or an author's name that are shown.
+const TEXT: usize = 200;
 
 pub(super) type Lines = Vec<(&'static str, String, Certainty)>;
 
@@ -26,7 +29,7 @@ impl Broker {
             Permits::Login(login, Place::Bound(host_key, host)) => {
                 let (name, certainty) = host.shown();
                 let mut lines = vec![
-                    ("to", format!("{}@{name}", login.user), certainty),
+                    ("to", format!("{}@{name}", shown_user(login)), certainty),
                     ("host key", named_key(host_key), Certainty::Verified),
                 ];
                 if let Some(name) = host.could_be_pinned() {
@@ -36,7 +39,7 @@ impl Broker {
                 lines
             }
             Permits::Login(login, Place::Unknown) => {
-                let text = format!("{}@ UNKNOWN: the client does not say which host", login.user);
+                let text = format!("{}@ UNKNOWN: the client does not say which host", shown_user(login));
                 vec![("to", text, Certainty::Claimed)]
             }
             Permits::Other { sha256 } => vec![
@@ -45,16 +48,7 @@ impl Broker {
             ],
             Permits::Document(document) => self.describe_document(connection, document).await,
         };
-        if connection.binding.is_failed() {
-            let text = "perhaps: the client could not prove where it comes from or goes to";
-            lines.push(("forwarded", text.to_owned(), Certainty::Seen));
-        }
-        for hop in connection.binding.hops() {
-            let host = self.name_host(&connection.client, hop).await;
-            let (name, certainty) = host.shown();
-            lines.push(("forwarded", format!("from {name}, and so asked for by anybody there"), certainty));
-            lines.push(("from key", named_key(hop), Certainty::Verified));
-        }
+        lines.extend(self.describe_hops(connection).await);
         let certainty = match holder {
             // The name may be what somebody wrote beside the locked vault; it is compared before it signs.
             Holder::Vault(_) if self.is_open() => Certainty::Verified,
@@ -70,6 +64,21 @@ impl Broker {
             && let Some(command) = connection.client.requester.shown_command()
         {
             lines.push(("command", command, Certainty::Claimed));
+        }
+        lines
+    }
+
+    /// Who else may be asking.
+    pub(super) async fn describe_hops(&self, connection: &AgentConnection) -> Lines {
+        let mut lines = Lines::new();
+        if connection.binding.is_failed() {
+            let text = "perhaps: the client could not prove where it comes from or goes to";
+            lines.push(("forwarded", text.to_owned(), Certainty::Seen));
+        }
+        for hop in connection.binding.hops() {
+            let (name, certainty) = self.name_host(&connection.client, hop).await.host.shown();
+            lines.push(("forwarded", format!("from {name}, and so asked for by anybody there"), certainty));
+            lines.push(("from key", named_key(hop), Certainty::Verified));
         }
         lines
     }
@@ -109,9 +118,20 @@ fn signed_lines(signed: &Signed) -> Lines {
             "tagger"
         }
     };
-    lines.push((who, signed.person.clone(), Certainty::Verified));
-    lines.push(("subject", signed.subject.clone(), Certainty::Verified));
+    lines.push((who, shortened(&signed.person), Certainty::Verified));
+    lines.push(("subject", shortened(&signed.subject), Certainty::Verified));
     lines
+}
+
+/// The beginning of a long text, with its length: its hash was compared, and a subject that fills the screen is no
+/// reason not to sign.
+fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= TEXT {
+        return text.to_owned();
+    }
+    let beginning: String = text.chars().take(TEXT).collect();
+    format!("{beginning}… ({count} characters)")
 }
 
 fn named_key(key: &PublicKey) -> String {

@@ -1,7 +1,8 @@
 //! Where agents' clients come from: the daemon's own socket, and others that a client of ours listens on and hands
 //! over. What is added at one of them stays there.
 
-use super::named::Host;
+use super::named::Named;
+use super::sign::Covered;
 use super::upstream::Upstreams;
 use super::{AgentRefusal, Broker};
 use crate::approval::pin;
@@ -9,11 +10,10 @@ use crate::binding::Binding;
 use crate::broker::{Client, Refusal};
 use crate::readiness;
 use crate::requester::Requester;
-use crate::socket::Listening;
+use crate::socket::Handed;
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
-use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::session_bind::SESSION_BIND;
 use keyloan_protocol::ssh_agent::wire::Reader;
 use std::cell::RefCell;
@@ -29,8 +29,10 @@ pub(crate) struct AgentSocket {
     /// For keys that are added without a lifetime of their own.
     pub(super) lifetime: Option<Duration>,
     lock: RefCell<Option<Lock>>,
+    /// The daemon's own socket, of another: while that is locked, so are all.
+    own: Option<Rc<Self>>,
     /// One try to unlock at a time, so that each waits for the last one's delay.
-    trying: Mutex<()>,
+    trying: Arc<Mutex<()>>,
 }
 
 /// `ssh-add -x`: a verifier of the passphrase, and how often another was tried.
@@ -38,6 +40,9 @@ struct Lock {
     verifier: Arc<SecretBytes>,
     failures: u32,
 }
+
+/// Sockets that stand in for an ssh-agent, each with a thread of its own.
+pub(super) const STAND_INS: usize = 64;
 
 /// A wrong passphrase costs this much more each time, up to the hundredth: as OpenSSH's agent has it.
 const DELAY: Duration = Duration::from_millis(100);
@@ -50,17 +55,17 @@ impl AgentSocket {
     }
 
     fn new(id: u64, lifetime: Option<Duration>) -> Self {
-        Self { id, lifetime, lock: RefCell::default(), trying: Mutex::default() }
+        Self { id, lifetime, lock: RefCell::default(), own: None, trying: Arc::default() }
     }
 
     pub(super) fn is_locked(&self) -> bool {
-        self.lock.borrow().is_some()
+        self.lock.borrow().is_some() || self.own.as_ref().is_some_and(|own| own.is_locked())
     }
 }
 
 /// A socket on its way to whoever serves it.
 pub(crate) struct Brought {
-    pub(crate) listening: Listening,
+    pub(crate) listening: Handed,
     pub(crate) socket: Rc<AgentSocket>,
     pub(crate) until: Until,
     /// Open for as long as the socket is served: so whoever brought it hears of the end.
@@ -83,11 +88,12 @@ pub(crate) struct AgentConnection {
     pub(super) client: Client,
     pub(super) at: Rc<AgentSocket>,
     pub(super) binding: Binding,
-    /// The ssh session and the key that the last yes was for.
-    pub(super) covered: Option<(Vec<u8>, Vec<u8>)>,
+    pub(super) covered: Option<Covered>,
     pub(super) upstream: Upstreams,
-    /// The host that the session is bound to, as it was called with the vault open or not.
-    pub(super) named: Option<(PublicKey, bool, Host)>,
+    /// The host that the session is bound to.
+    pub(super) named: Option<Named>,
+    /// The request that was signed last, to be noted where the signature does not arrive.
+    pub(super) signed: Option<u64>,
 }
 
 impl AgentConnection {
@@ -102,6 +108,7 @@ impl AgentConnection {
             covered: None,
             upstream: Upstreams::default(),
             named: None,
+            signed: None,
         }
     }
 
@@ -110,7 +117,7 @@ impl AgentConnection {
     pub(crate) fn note_malformed(&mut self, message: &[u8]) {
         let mut reader = Reader::new(message);
         if reader.u8().is_ok() && reader.string() == Ok(SESSION_BIND.as_bytes()) {
-            self.binding.note_attempted();
+            self.binding.note_failed();
         }
     }
 
@@ -130,9 +137,15 @@ impl Broker {
     ) -> Result<Reply, Refusal> {
         let until = client.requester.peer.pidfd().and_then(|process| process.try_clone_to_owned().ok());
         let until = Until(until.ok_or(AgentRefusal::Socket)?);
-        let listening = Listening::handed_over(socket).map_err(|_| AgentRefusal::Socket)?;
+        let stand_ins = self.ssh.stand_ins.get();
+        if stand_ins >= STAND_INS {
+            return Err(AgentRefusal::Sockets.into());
+        }
+        let listening = Handed::over(socket).map_err(|_| AgentRefusal::Socket)?;
         let lifetime = lifetime.map(|seconds| Duration::from_secs(seconds.into()));
-        let socket = Rc::new(AgentSocket::new(self.next_request(), lifetime));
+        let own = Some(Rc::clone(&self.ssh.own));
+        let socket = Rc::new(AgentSocket { own, ..AgentSocket::new(self.next_request(), lifetime) });
+        self.ssh.stand_ins.set(stand_ins + 1);
         // The other end lives as long as the daemon serves.
         self.ssh.bring.send(Brought { listening, socket, until, held }).map_err(|_| Refusal::Task)?;
         Ok(Reply::done("the socket is served"))
@@ -146,7 +159,12 @@ impl Broker {
         next
     }
 
+    pub(crate) fn own_agent_socket(&self) -> Rc<AgentSocket> {
+        Rc::clone(&self.ssh.own)
+    }
+
     pub(crate) fn agent_socket_gone(&self, socket: &AgentSocket) {
+        self.ssh.stand_ins.set(self.ssh.stand_ins.get().saturating_sub(1));
         self.ssh.added.borrow_mut().forget_of(socket.id);
     }
 
@@ -169,7 +187,7 @@ impl Broker {
         passphrase: SecretBytes,
     ) -> Result<(), Refusal> {
         let at = &connection.at;
-        let _alone = at.trying.lock().await;
+        let alone = Arc::clone(&at.trying).lock_owned().await;
         let verifier = at.lock.borrow().as_ref().map(|lock| Arc::clone(&lock.verifier));
         let verifier = verifier.ok_or(AgentRefusal::NotLocked)?;
         if self.derive(move || Ok(pin::is_right(&passphrase, &verifier))).await? {
@@ -180,7 +198,12 @@ impl Broker {
             lock.failures = (lock.failures + 1).min(FAILURES);
             lock.failures
         });
-        tokio::time::sleep(DELAY * failures).await;
-        Err(Refusal::WrongPassphrase)
+        // Whoever hangs up does not get around it.
+        let waited = tokio::task::spawn_local(async move {
+            tokio::time::sleep(DELAY * failures).await;
+            drop(alone);
+        });
+        let _ = waited.await;
+        Err(AgentRefusal::WrongPassphrase.into())
     }
 }

@@ -2,10 +2,13 @@
 //! they sign goes our way first. What a client says of its session is passed on, so that they know as much as we do.
 
 use super::{AgentConnection, Broker};
+use crate::signing;
 use keyloan_platform::process;
 use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
+use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request, Sign};
 use keyloan_protocol::ssh_agent::session_bind::{Extension, SessionBind};
+use keyloan_protocol::ssh_agent::signature::Signature;
 use keyloan_protocol::ssh_agent::wire::Malformed;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +35,8 @@ pub(crate) enum UpstreamFault {
     Frame(#[from] frame::FrameError),
     #[error("it refused, or answered something else")]
     Refused,
+    #[error("its signature is wrong")]
+    Signature,
     #[error("it did not answer in time")]
     Slow,
 }
@@ -118,11 +123,17 @@ impl Upstreams {
     }
 
     pub(super) async fn sign(&mut self, path: &Path, sign: Sign) -> Result<Vec<u8>, UpstreamFault> {
+        let (key, data) = (sign.key.clone(), sign.data.clone());
         match self.ask(path, Request::Sign(sign), SIGN).await? {
-            Reply::Signature(signature) => Ok(signature),
+            Reply::Signature(signature) if is_right(&key, &data, &signature) => Ok(signature),
+            Reply::Signature(_) => Err(UpstreamFault::Signature),
             _ => Err(UpstreamFault::Refused),
         }
     }
+}
+
+fn is_right(key: &PublicKey, data: &[u8], signature: &[u8]) -> bool {
+    Signature::parse(signature).is_ok_and(|signature| signing::verify(key, data, &signature))
 }
 
 impl Agent {
@@ -156,6 +167,10 @@ impl Broker {
     }
 
     pub(super) async fn upstream_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
+        // They were not told of a bind that was not taken, and would take it for one of theirs.
+        if connection.binding.is_failed() {
+            return Vec::new();
+        }
         let paths = self.upstream_paths();
         connection.upstream.list(&paths).await
     }
