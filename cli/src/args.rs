@@ -77,6 +77,10 @@ pub(crate) enum Command {
     Loans(Json),
     /// End a loan, and say who still holds what was lent
     Recall(Recall),
+    /// Yeses that cover more than they were asked for
+    Grants(Json),
+    /// End such a yes
+    Revoke(Revoke),
     /// Let a .keyloan.toml be used, as it is now
     Trust(PathArgument),
     /// Let a .keyloan.toml be used no longer
@@ -323,6 +327,16 @@ pub(crate) struct Run {
 }
 
 #[derive(Args)]
+pub(crate) struct Revoke {
+    /// The grant's number, from keyloan grants
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) id: Option<u64>,
+    /// Every grant
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Args)]
 pub(crate) struct Recall {
     /// The loan's number, from keyloan loans
     #[arg(required_unless_present = "all", conflicts_with = "all")]
@@ -345,10 +359,18 @@ pub(crate) struct PathArgument {
 pub(crate) enum Policy {
     /// Print the rules
     Show,
-    /// Change rules; the passphrase is asked for
+    /// What would be said to a request, by which rule, without making it
+    Explain {
+        /// What would be asked for: a kind, with what is known of it, such as 'ssh.login[item=work,host=github.com]'
+        request: String,
+        #[command(flatten)]
+        format: Json,
+    },
+    /// Change rules; where that loosens any, the passphrase is asked for
     Set {
-        /// env, file, item.read, item.write, key.add, trust, ssh.login, ssh.signature, ssh.other: ask, allow or
-        /// deny; ssh.upstream=SOCKET,…; approver.command=PATH, approver.pinentry=PATH; lock.idle=8h; loan.time=2h
+        /// A rule, such as env=ask or 'ssh.login[item=work,host=github.com]=allow 20/1h': ask, ask-pin, allow,
+        /// allow N/TIME, deny, or nothing to remove it; or grants, deadline, lock.idle, loan.time, ssh.upstream,
+        /// approver.command, approver.pinentry
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

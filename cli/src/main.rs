@@ -81,6 +81,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Run(_) => Ok(()),
         Command::Loans(loans) => commands::loans::loans(&loans),
         Command::Recall(recall) => commands::loans::recall(&recall),
+        Command::Grants(grants) => commands::grants::grants(&grants),
+        Command::Revoke(revoke) => commands::grants::revoke(&revoke),
         Command::Trust(trust) => commands::trust::trust(&trust),
         Command::Untrust(untrust) => commands::trust::untrust(&untrust),
         Command::Policy(policy) => commands::policy::policy(policy),

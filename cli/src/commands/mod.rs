@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod copies;
 pub(crate) mod daemon;
+pub(crate) mod grants;
 pub(crate) mod item;
 pub(crate) mod keeper;
 pub(crate) mod loans;

@@ -1,7 +1,7 @@
 //! What is later believed: trusted files and the policy.
 
 use super::lend::{Opened, is_manifest};
-use super::{Act, Beyond, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal, ssh};
 use crate::approval::question::{LINES, Question};
 use crate::approval::{child, program};
 use crate::audit::event::Event;
@@ -9,12 +9,12 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::env_set::manifest;
 use crate::policy::compare;
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Subject, decide, met};
 use crate::policy::parse::{self, Setting};
-use crate::policy::rule::Kind;
+use crate::policy::rule::{Kind, Verdict};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
-use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::control::response::{Explained, Reply};
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
@@ -129,6 +129,31 @@ impl Broker {
     pub(crate) async fn policy_show(&self, client: &Client) -> Done {
         self.open_vault_for(client, "show its policy").await?;
         Ok(Reply::Policy { settings: self.with_policy(parse::print)? })
+    }
+
+    /// What would be said to a request: by the same code that says it.
+    pub(crate) async fn policy_explain(&self, client: &Client, text: &str) -> Done {
+        self.open_vault_for(client, "explain its policy").await?;
+        let refused = |cause| Refusal::Policy { setting: text.to_owned(), cause };
+        let (kind, subject, seen) = parse::request(text).map_err(refused)?;
+        self.with_policy(|policy| {
+            let met = met(policy, kind, &subject, &seen).into_iter().map(ToString::to_string).collect();
+            let judgement = decide(policy, &[(kind, subject.clone())], &seen);
+            let mut always = Vec::new();
+            if matches!(judgement.verdict, Verdict::Allow(_)) {
+                if subject.forwarded {
+                    always.push(ssh::FORWARDED.to_owned());
+                }
+                if kind == Kind::SshLogin && subject.host_key.is_none() && subject.hosts.is_empty() {
+                    always.push(ssh::NOWHERE.to_owned());
+                }
+            }
+            let asks = judgement.verdict == Verdict::Ask && !subject.forwarded;
+            let grants =
+                if asks { policy.grants.iter().map(ToString::to_string).collect() } else { Vec::new() };
+            let (verdict, rule) = (judgement.verdict.to_string(), judgement.rule);
+            Reply::Explained(Explained { verdict, rule, met, always, grants })
+        })
     }
 
     /// Changes the policy as a whole or not at all.

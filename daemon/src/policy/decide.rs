@@ -69,9 +69,13 @@ pub(crate) fn decide(policy: &Policy, subjects: &[(Kind, Subject)], seen: &Seen)
     judged.reduce(Judgement::stricter).unwrap_or_else(nothing)
 }
 
+/// The rules that a request meets.
+pub(crate) fn met<'p>(policy: &'p Policy, kind: Kind, subject: &Subject, seen: &Seen) -> Vec<&'p Rule> {
+    policy.rules.iter().filter(|rule| rule.kind == kind && meets(&rule.when, subject, seen)).collect()
+}
+
 fn decide_one(policy: &Policy, kind: Kind, subject: &Subject, seen: &Seen) -> Judgement {
-    let is_met = |rule: &&Rule| rule.kind == kind && meets(&rule.when, subject, seen);
-    let met: Vec<&Rule> = policy.rules.iter().filter(is_met).collect();
+    let met = met(policy, kind, subject, seen);
     let judged = |rule: &Rule| Judgement { verdict: rule.verdict, rule: rule.to_string() };
     if let Some(rule) = met.iter().find(|rule| rule.verdict == Verdict::Deny) {
         return judged(rule);

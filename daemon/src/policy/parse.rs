@@ -2,6 +2,7 @@
 //!
 //! A rule's key is a kind, with conditions in brackets: `ssh.login[host=github.com,item=work]`.
 
+use super::decide::{Seen, Subject};
 use super::rule::{
     ApproverProgram, Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict,
 };
@@ -148,6 +149,32 @@ fn conditions(text: &str) -> Result<Conditions, PolicyError> {
     }
     held.sort();
     Ok(Conditions(held))
+}
+
+/// A request that nobody made, as a rule's key would have it: `ssh.login[item=work,forwarded]`. What is not said of it
+/// is not so.
+pub(crate) fn request(text: &str) -> Result<(Kind, Subject, Seen), PolicyError> {
+    let name = text.split('[').next().unwrap_or_default();
+    let kind = Kind::ALL.into_iter().find(|kind| kind.key() == name);
+    let kind = kind.ok_or_else(|| PolicyError::Key(name.to_owned()))?;
+    let when = text[name.len()..].strip_prefix('[').map_or(Ok(Conditions::default()), conditions)?;
+    if when.0.iter().any(|(_, pattern)| pattern.is_prefix) {
+        return Err(PolicyError::Condition);
+    }
+    let said = |attribute| when.of(attribute).map(|pattern| pattern.text.clone());
+    let subject = Subject {
+        what: text.to_owned(),
+        item: said(Attribute::Item),
+        hosts: said(Attribute::Host).into_iter().collect(),
+        host_key: said(Attribute::HostKey),
+        namespace: said(Attribute::Namespace),
+        forwarded: when.of(Attribute::Forwarded).is_some(),
+    };
+    let seen = Seen {
+        programs: Some(said(Attribute::Program).into_iter().collect()),
+        repositories: Some(said(Attribute::Repository).into_iter().collect()),
+    };
+    Ok((kind, subject, seen))
 }
 
 fn verdict(kind: Kind, text: &str) -> Result<Verdict, PolicyError> {

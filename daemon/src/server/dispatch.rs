@@ -115,6 +115,7 @@ async fn serve(
             broker.untrust(client, &path.to_string_lossy()).await?
         }
         Request::PolicyShow => broker.policy_show(client).await?,
+        Request::PolicyExplain { request } => broker.policy_explain(client, &request).await?,
         Request::PolicySet { settings } => broker.policy_set(client, passphrase, settings).await?,
         Request::Log { verify: true, .. } => broker.verify_log().await?,
         Request::Log { follow, commands, .. } => broker.show_log(client, follow, commands).await?,

@@ -126,7 +126,11 @@ pub enum Request {
     /// Tail: `path`, of another copy of the vault's directory.
     Merge,
     PolicyShow,
-    /// Tail: `passphrase`. `KEY=VALUE` each.
+    /// What the policy would say to such a request: `KIND[CONDITION,…]`, as a rule has it.
+    PolicyExplain {
+        request: String,
+    },
+    /// Tail: `passphrase`, where a rule is loosened. `KEY=VALUE` each.
     PolicySet {
         settings: Vec<String>,
     },

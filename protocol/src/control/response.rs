@@ -60,6 +60,7 @@ pub enum Reply {
     Policy {
         settings: Vec<String>,
     },
+    Explained(Explained),
     /// Tail: `lines` of the log, whole, each ended by a newline. More follow.
     LogLines,
     Verified(Verified),
@@ -239,6 +240,21 @@ pub struct Verified {
     /// Records whose chain was checked with the vault's key; without it only their order is.
     pub keyed: bool,
     pub findings: Vec<String>,
+}
+
+/// What the policy says to a request that nobody made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explained {
+    /// As in a rule: `ask`, `allow 20/1h`.
+    pub verdict: String,
+    /// The rule that speaks.
+    pub rule: String,
+    /// Every rule that the request meets.
+    pub met: Vec<String>,
+    /// Why it is asked for all the same.
+    pub always: Vec<String>,
+    /// What a yes may be offered to cover.
+    pub grants: Vec<String>,
 }
 
 /// A yes that covers further requests.

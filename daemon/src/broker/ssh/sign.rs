@@ -150,7 +150,10 @@ impl Covered {
 }
 
 /// Why what comes by way of another host is asked whatever the policy allows.
-pub(super) const FORWARDED: &str = "what another host forwards is always asked";
+pub(in crate::broker) const FORWARDED: &str = "what another host forwards is always asked";
+
+/// Why a login of a client that is bound to nothing is.
+pub(in crate::broker) const NOWHERE: &str = "a login to a host that the client does not name is always asked";
 
 /// The rule for what a yes covers.
 const COVERED: &str = "the yes to this ssh session";
@@ -408,7 +411,7 @@ fn beyond(connection: &AgentConnection, holder: &Holder, permits: &Permits, cove
         return Beyond::Always(FORWARDED);
     }
     if matches!(permits, Permits::Login(_, Place::Unknown)) {
-        return Beyond::Always("a login to a host that the client does not name is always asked");
+        return Beyond::Always(NOWHERE);
     }
     if holder.is_confirmed_always() {
         return Beyond::Always("the key is confirmed at every use");
