@@ -73,7 +73,7 @@ pub(crate) struct Generate {
     pub(crate) name: ItemName,
     #[arg(long = "type", value_enum, default_value = "ed25519", value_name = "TYPE")]
     pub(crate) key: KeyType,
-    /// For whoever reads the public half [default: USER@HOST]
+    /// For whoever reads the public half; else USER@HOST
     #[arg(long, value_name = "TEXT")]
     pub(crate) comment: Option<String>,
 }
@@ -170,7 +170,7 @@ pub(crate) enum Hosts {
     List(Json),
     /// Keep a host's name with its key: a question then calls the name verified
     Pin {
-        /// HOST, or [HOST]:PORT
+        #[arg(help = "HOST, or [HOST]:PORT")]
         host: String,
         #[arg(
             help = "The line of its public key [default: the keys that known_hosts has for it]",
