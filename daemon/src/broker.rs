@@ -238,7 +238,7 @@ impl Broker {
                 question.asked_by(requester);
                 question.offers = self.offers(requester, &act, &judgement)?;
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
-                let answer = self.ask(client, &question).await;
+                let answer = self.ask(client, &question, judgement.verdict == Verdict::AskPin).await;
                 unanswered.asked = false;
                 match answer {
                     Ok(yes) => {
@@ -303,25 +303,31 @@ impl Broker {
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
-    async fn ask(&self, client: &Client, question: &Question) -> Result<Yes, No> {
+    async fn ask(&self, client: &Client, question: &Question, wants_pin: bool) -> Result<Yes, No> {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
-        let program = self.with_policy(|policy| policy.approver.clone()).ok().flatten();
+        // A program has no PIN to give.
+        let program =
+            self.with_policy(|policy| policy.approver.clone()).ok().flatten().filter(|_| !wants_pin);
         if let Some(program) = &program {
             let on = format!("the approver program {}", program.path.display());
             // A client that is gone is noticed by its connection, which drops this whole request.
             let _ = client.replies.send(Message::new(Reply::Waiting { on })).await;
         }
         let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
-        let wrong_pin = |failures| {
+        let wrong_pin = |failures, locks| {
             let by = self.who(requester);
             // The refusal that follows does not depend on this record.
             let _ = self.record(&Event::PinFailed { by, failures }, Durable::Now);
+            if locks {
+                self.lock("five wrong PINs");
+            }
         };
         let asking = |place: &_| self.tell(client, place, &question.title);
-        let ways = Ways { program, desktop: self.desktop(), pin_verifier };
+        let unlocked_on = self.unlocked_on();
+        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier };
         self.queue.ask(question, requester, ways, Told { wrong_pin: &wrong_pin, asking: &asking }).await
     }
 

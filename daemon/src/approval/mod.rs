@@ -4,6 +4,7 @@
 
 mod assuan;
 pub(crate) mod child;
+mod flood;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
 pub(crate) mod place;
@@ -36,6 +37,12 @@ pub(crate) enum No {
     Windowless(String),
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
+    #[error(
+        "the last questions from there were declined or not answered, so it may ask again in {0} seconds          (a yes to the next one ends this)"
+    )]
+    Cooling(u64),
+    #[error("there were five wrong PINs where you unlocked, so everything is locked")]
+    LockedOut,
     #[error("too many questions are waiting already")]
     Busy,
     #[error("the PIN was wrong three times")]

@@ -68,6 +68,23 @@ impl Gate {
     }
 }
 
+/// The place of the last unlock has a count of its own: wrong PINs elsewhere do not close it, and there are as many
+/// tries elsewhere as there would be on one terminal, however many terminals a program makes.
+#[derive(Default)]
+pub(crate) struct Gates {
+    trusted: Gate,
+    others: Gate,
+}
+
+/// Wrong PINs in a row at the place of the last unlock after which everything is locked.
+pub(crate) const LOCKS: u32 = 5;
+
+impl Gates {
+    pub(crate) fn of(&mut self, is_trusted: bool) -> &mut Gate {
+        if is_trusted { &mut self.trusted } else { &mut self.others }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

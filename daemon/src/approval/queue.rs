@@ -1,9 +1,11 @@
 //! One question at a time, in the order they came; a flood is refused. One yes serves one request.
 
+use super::flood::Flood;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
 use super::{Covers, DEADLINE, No, Yes, pin, program};
+use crate::clock;
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
@@ -18,7 +20,8 @@ const WAITING: usize = 32;
 pub(crate) struct Queue {
     turn: Mutex<()>,
     waiting: Cell<usize>,
-    gate: RefCell<pin::Gate>,
+    gates: RefCell<pin::Gates>,
+    flood: RefCell<Flood>,
     /// One check of a PIN at a time: each takes 19 MiB, and goes on when its requester goes away.
     check: Arc<Mutex<()>>,
 }
@@ -27,19 +30,27 @@ pub(crate) struct Queue {
 pub(crate) struct Ways {
     pub(crate) program: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
+    /// The terminal of the last unlock, 0 for none.
+    pub(crate) unlocked_on: u64,
     pub(crate) pin_verifier: Option<SecretBytes>,
 }
 
 /// Whom the queue tells what happens meanwhile.
 pub(crate) struct Told<'a> {
-    /// A wrong PIN, with the failures in a row.
-    pub(crate) wrong_pin: &'a dyn Fn(u32),
+    /// A wrong PIN, with the failures in a row, and whether everything is to be locked.
+    pub(crate) wrong_pin: &'a dyn Fn(u32, bool),
     pub(crate) asking: &'a dyn Fn(&Place),
 }
 
 impl Queue {
     pub(crate) fn new() -> Self {
-        Self { turn: Mutex::new(()), waiting: Cell::new(0), gate: RefCell::default(), check: Arc::default() }
+        Self {
+            turn: Mutex::new(()),
+            waiting: Cell::new(0),
+            gates: RefCell::default(),
+            flood: RefCell::default(),
+            check: Arc::default(),
+        }
     }
 
     /// Questions asked or waiting.
@@ -73,13 +84,30 @@ impl Queue {
             (None, Some(verifier)) => (verifier, ways.desktop),
             (None, None) => return Err(No::WithoutPin),
         };
-        let closed_for = self.gate.borrow().closed_for();
+        // Looked at again with the turn: what waited behind two noes is the flood itself.
+        let cooling = self.flood.borrow().closed_for(requester.terminal, clock::since_boot());
+        if cooling > 0 {
+            return Err(No::Cooling(cooling));
+        }
+        let mut place = Place::find(desktop.as_ref(), requester).await?;
+        let is_trusted = match &place {
+            Place::Window(_) => true,
+            Place::Terminal(_) => requester.terminal == ways.unlocked_on,
+        };
+        let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
         if closed_for > 0 {
             return Err(No::Closed(closed_for));
         }
-        let mut place = Place::find(desktop.as_ref(), requester).await?;
         (told.asking)(&place);
-        let answer = timeout(DEADLINE, self.ask_pin(&mut place, question, verifier, told.wrong_pin)).await;
+        let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
+        let asked = self.ask_pin(&mut place, question, (verifier, is_trusted), told.wrong_pin);
+        let answer = timeout(DEADLINE, asked).await;
+        // A terminal or a window that failed is nobody's no.
+        standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
+        if let Ok(Ok(_)) = &answer {
+            self.flood.borrow_mut().yes(requester.terminal);
+        }
+        drop(standing);
         let by = format!("PIN {}", place.name(requester));
         let Ok(answer) = answer else {
             place.abandon().await;
@@ -92,8 +120,8 @@ impl Queue {
         &self,
         place: &mut Place,
         question: &Question,
-        verifier: SecretBytes,
-        on_wrong_pin: &dyn Fn(u32),
+        (verifier, is_trusted): (SecretBytes, bool),
+        on_wrong_pin: &dyn Fn(u32, bool),
     ) -> Result<Covers, No> {
         place.show(question, Wanted::Pin).await?;
         let verifier = Arc::new(verifier);
@@ -106,13 +134,35 @@ impl Queue {
                 with_offer(&typed, &offers, |pin| pin::is_right(pin, &against))
             });
             if let Some(covers) = checked.await.ok().flatten() {
-                self.gate.borrow_mut().right();
+                self.gates.borrow_mut().of(is_trusted).right();
                 return Ok(covers);
             }
-            on_wrong_pin(self.gate.borrow_mut().wrong());
+            let failures = self.gates.borrow_mut().of(is_trusted).wrong();
+            let locks = is_trusted && failures >= pin::LOCKS;
+            on_wrong_pin(failures, locks);
+            if locks {
+                self.gates.borrow_mut().of(is_trusted).right();
+                return Err(No::LockedOut);
+            }
             place.was_wrong(Wanted::Pin).await?;
         }
         Err(No::WrongPin)
+    }
+}
+
+/// A question that stands. Where its requester goes away it was not allowed either: or one that dies and comes back
+/// would be asked for without end.
+struct Standing<'a> {
+    flood: &'a RefCell<Flood>,
+    place: u64,
+    was_no: bool,
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        if self.was_no {
+            self.flood.borrow_mut().no(self.place, clock::since_boot());
+        }
     }
 }
 

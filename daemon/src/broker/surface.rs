@@ -53,6 +53,10 @@ impl Broker {
         desktop
     }
 
+    pub(super) fn unlocked_on(&self) -> u64 {
+        self.surface.borrow().terminal
+    }
+
     /// For `status`.
     pub(super) fn where_questions_go(&self) -> String {
         if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
