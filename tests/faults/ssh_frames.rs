@@ -126,8 +126,6 @@ fn a_message_cut_at_any_byte_fails_and_the_connection_lives_on() {
         still_serves(&mut client, &key);
     }
     assert_eq!(client.list().len(), 1);
-    // Of a connection whose bind was cut nobody knows where it leads, and it may not empty the agent any more.
-    let mut client = ssh.agent();
     for message in messages(&ssh) {
         let whole = client.ask(&message).unwrap();
         assert_eq!(whole == FAILURE, [20, 26].contains(&message[0]), "{message:?}");
@@ -210,8 +208,6 @@ fn what_is_not_known_fails_and_what_is_sent_ahead_is_answered_in_order() {
         });
         assert_eq!(client.ask(&extension).as_deref(), Some(FAILURE), "{name}");
     }
-    // As above.
-    let mut client = ssh.agent();
     let ahead = [framed(&query()), framed(&[200]), framed(&[19]), framed(&[11])].concat();
     assert!(client.exchange(&ahead).unwrap().starts_with(b"\x1d\0\0\0\x05query"));
     assert_eq!(client.exchange(b"").as_deref(), Some(FAILURE));
