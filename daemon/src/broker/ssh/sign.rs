@@ -348,7 +348,8 @@ impl Broker {
         let first = keys.iter().filter(|key| !key.hosts.is_empty() && is_for(key));
         let rest = keys.iter().filter(|key| key.hosts.is_empty());
         // To a client that is bound to nothing, a person's ssh-add as a rule, all are shown.
-        let others = keys.iter().filter(|key| host.is_none() && !key.hosts.is_empty());
+        let is_unbound = host.is_none() && !connection.binding.is_failed();
+        let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
     }
 }
