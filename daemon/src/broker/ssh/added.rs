@@ -189,6 +189,7 @@ impl Broker {
                 }
             })
             .await?;
+        self.not_locked_meanwhile(connection).map_err(|refusal| self.failed(&approved, refusal))?;
         let mut added = self.ssh.added.borrow_mut();
         let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;

@@ -168,6 +168,14 @@ impl Broker {
         self.ssh.added.borrow_mut().forget_of(socket.id);
     }
 
+    /// Whoever locked the agent or the vault while somebody was asked wants nothing more of it, whatever the answer.
+    pub(super) fn not_locked_meanwhile(&self, connection: &AgentConnection) -> Result<(), Refusal> {
+        if connection.at.is_locked() {
+            return Err(AgentRefusal::Locked.into());
+        }
+        if self.is_open() { Ok(()) } else { Err(Refusal::Locked) }
+    }
+
     pub(super) async fn lock_agent(
         &self,
         connection: &AgentConnection,
