@@ -39,10 +39,7 @@ impl Kept<'_> {
     fn inner(&self) -> Host {
         let file = self.ssh.path("inner").display().to_string();
         self.ssh.client_of(&self.sockets[0], "ssh-add", &["-q", &file]).run().ok();
-        Host {
-            key: self.ssh.public_key("inner"),
-            agent: Client::connect(self.ssh.sandbox, &self.sockets[0]),
-        }
+        Host { key: self.ssh.public_key("inner"), agent: Client::connect(self.ssh.sandbox, &self.sockets[0]) }
     }
 
     /// Comments of the keys that a connection is shown.
@@ -252,14 +249,20 @@ fn a_host_that_the_agent_was_forwarded_to_neither_empties_locks_nor_fills_it() {
         assert_eq!(asked.len(), usize::from(!is_victim));
         for question in asked {
             assert_eq!(question.title(), "add an ssh key to the agent");
-            question.says("forwarded", &format!("from {HOP}, and so asked for by anybody there"), "known_hosts");
+            question.says(
+                "forwarded",
+                &format!("from {HOP}, and so asked for by anybody there"),
+                "known_hosts",
+            );
             question.says("from key", &format!("ssh-ed25519 {}", ssh.fingerprint("hop")), "verified");
             question.says("key", &format!("ssh-ed25519 {}", ssh.fingerprint("gift")), "verified");
         }
     }
     let causes: Vec<_> = sandbox.events("agent_refused").iter().map(|event| event["cause"].clone()).collect();
     assert_eq!(causes.len(), 3, "{causes:?}");
-    assert!(causes.iter().all(|cause| cause == "a host that forwards the agent may not lock, unlock or empty it"));
+    assert!(
+        causes.iter().all(|cause| cause == "a host that forwards the agent may not lock, unlock or empty it")
+    );
 }
 
 #[test]

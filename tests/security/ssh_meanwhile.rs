@@ -187,7 +187,8 @@ fn whoever_holds_the_socket_of_a_client_that_has_ended_gets_no_signature() {
     });
     let message = hex(&framed(&message));
     let inherited = |socket: &str, wait: &dyn Fn()| {
-        let mut client = Running(sandbox.command(needed("python3"), &["-c", LEAVES, socket, &message]).start());
+        let mut client =
+            Running(sandbox.command(needed("python3"), &["-c", LEAVES, socket, &message]).start());
         let mut out = BufReader::new(client.0.stdout.take().unwrap()).lines();
         assert_eq!(out.next().unwrap().unwrap(), "asked");
         wait();

@@ -1,12 +1,12 @@
 //! Row 21: sockets that a program of the user hands to the daemon, stand-ins for an `ssh-agent`, and the lock of an
 //! agent. OpenSSH's agent takes no sockets, so there is no victim for those.
 
-use crate::ssh::{HERE, both};
-use keyloan_e2e::agent::{Client, FAILURE, SUCCESS, adding, locking, login};
+use crate::ssh::both;
+use keyloan_e2e::agent::{Client, FAILURE, SUCCESS, adding, document, framed, hex, locking};
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::{Running, Sandbox, eventually, wire};
-use keyloan_protocol::ssh_agent::message::SignFlags;
+use keyloan_protocol::ssh_agent::message::{Request, SignFlags};
 use keyloan_protocol::version;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -67,8 +67,9 @@ impl Giver {
     fn of(sandbox: &Sandbox, name: &str) -> Self {
         let place = sandbox.make_directory(&format!("run/{name}")).display().to_string();
         sandbox.write(&format!("run/{name}/file"), "");
-        let header = format!(r#"{{"version":{},"body":{{"ssh_serve":{{"lifetime":null}}}}}}"#, version::CONTROL);
-        let frame = keyloan_e2e::agent::hex(&wire::frame(&header, b""));
+        let header =
+            format!(r#"{{"version":{},"body":{{"ssh_serve":{{"lifetime":null}}}}}}"#, version::CONTROL);
+        let frame = hex(&wire::frame(&header, b""));
         let control = sandbox.socket().display().to_string();
         let mut child = sandbox.command(needed("python3"), &["-c", GIVER, &control, &frame, &place]).start();
         let said = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -111,9 +112,11 @@ fn a_handed_over_socket_that_is_made_to_block_holds_up_nobody() {
     let second = sandbox.path("run/given/1.sock").display().to_string();
     assert!(Client::connect(&sandbox, &second).list().is_empty());
     giver.child.end();
-    eventually("nobody serves it", || {
-        Client::connect(&sandbox, &second).request(&keyloan_protocol::ssh_agent::message::Request::List).is_none()
-    });
+    for number in 0..2 {
+        let socket = sandbox.path(&format!("run/given/{number}.sock")).display().to_string();
+        let is_gone = || ssh.client_of(&socket, "ssh-add", &["-l"]).run().status == 2;
+        eventually("nobody serves it", is_gone);
+    }
 }
 
 #[test]
@@ -155,14 +158,14 @@ fn with_the_process_of_a_stand_in_go_its_connections_and_its_keys() {
     let (socket, pid) = stand_in(&sandbox);
     add_gift(&ssh, &socket);
     let key = ssh.public_key("gift");
-    let data = keyloan_e2e::agent::document("file", &[7; 64]);
+    let data = document("file", &[7; 64]);
     let mut client = Client::connect(&sandbox, &socket);
     assert!(client.sign(&key, &data, SignFlags::NONE).is_some());
     assert_eq!(sandbox.ssh_keys().len(), 2, "one of them at the daemon's own socket");
     kill(pid, Signal::SIGKILL).unwrap();
     eventually("its keys go", || sandbox.ssh_keys().len() == 1);
     assert!(client.sign(&key, &data, SignFlags::NONE).is_none());
-    assert!(client.request(&keyloan_protocol::ssh_agent::message::Request::List).is_none());
+    assert!(client.request(&Request::List).is_none());
     assert_eq!(ssh.agent().list().len(), 1);
 }
 
@@ -180,7 +183,7 @@ fn an_agent_that_is_locked_at_the_daemons_socket_is_locked_everywhere() {
     assert_eq!(ssh.agent().ask(&locking(22, "word")).as_deref(), Some(SUCCESS));
     assert!(client.list().is_empty());
     for name in ["gift", "stored", "work"] {
-        let data = keyloan_e2e::agent::document("file", &[7; 64]);
+        let data = document("file", &[7; 64]);
         assert!(client.sign(&ssh.public_key(name), &data, SignFlags::NONE).is_none());
     }
     // It is unlocked where it was locked.
@@ -204,21 +207,40 @@ fn an_agent_that_is_locked_at_the_daemons_socket_is_locked_everywhere() {
 fn hanging_up_after_a_wrong_passphrase_is_no_way_around_the_wait() {
     let sandbox = Sandbox::with_vault();
     let (ssh, _agent, _) = both(&sandbox, &[]);
-    let (patient, first) = stand_in(&sandbox);
-    let (marker, second) = stand_in(&sandbox);
+    let served = [(); 3].map(|()| stand_in(&sandbox));
+    // One that fails as often as the daemon's own socket, and two that only wait for their turn.
+    let [mut patient, mut second, mut third] =
+        served.each_ref().map(|(socket, _)| Client::connect(&sandbox, socket));
     let mut own = ssh.agent();
-    let mut at_patient = Client::connect(&sandbox, &patient);
-    // Both have failed as often, so that both wait as long.
-    for client in [&mut own, &mut at_patient] {
+    for client in [&mut patient, &mut second, &mut third, &mut own] {
         assert_eq!(client.ask(&locking(22, "word")).as_deref(), Some(SUCCESS));
-        for _ in 0..5 {
+    }
+    for _ in 0..6 {
+        for client in [&mut patient, &mut own] {
             assert_eq!(client.ask(&locking(23, "wrong")).as_deref(), Some(FAILURE));
         }
     }
-    assert_eq!(own.ask(&locking(23, "word")).as_deref(), Some(SUCCESS));
-    assert_eq!(own.ask(&locking(22, "word")).as_deref(), Some(SUCCESS));
-    for _ in 0..6 {
-        assert_eq!(own.ask(&locking(23, "wrong")).as_deref(), Some(FAILURE));
+    let wrong = || {
+        let refused = sandbox.events("agent_refused");
+        refused.iter().filter(|event| event["cause"].to_string().contains("passphrase")).count()
+    };
+    assert_eq!(wrong(), 12);
+    // Passphrases are compared one at a time: when somebody else's that came later was, this one was too.
+    let compared = |other: &mut Client| {
+        other.list();
+        assert_eq!(other.ask(&locking(23, "word")).as_deref(), Some(SUCCESS));
+    };
+    assert!(patient.send(&framed(&locking(23, "wrong"))));
+    compared(&mut second);
+    let mut hasty = ssh.agent();
+    assert!(hasty.send(&framed(&locking(23, "wrong"))));
+    compared(&mut third);
+    drop(hasty);
+    // The next one, even the right one, has to wait as long as the patient one, who began before.
+    assert_eq!(ssh.agent().ask(&locking(23, "word")).as_deref(), Some(SUCCESS));
+    assert_eq!(wrong(), 13, "the patient one was answered before");
+    assert_eq!(patient.reply().as_deref(), Some(FAILURE));
+    for (_, pid) in served {
+        kill(pid, Signal::SIGTERM).unwrap();
     }
-    drop((marker, first, second, login(HERE, "", &ssh.public_key("work"), None)));
 }
