@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// No core dump, no tracing and no reading of `/proc/PID` by the same user from here on.
@@ -212,12 +212,11 @@ pub fn wait_for_end(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Whether the process of a pidfd ends within this time.
+/// Whether the process of a pidfd ends within this time, which begins anew with a signal.
 pub fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> bool {
-    let until = Instant::now() + time;
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
     loop {
-        let left = PollTimeout::try_from(until.saturating_duration_since(Instant::now()));
-        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], left.unwrap_or(PollTimeout::MAX)) {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], time) {
             Err(Errno::EINTR) => {}
             ended => return ended.is_ok_and(|ended| ended > 0),
         }

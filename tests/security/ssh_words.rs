@@ -113,8 +113,9 @@ fn a_client_that_became_another_program_is_shown_with_the_one_it_was() {
     let bash = std::fs::canonicalize(needed("bash")).unwrap().display().to_string();
     let (list, socket) = (hex(&framed(&[11])), ssh.socket());
     for message in [&sign, &add] {
-        let bytes: String = framed(message).iter().map(|byte| format!("\\x{byte:02x}")).collect();
-        let line = format!("printf '{bytes}' >&3; read -rn1 -u3; :");
+        let digits = hex(&framed(message));
+        let bytes: Vec<&str> = (0..digits.len()).step_by(2).map(|at| &digits[at..at + 2]).collect();
+        let line = format!("printf '\\x{}' >&3; read -rn1 -u3; :", bytes.join("\\x"));
         let arguments = ["-c", BECOMES, &socket, &list, &bash, &line];
         let asked = ssh.questions().len();
         sandbox.command(&python, &arguments).run().ok();
