@@ -29,6 +29,12 @@ fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
     Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
 
+/// What a change of a field needs: also of what the agent signs with, or asks for before it does.
+fn changing(field: &FieldName) -> Vec<Kind> {
+    let is_of_key = ssh::FIELDS.contains(&field.as_str());
+    if is_of_key { vec![Kind::ItemWrite, Kind::KeyAdd] } else { vec![Kind::ItemWrite] }
+}
+
 impl Broker {
     pub(crate) async fn item_set(
         &self,
@@ -56,14 +62,9 @@ impl Broker {
             .find(index::Kind::Item, item.as_str())
             .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
         let action = if replaces { "replaced" } else { "stored" };
-        let mut kinds = vec![Kind::ItemWrite];
-        // What the agent signs with, or asks for before it does.
-        if ssh::FIELDS.contains(&field.as_str()) {
-            kinds.push(Kind::KeyAdd);
-        }
         let shown = public.then(|| String::from_utf8_lossy(value.expose()).into_owned());
         let act = Act {
-            kinds,
+            kinds: changing(&field),
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -197,7 +198,8 @@ impl Broker {
         }
         let name = field.as_ref().map_or_else(|| item.to_string(), |field| format!("{item}/{field}"));
         let act = Act {
-            kinds: vec![Kind::ItemWrite],
+            // Of a whole item nothing is left to sign with.
+            kinds: field.as_ref().map_or_else(|| vec![Kind::ItemWrite], changing),
             title: "remove from the vault".to_owned(),
             names: vec![name.clone()],
             beyond: Beyond::Nothing,
