@@ -5,6 +5,7 @@ use crate::exit::Failure;
 use crate::output;
 use keyloan_platform::descriptors;
 use keyloan_platform::paths::Paths;
+use keyloan_platform::peer::Peer;
 use keyloan_platform::private_file::Directory;
 use keyloan_platform::{peer, process, terminal};
 use keyloan_protocol::control::error_kind::ErrorKind;
@@ -109,6 +110,11 @@ impl Connection {
             return Err(Failure::unreachable(cause));
         }
         Ok(Some(Self { socket, act: act.to_owned(), held: Zeroizing::default() }))
+    }
+
+    /// Who listens.
+    pub(crate) fn peer(&self) -> Option<Peer> {
+        Peer::of(self.socket.as_fd()).ok()
     }
 
     pub(crate) fn send(

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 /// A commit is some hundred bytes; beyond this nothing is said of it.
 const FILE: u64 = 1024 * 1024;
 const PERSON: usize = 1024;
-const SUBJECT: usize = 4096;
 
 /// What a commit or a tag says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,9 +108,6 @@ impl Signed {
         let (kind, person) =
             if text.starts_with("tree ") { (Kind::Commit, headers.commit()?) } else { headers.tag()? };
         let subject = headers.rest.split('\n').find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
-        if subject.len() > SUBJECT {
-            return None;
-        }
         Some(Self { kind, person: person.to_owned(), subject: subject.to_owned() })
     }
 }

@@ -13,6 +13,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{UnixListener, UnixStream};
@@ -120,8 +121,8 @@ pub(crate) struct Handed {
 const AHEAD: usize = 16;
 
 impl Handed {
-    /// Fails where it is no socket of this kind that listens.
-    pub(crate) fn over(socket: OwnedFd) -> io::Result<Self> {
+    /// Fails where it is no socket of this kind that listens. `count` is held for as long as the thread is there.
+    pub(crate) fn over(socket: OwnedFd, count: Arc<()>) -> io::Result<Self> {
         let listens = getsockopt(&socket, sockopt::AcceptConn)?;
         let listener = StdListener::from(socket);
         if !listens
@@ -133,7 +134,10 @@ impl Handed {
         peer::name_senders(listener.as_fd())?;
         let (alive, ended) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         let (send, accepted) = mpsc::channel(AHEAD);
-        std::thread::Builder::new().spawn(move || accept_for(&listener, &alive, &send))?;
+        std::thread::Builder::new().spawn(move || {
+            accept_for(&listener, &alive, &send);
+            drop((listener, count));
+        })?;
         Ok(Self { accepted: Mutex::new(accepted), _alive: ended })
     }
 

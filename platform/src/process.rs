@@ -1,13 +1,17 @@
 //! This process's own protection, and what `/proc` says of others.
 
 use crate::sys;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// No core dump, no tracing and no reading of `/proc/PID` by the same user from here on.
@@ -51,7 +55,7 @@ pub fn user_at_host() -> String {
 }
 
 /// Where an open descriptor is now.
-pub fn path_of(descriptor: std::os::fd::BorrowedFd<'_>) -> io::Result<PathBuf> {
+pub fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<PathBuf> {
     sys::path_of(descriptor)
 }
 
@@ -199,13 +203,22 @@ pub fn pidfd(pid: i32) -> io::Result<std::os::fd::OwnedFd> {
 }
 
 /// Waits until the process of a pidfd has ended.
-pub fn wait_for_end(pidfd: std::os::fd::BorrowedFd<'_>) -> io::Result<()> {
-    use nix::errno::Errno;
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+pub fn wait_for_end(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     loop {
         match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE) {
             Err(Errno::EINTR) => {}
             other => return Ok(other.map(drop)?),
+        }
+    }
+}
+
+/// Whether the process of a pidfd ends within this time, which begins anew with a signal.
+pub fn ends_within(pidfd: BorrowedFd<'_>, time: Duration) -> bool {
+    let time = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], time) {
+            Err(Errno::EINTR) => {}
+            ended => return ended.is_ok_and(|ended| ended > 0),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The agent and a vault that is locked, questions that stand, and clients that go away.
 
+use keyloan_e2e::approver::patient;
 use keyloan_e2e::sandbox::finished;
 use keyloan_e2e::sshd::{Server, Ssh};
 use keyloan_e2e::terminal::Terminal;
@@ -13,12 +14,6 @@ fn with_a_key<'a>(sandbox: &'a Sandbox, policy: &[&str]) -> (Ssh<'a>, Server) {
     ssh.store("work", &[]);
     let server = ssh.server(HOST, &[ssh.public("work")]);
     (ssh, server)
-}
-
-/// An approver program that answers once a file is there.
-fn patient(go: &std::path::Path) -> String {
-    let go = go.display();
-    format!("#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\necho '{{\"decision\":\"allow\"}}'\n")
 }
 
 #[test]

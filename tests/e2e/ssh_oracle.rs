@@ -2,7 +2,7 @@
 //! compared. Signatures with ECDSA are random, and all that keyloan refuses on purpose is left out here; that is in
 //! `tests/security`.
 
-use keyloan_e2e::agent::{Client, FAILURE, Host, document, encoded, login};
+use keyloan_e2e::agent::{Client, FAILURE, Host, document, encoded, locking, login};
 use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::{Running, Sandbox, approver};
 use keyloan_protocol::ssh_agent::key::PublicKey;
@@ -40,13 +40,6 @@ fn sign(key: &PublicKey, data: &[u8], flags: u32) -> Vec<u8> {
         out.string(key.blob());
         out.string(data);
         out.u32(flags);
-    })
-}
-
-fn locking(number: u8, passphrase: &str) -> Vec<u8> {
-    encoded(|out| {
-        out.u8(number);
-        out.text(passphrase);
     })
 }
 

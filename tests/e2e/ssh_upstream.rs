@@ -1,7 +1,9 @@
 //! Other agents behind keyloan's: OpenSSH's here. Their keys are offered with keyloan's, behind the same questions.
 
+use keyloan_e2e::agent::hex;
 use keyloan_e2e::sshd::{Server, Ssh};
 use keyloan_e2e::{Running, Sandbox, eventually};
+use keyloan_protocol::ssh_agent::message::{Identity, Reply};
 
 const HOST: &str = "git.example.org";
 
@@ -134,6 +136,38 @@ fn an_agent_behind_that_is_gone_silent_or_keyloan_itself_hides_no_other_key() {
     ssh.ssh(&[HOST, "true"]).ok();
     assert_eq!(server.accepted(), 2);
     assert_eq!(sandbox.status()["vault"], "unlocked");
+}
+
+/// Two agents, each of which lists its one key when the other was asked, too.
+const TWINS: &str = r"
+import socket, sys
+asked = []
+for path in sys.argv[1:3]:
+    s = socket.socket(socket.AF_UNIX); s.bind(path); s.listen(); asked.append(s)
+while True:
+    clients = [s.accept()[0] for s in asked]
+    for c in clients: c.recv(5, socket.MSG_WAITALL)
+    for c, reply in zip(clients, sys.argv[3:5]): c.sendall(bytes.fromhex(reply))
+    held = clients
+";
+
+#[test]
+fn agents_behind_are_asked_at_once_and_listed_in_their_order() {
+    let sandbox = Sandbox::with_vault();
+    let (ssh, _agent, plain) = one_behind(&sandbox, &[]);
+    let paths = ["first", "second"].map(|name| sandbox.path(&format!("run/{name}")).display().to_string());
+    let replies = ["first", "second"].map(|name| {
+        ssh.key(name, &["ed25519"]);
+        let identity = Identity { blob: ssh.public_blob(name), comment: name.as_bytes().to_vec() };
+        hex(&Reply::Identities(vec![identity]).encode().unwrap())
+    });
+    let arguments = ["-c", TWINS, &paths[0], &paths[1], &replies[0], &replies[1]];
+    let _twins = Running(sandbox.command("/usr/bin/python3", &arguments).start());
+    eventually("they listen", || paths.iter().all(|path| std::path::Path::new(path).exists()));
+    sandbox.policy(&format!("ssh.upstream={},{plain},{}", paths[1], paths[0]));
+    for _ in 0..3 {
+        assert_eq!(listed(&ssh), ["work", "second", "behind", "first"]);
+    }
 }
 
 #[test]

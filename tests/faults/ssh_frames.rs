@@ -127,7 +127,8 @@ fn a_message_cut_at_any_byte_fails_and_the_connection_lives_on() {
     }
     assert_eq!(client.list().len(), 1);
     for message in messages(&ssh) {
-        let whole = client.ask(&message).unwrap();
+        // A bind that was cut, and a whole one that says so, make a connection from elsewhere, which may less.
+        let whole = ssh.agent().ask(&message).unwrap();
         assert_eq!(whole == FAILURE, [20, 26].contains(&message[0]), "{message:?}");
     }
     still_serves(&mut client, &key);
@@ -208,6 +209,10 @@ fn what_is_not_known_fails_and_what_is_sent_ahead_is_answered_in_order() {
         });
         assert_eq!(client.ask(&extension).as_deref(), Some(FAILURE), "{name}");
     }
+    still_serves(&mut client, &key);
+    // After a bind without a form this one may be from elsewhere, and may not empty the agent.
+    assert_eq!(client.ask(&[19]).as_deref(), Some(FAILURE));
+    let mut client = ssh.agent();
     let ahead = [framed(&query()), framed(&[200]), framed(&[19]), framed(&[11])].concat();
     assert!(client.exchange(&ahead).unwrap().starts_with(b"\x1d\0\0\0\x05query"));
     assert_eq!(client.exchange(b"").as_deref(), Some(FAILURE));

@@ -17,6 +17,11 @@ mod log;
 mod memory;
 mod prompt;
 mod ssh;
+mod ssh_binding;
+mod ssh_meanwhile;
+mod ssh_sockets;
+mod ssh_vault;
+mod ssh_words;
 mod steering;
 mod trust;
 

@@ -1,16 +1,16 @@
 //! Row 21: signatures that are not what they seem. The undefended victim is OpenSSH's own agent, which signs whatever
 //! it is given.
 
-use keyloan_e2e::agent::{Client, Host, SUCCESS, document, login};
+use keyloan_e2e::agent::{Client, Host, SUCCESS, adding, document, login};
 use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::{Running, Sandbox};
 use keyloan_protocol::ssh_agent::message::SignFlags;
 
-const HERE: &[u8] = b"the session with the host that was meant";
-const ELSEWHERE: &[u8] = b"a session that somebody else began";
+pub(crate) const HERE: &[u8] = b"the session with the host that was meant";
+pub(crate) const ELSEWHERE: &[u8] = b"a session that somebody else began";
 
 /// The key `work` in both agents, which ask nothing where a rule can say so.
-fn both<'a>(sandbox: &'a Sandbox, policy: &[&str]) -> (Ssh<'a>, Running, [String; 2]) {
+pub(crate) fn both<'a>(sandbox: &'a Sandbox, policy: &[&str]) -> (Ssh<'a>, Running, [String; 2]) {
     let ssh = Ssh::asked(sandbox, policy);
     let key = ssh.key("work", &["ed25519"]);
     let (agent, plain) = ssh.plain_agent();
@@ -217,13 +217,8 @@ fn names_that_carry_control_characters_are_shown_as_text() {
     let key = ssh.public_key("work");
     let evil = "x\u{1b}[2J\nkey: harmless\u{202e}\r";
     let fields = ssh.private_fields("work");
-    let add = keyloan_e2e::agent::encoded(|out| {
-        out.u8(17);
-        out.bytes(&fields);
-        out.text(evil);
-    });
     let mut client = Client::connect(&sandbox, &sockets[1]);
-    assert_eq!(client.ask(&add).as_deref(), Some(SUCCESS));
+    assert_eq!(client.ask(&adding(&fields, evil)).as_deref(), Some(SUCCESS));
     client.sign(&key, &login(HERE, evil, &key, None), SignFlags::NONE);
     client.sign(&key, &document(evil, &[7; 64]), SignFlags::NONE);
     let asked = ssh.questions();

@@ -16,7 +16,7 @@ use std::process::{Child, ChildStdin, ChildStdout};
 pub const FAILURE: &[u8] = b"\x05";
 pub const SUCCESS: &[u8] = b"\x06";
 
-/// Sends each line's bytes; unless the line begins with `+`, reads one reply.
+/// Sends each line's bytes, and reads one reply; with `+` before it only sends, with `?` only reads.
 const TALKER: &str = r"
 import socket, sys
 s = socket.socket(socket.AF_UNIX); s.settimeout(30); s.connect(sys.argv[1])
@@ -30,7 +30,7 @@ def read(n):
 for line in sys.stdin:
     line = line.strip()
     try:
-        s.sendall(bytes.fromhex(line.lstrip('+')))
+        s.sendall(bytes.fromhex(line.lstrip('+?')))
         print('sent' if line.startswith('+') else read(int.from_bytes(read(4), 'big')).hex(), flush=True)
     except TimeoutError: print('silence', flush=True)
     except OSError: print('closed', flush=True)
@@ -84,6 +84,14 @@ impl Client {
         }
     }
 
+    /// Reads the reply to what was sent.
+    pub fn reply(&mut self) -> Option<Vec<u8>> {
+        match self.line("?", b"").as_str() {
+            "closed" => None,
+            reply => Some(HEXLOWER.decode(reply.as_bytes()).unwrap()),
+        }
+    }
+
     /// One message, framed; its reply without the length.
     pub fn ask(&mut self, message: &[u8]) -> Option<Vec<u8>> {
         self.exchange(&framed(message))
@@ -110,6 +118,12 @@ impl Client {
         }
     }
 
+    /// Asks for a signature and leaves, for the time being, its reply.
+    pub fn ask_to_sign(&mut self, key: &PublicKey, data: &[u8]) {
+        let sign = Sign { key: key.clone(), data: data.to_vec(), flags: SignFlags::NONE };
+        assert!(self.send(&Request::Sign(sign).encode().unwrap()));
+    }
+
     /// Whether the agent took the bind.
     pub fn bind(&mut self, bind: &SessionBind) -> bool {
         let request = Request::Extension(Extension::SessionBind(bind.clone()));
@@ -124,8 +138,12 @@ impl Ssh<'_> {
 
     /// The public half of a key file.
     pub fn public_key(&self, name: &str) -> PublicKey {
-        let line = self.public(name);
-        PublicKey::parse(&base64(line.split(' ').nth(1).unwrap())).unwrap()
+        PublicKey::parse(&self.public_blob(name)).unwrap()
+    }
+
+    /// The same as bytes, of whatever type and size it is.
+    pub fn public_blob(&self, name: &str) -> Vec<u8> {
+        base64(self.public(name).split(' ').nth(1).unwrap())
     }
 
     /// The fields of a private key as the agent's protocol has them, from OpenSSH's own file (PROTOCOL.key): the name
@@ -152,7 +170,7 @@ impl Ssh<'_> {
 /// A host that signs sessions: OpenSSH's agent with its key, since that signs anything.
 pub struct Host {
     pub key: PublicKey,
-    agent: Client,
+    pub agent: Client,
 }
 
 impl Host {
@@ -195,6 +213,23 @@ pub fn document(namespace: &str, hash: &[u8; 64]) -> Vec<u8> {
             out.text(text);
         }
         out.string(hash);
+    })
+}
+
+/// `ssh-add -x` and, with 23, `ssh-add -X`.
+pub fn locking(number: u8, passphrase: &str) -> Vec<u8> {
+    encoded(|out| {
+        out.u8(number);
+        out.text(passphrase);
+    })
+}
+
+/// `ssh-add` of a key without constraints.
+pub fn adding(fields: &[u8], comment: &str) -> Vec<u8> {
+    encoded(|out| {
+        out.u8(17);
+        out.bytes(fields);
+        out.text(comment);
     })
 }
 

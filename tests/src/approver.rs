@@ -17,6 +17,12 @@ pub fn keeping(file: &std::path::Path) -> String {
     format!("#!/bin/sh\n{{ cat; echo; }} >>{}\necho '{{\"decision\":\"allow\"}}'\n", file.display())
 }
 
+/// Allows once a file is there.
+pub fn patient(go: &std::path::Path) -> String {
+    let go = go.display();
+    format!("#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\necho '{{\"decision\":\"allow\"}}'\n")
+}
+
 /// Declines, and keeps every question.
 pub fn declining(file: &std::path::Path) -> String {
     keeping(file).replace("allow", "deny")

@@ -6,11 +6,18 @@ use crate::exit::Failure;
 use crate::output;
 use keyloan_platform::exec;
 use keyloan_platform::paths::Paths;
+use keyloan_platform::peer::Peer;
+use keyloan_platform::process;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::response::Reply;
 use std::ffi::CString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
+
+/// A daemon that looks at a mount which does not answer may not be able to end.
+const ENDING: Duration = Duration::from_secs(10);
 
 pub(crate) fn daemon(daemon: &Daemon) -> Result<(), Failure> {
     match daemon.action {
@@ -36,9 +43,26 @@ fn stop() -> Result<(), Failure> {
         output::note("no daemon runs");
         return Ok(());
     };
+    let process = daemon_of(&connection);
     connection.send(&Message::new(Request::Stop), &[])?;
     let reply = connection.reply()?;
-    client::notes(act, reply)
+    client::notes(act, reply)?;
+    // Until then it holds its sockets and directories, and whoever comes next would meet it.
+    if let Some(process) = process
+        && let Some(pidfd) = process.pidfd()
+        && !process::ends_within(pidfd, ENDING)
+    {
+        output::note("the daemon has not ended yet");
+    }
+    Ok(())
+}
+
+/// The process that listens, if that is the daemon: a service manager that made the socket would never end.
+fn daemon_of(connection: &Connection) -> Option<Peer> {
+    let mut asking = Connection::existing("ask for the daemon's pid").ok()??;
+    asking.send(&Message::new(Request::Status), &[]).ok()?;
+    let Reply::Status(status) = asking.reply().ok()?.body else { return None };
+    connection.peer().filter(|peer| u32::try_from(peer.pid) == Ok(status.pid))
 }
 
 /// Becomes the daemon, with the environment it would have been started with.

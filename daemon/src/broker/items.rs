@@ -30,6 +30,14 @@ fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
     Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
 
+/// What changing a field touches, or removing a whole item, of which nothing is left to sign with.
+fn changing(item: &ItemName, what: &str, field: Option<&FieldName>) -> Vec<(Kind, Subject)> {
+    // The last are what the agent signs with, or asks for before it does.
+    let adds_key = field.is_some_and(|field| ssh::FIELDS.contains(&field.as_str()));
+    let kinds = std::iter::once(Kind::ItemWrite).chain(adds_key.then_some(Kind::KeyAdd));
+    kinds.map(|kind| (kind, Subject::of_item(what, item.as_str()))).collect()
+}
+
 impl Broker {
     pub(crate) async fn item_set(
         &self,
@@ -57,15 +65,9 @@ impl Broker {
             .find(index::Kind::Item, item.as_str())
             .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
         let action = if replaces { "replaced" } else { "stored" };
-        let subject = Subject::of_item(&format!("{item}/{field}"), item.as_str());
-        let mut subjects = vec![(Kind::ItemWrite, subject.clone())];
-        // What the agent signs with, or asks for before it does.
-        if ssh::FIELDS.contains(&field.as_str()) {
-            subjects.push((Kind::KeyAdd, subject));
-        }
         let shown = public.then(|| String::from_utf8_lossy(value.expose()).into_owned());
         let act = Act {
-            subjects,
+            subjects: changing(&item, &format!("{item}/{field}"), Some(&field)),
             title: format!("{} a value in the vault", if replaces { "replace" } else { "store" }),
             names: vec![format!("{item}/{field}")],
             beyond: Beyond::Nothing,
@@ -202,7 +204,7 @@ impl Broker {
         }
         let name = field.as_ref().map_or_else(|| item.to_string(), |field| format!("{item}/{field}"));
         let act = Act {
-            subjects: vec![(Kind::ItemWrite, Subject::of_item(&name, item.as_str()))],
+            subjects: changing(&item, &name, field.as_ref()),
             title: "remove from the vault".to_owned(),
             names: vec![name.clone()],
             beyond: Beyond::Nothing,

@@ -138,7 +138,7 @@ impl Added {
 }
 
 impl Broker {
-    pub(super) async fn add_key(&self, connection: &AgentConnection, add: Add) -> Result<(), Refusal> {
+    pub(super) async fn add_key(&self, connection: &mut AgentConnection, add: Add) -> Result<(), Refusal> {
         let Add { key, comment, constraints } = add;
         let constraints = constraints.unwrap_or_default();
         if key.public().key_type().is_sk() || constraints.sk_provider.is_some() {
@@ -162,6 +162,9 @@ impl Broker {
         let lifetime = constraints.lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let lifetime = lifetime.or(connection.at.lifetime);
         let gate = self.gate(&connection.client).await?;
+        if !connection.client.requester.look_again() {
+            return Err(AgentRefusal::Gone.into());
+        }
         let may_be_forwarded = connection.binding.is_forwarded() || connection.binding.is_failed();
         let hops = self.describe_hops(connection).await;
         let act = Act {
@@ -187,6 +190,7 @@ impl Broker {
                 }
             })
             .await?;
+        self.not_locked_meanwhile(connection).map_err(|refusal| self.failed(&approved, refusal))?;
         let mut added = self.ssh.added.borrow_mut();
         let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;

@@ -29,9 +29,10 @@ use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request};
 use keyloan_protocol::ssh_agent::session_bind::{self, Extension, SessionBind};
 use keys::{Opened, Ring};
 use sockets::{Brought, STAND_INS};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// What the agent knows besides the vault.
@@ -41,8 +42,8 @@ pub(super) struct Agent {
     opened: RefCell<Opened>,
     known_hosts: Files,
     own: Rc<AgentSocket>,
-    /// Sockets served besides the daemon's own.
-    stand_ins: Cell<usize>,
+    /// Held for each socket besides the daemon's own, by the thread that accepts there.
+    stand_ins: Arc<()>,
     bring: mpsc::UnboundedSender<Brought>,
     brought: RefCell<Option<mpsc::UnboundedReceiver<Brought>>>,
 }
@@ -56,7 +57,7 @@ impl Agent {
             opened: RefCell::default(),
             known_hosts: Files::new(keyloan_platform::paths::home().as_deref()),
             own: Rc::new(AgentSocket::own()),
-            stand_ins: Cell::new(0),
+            stand_ins: Arc::default(),
             bring,
             brought: RefCell::new(Some(brought)),
         }

@@ -16,7 +16,6 @@ use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
-use keyloan_protocol::names::quoted;
 use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Sign};
@@ -248,9 +247,7 @@ impl Broker {
         if !connection.client.requester.peer.is_alive() {
             return Err(AgentRefusal::Gone.into());
         }
-        if connection.at.is_locked() {
-            return Err(AgentRefusal::Locked.into());
-        }
+        self.not_locked_meanwhile(connection)?;
         let holder = self.holder(connection, &sign.key).await?;
         let same = match (asked, &holder) {
             // What was listed beside the locked vault has the same name there, or it was not what was shown.
@@ -356,7 +353,8 @@ impl Broker {
         let first = keys.iter().filter(|key| !key.hosts.is_empty() && is_for(key));
         let rest = keys.iter().filter(|key| key.hosts.is_empty());
         // To a client that is bound to nothing, a person's ssh-add as a rule, all are shown.
-        let others = keys.iter().filter(|key| host.is_none() && !key.hosts.is_empty());
+        let is_unbound = host.is_none() && !connection.binding.is_failed();
+        let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
     }
 }
@@ -396,10 +394,12 @@ fn may_be_forwarded(connection: &AgentConnection) -> bool {
     connection.binding.is_forwarded() || connection.binding.is_failed()
 }
 
-/// The account as it stands before a host: one that has more than a name in it is quoted, so that it ends where it
-/// ends.
+/// The account as it stands before a host: one that has more than a name in it is quoted, and holds no quote itself, so
+/// that it ends where it ends.
 pub(super) fn shown_user(login: &Login) -> String {
-    if login.user.contains('@') { format!("'{}'", login.user) } else { quoted(&login.user) }
+    let plain = |c: char| c.is_alphanumeric() || "._-+$".contains(c);
+    let is_name = !login.user.is_empty() && login.user.chars().all(plain);
+    if is_name { login.user.clone() } else { format!("'{}'", login.user.replace('\'', r"\u{27}")) }
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -137,15 +137,15 @@ impl Broker {
     ) -> Result<Reply, Refusal> {
         let until = client.requester.peer.pidfd().and_then(|process| process.try_clone_to_owned().ok());
         let until = Until(until.ok_or(AgentRefusal::Socket)?);
-        let stand_ins = self.ssh.stand_ins.get();
-        if stand_ins >= STAND_INS {
+        // Whoever shares a socket can keep its thread for longer than it is served.
+        if Arc::strong_count(&self.ssh.stand_ins) > STAND_INS {
             return Err(AgentRefusal::Sockets.into());
         }
-        let listening = Handed::over(socket).map_err(|_| AgentRefusal::Socket)?;
+        let listening =
+            Handed::over(socket, Arc::clone(&self.ssh.stand_ins)).map_err(|_| AgentRefusal::Socket)?;
         let lifetime = lifetime.map(|seconds| Duration::from_secs(seconds.into()));
         let own = Some(Rc::clone(&self.ssh.own));
         let socket = Rc::new(AgentSocket { own, ..AgentSocket::new(self.next_request(), lifetime) });
-        self.ssh.stand_ins.set(stand_ins + 1);
         // The other end lives as long as the daemon serves.
         self.ssh.bring.send(Brought { listening, socket, until, held }).map_err(|_| Refusal::Task)?;
         Ok(Reply::done("the socket is served"))
@@ -164,8 +164,15 @@ impl Broker {
     }
 
     pub(crate) fn agent_socket_gone(&self, socket: &AgentSocket) {
-        self.ssh.stand_ins.set(self.ssh.stand_ins.get().saturating_sub(1));
         self.ssh.added.borrow_mut().forget_of(socket.id);
+    }
+
+    /// Whoever locked the agent or the vault while somebody was asked wants nothing more of it, whatever the answer.
+    pub(super) fn not_locked_meanwhile(&self, connection: &AgentConnection) -> Result<(), Refusal> {
+        if connection.at.is_locked() {
+            return Err(AgentRefusal::Locked.into());
+        }
+        if self.is_open() { Ok(()) } else { Err(Refusal::Locked) }
     }
 
     pub(super) async fn lock_agent(

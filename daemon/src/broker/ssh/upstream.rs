@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -67,40 +68,37 @@ impl Upstreams {
         }
     }
 
-    /// Asks one agent, which is connected to and told of the session first where that was not done yet.
     async fn ask(
         &mut self,
         path: &Path,
         request: Request,
         patience: Duration,
     ) -> Result<Reply, UpstreamFault> {
-        let asked = async {
-            if !self.agents.iter().any(|agent| agent.path == path) {
-                self.agents.push(Agent::connect(path).await?);
-            }
-            let agent = self.agents.iter_mut().find(|agent| agent.path == path);
-            let agent = agent.ok_or(UpstreamFault::Refused)?;
-            while let Some(bind) = self.binds.get(agent.told) {
-                agent.told += 1;
-                let bind = Request::Extension(Extension::SessionBind(bind.clone()));
-                // An agent that knows no sessions refuses, and serves all the same.
-                agent.ask(&bind).await?;
-            }
-            agent.ask(&request).await
-        };
-        let reply = timeout(patience, asked).await.unwrap_or(Err(UpstreamFault::Slow));
-        if reply.is_err() {
-            // Half a reply may be on its way.
-            self.agents.retain(|agent| agent.path != path);
-        }
+        let agent = self.take(path);
+        let (agent, reply) = ask(path, agent, &self.binds, &request, patience).await;
+        self.agents.extend(agent);
         reply
     }
 
+    fn take(&mut self, path: &Path) -> Option<Agent> {
+        let at = self.agents.iter().position(|agent| agent.path == path)?;
+        Some(self.agents.swap_remove(at))
+    }
+
+    /// All are asked at once, so that silent ones keep nobody waiting longer than one would.
     async fn list(&mut self, paths: &[PathBuf]) -> Vec<Identity> {
+        let mut asked = JoinSet::new();
+        for (at, path) in paths.iter().enumerate() {
+            let (agent, path, binds) = (self.take(path), path.clone(), self.binds.clone());
+            asked.spawn_local(async move { (at, ask(&path, agent, &binds, &Request::List, LIST).await) });
+        }
+        let mut listed: Vec<_> = asked.join_all().await;
+        listed.sort_by_key(|(at, _)| *at);
         let mut all = Vec::new();
         self.offered.clear();
-        for path in paths {
-            if let Ok(Reply::Identities(identities)) = self.ask(path, Request::List, LIST).await {
+        for (path, (_, (agent, reply))) in paths.iter().zip(listed) {
+            self.agents.extend(agent);
+            if let Ok(Reply::Identities(identities)) = reply {
                 self.offered.extend(identities.iter().map(|identity| (identity.blob.clone(), path.clone())));
                 all.extend(identities);
             }
@@ -130,6 +128,32 @@ impl Upstreams {
             _ => Err(UpstreamFault::Refused),
         }
     }
+}
+
+/// Asks one agent, which is connected to and told of the session first where that was not done yet. It comes back
+/// unless half a reply may be on its way.
+async fn ask(
+    path: &Path,
+    mut agent: Option<Agent>,
+    binds: &[SessionBind],
+    request: &Request,
+    patience: Duration,
+) -> (Option<Agent>, Result<Reply, UpstreamFault>) {
+    let asked = async {
+        let agent = match &mut agent {
+            Some(agent) => agent,
+            none => none.insert(Agent::connect(path).await?),
+        };
+        while let Some(bind) = binds.get(agent.told) {
+            agent.told += 1;
+            let bind = Request::Extension(Extension::SessionBind(bind.clone()));
+            // An agent that knows no sessions refuses, and serves all the same.
+            agent.ask(&bind).await?;
+        }
+        agent.ask(request).await
+    };
+    let reply = timeout(patience, asked).await.unwrap_or(Err(UpstreamFault::Slow));
+    (agent.filter(|_| reply.is_ok()), reply)
 }
 
 fn is_right(key: &PublicKey, data: &[u8], signature: &[u8]) -> bool {
