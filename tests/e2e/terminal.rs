@@ -78,8 +78,7 @@ fn what_is_typed_is_taken_whole_or_not_at_all() {
 fn enter_escape_and_control_c_decline() {
     let sandbox = asked_on_terminals();
     let terminal = Terminal::open(&sandbox);
-    let mut allowed = 0;
-    for key in ["Enter", "Escape", "C-c", "C-d"] {
+    for (allowed, key) in ["Enter", "Escape", "C-c", "C-d"].into_iter().enumerate() {
         terminal.run("with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
         terminal.expect(PROMPT);
         terminal.press(key);
@@ -87,7 +86,6 @@ fn enter_escape_and_control_c_decline() {
         assert!(shown.contains("it was declined"), "{key}:\n{shown}");
         assert!(sandbox.events("lent").len() == allowed);
         // Two noes in a row would close the terminal for a while.
-        allowed += 1;
         terminal.run("clear; with-secrets -- true; echo ended $?");
         terminal.expect(PROMPT);
         terminal.type_text(PIN);

@@ -11,6 +11,7 @@
 mod asking;
 mod desktop;
 mod files;
+mod flood;
 mod interpreter;
 mod lent;
 mod log;
