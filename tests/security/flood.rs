@@ -117,7 +117,7 @@ fn wrong_pins_elsewhere_do_not_close_the_place_of_the_unlock() {
     }
     // One more terminal has no tries of its own, and the one of the unlock has lost none.
     third.run("with-secrets -- true; echo ended $?");
-    assert!(third.expect("ended 125").contains("is closed for another"));
+    assert!(third.expect("ended 125").contains("after wrong PINs"));
     home.run("clear; with-secrets -- true; echo ended $?");
     home.expect(PROMPT);
     assert_eq!(sandbox.status()["vault"], "unlocked");
