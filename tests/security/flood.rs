@@ -45,7 +45,7 @@ fn who_was_refused_twice_is_not_asked_for_again_at_once() {
     let shown = terminal.expect("ended-3 125");
     assert!(shown.contains("it may ask again in") && !shown.contains(PROMPT), "{shown}");
     // Another terminal is another person's.
-    let other = Terminal::open(&sandbox);
+    let other = Terminal::sized(&sandbox, "other", 150, 50);
     other.run("with-secrets -- true; echo ended $?");
     other.expect(PROMPT);
 }
@@ -104,7 +104,8 @@ fn wrong_pins_elsewhere_do_not_close_the_place_of_the_unlock() {
     home.press("Enter");
     home.expect("unlocked 0");
     // The second closes it for longer than it takes to make a third.
-    let [first, second, third] = [0; 3].map(|_| Terminal::open(&sandbox));
+    let [first, second, third] =
+        ["first", "second", "third"].map(|name| Terminal::sized(&sandbox, name, 150, 50));
     for elsewhere in [&first, &second] {
         until_asked(elsewhere);
         for _ in 0..3 {
@@ -117,7 +118,8 @@ fn wrong_pins_elsewhere_do_not_close_the_place_of_the_unlock() {
     }
     // One more terminal has no tries of its own, and the one of the unlock has lost none.
     third.run("with-secrets -- true; echo ended $?");
-    assert!(third.expect("ended 125").contains("after wrong PINs"));
+    let shown = third.expect("ended 125");
+    assert!(shown.contains("after wrong PINs"), "{shown}");
     home.run("clear; with-secrets -- true; echo ended $?");
     home.expect(PROMPT);
     assert_eq!(sandbox.status()["vault"], "unlocked");
