@@ -65,7 +65,7 @@ impl Offer {
 
     fn shown(&self, mark: char, instead: &str) -> String {
         let words = unpadded(&escaped(&self.words, WIDTH)).replace(mark, instead);
-        format!("PIN+{:<5} allows it, {words}", self.typed())
+        format!("PIN+{:<5} {words}", self.typed())
     }
 }
 
@@ -143,7 +143,9 @@ impl Question {
         if self.lines.len() > LINES {
             return Some(format!("there are {} lines, and {LINES} are shown", self.lines.len()));
         }
-        self.cut.map(|label| format!("'{label}' has more than {WIDTH} characters"))
+        // A grant is for a program, and programs have paths.
+        let offer = self.offers.iter().find(|offer| is_long(&offer.words)).map(|_| "PIN+");
+        self.cut.or(offer).map(|label| format!("'{label}' has more than {WIDTH} characters"))
     }
 
     /// Who asks: program chain, directory, terminal.

@@ -3,12 +3,13 @@
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
-use super::{Covers, DEADLINE, No, Yes, pin, program};
+use super::{Covers, No, Yes, pin, program};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -28,6 +29,8 @@ pub(crate) struct Ways {
     pub(crate) program: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
     pub(crate) pin_verifier: Option<SecretBytes>,
+    /// How long a human has to answer.
+    pub(crate) deadline: Duration,
 }
 
 /// Whom the queue tells what happens meanwhile.
@@ -35,6 +38,8 @@ pub(crate) struct Told<'a> {
     /// A wrong PIN, with the failures in a row.
     pub(crate) wrong_pin: &'a dyn Fn(u32),
     pub(crate) asking: &'a dyn Fn(&Place),
+    /// Who has said yes to it while it waited, if anybody: then nobody is asked.
+    pub(crate) covered: &'a dyn Fn() -> Option<String>,
 }
 
 impl Queue {
@@ -65,10 +70,14 @@ impl Queue {
         told: Told<'_>,
     ) -> Result<Yes, No> {
         let _turn = self.turn().await?;
+        if let Some(by) = (told.covered)() {
+            return Ok(Yes { by, covers: Covers::Once });
+        }
+        let deadline = ways.deadline;
         let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
             (Some(approver), _) => {
-                let answer = timeout(DEADLINE, ask_program(&approver, question)).await;
-                return answer.unwrap_or(Err(No::TimedOut));
+                let answer = timeout(deadline, ask_program(&approver, question, deadline)).await;
+                return answer.unwrap_or(Err(No::TimedOut(deadline)));
             }
             (None, Some(verifier)) => (verifier, ways.desktop),
             (None, None) => return Err(No::WithoutPin),
@@ -79,11 +88,11 @@ impl Queue {
         }
         let mut place = Place::find(desktop.as_ref(), requester).await?;
         (told.asking)(&place);
-        let answer = timeout(DEADLINE, self.ask_pin(&mut place, question, verifier, told.wrong_pin)).await;
+        let answer = timeout(deadline, self.ask_pin(&mut place, question, verifier, told.wrong_pin)).await;
         let by = format!("PIN {}", place.name(requester));
         let Ok(answer) = answer else {
             place.abandon().await;
-            return Err(No::TimedOut);
+            return Err(No::TimedOut(deadline));
         };
         answer.map(|covers| Yes { by, covers })
     }
@@ -136,9 +145,9 @@ fn with_offer(
     }
 }
 
-async fn ask_program(approver: &ApproverProgram, question: &Question) -> Result<Yes, No> {
+async fn ask_program(approver: &ApproverProgram, question: &Question, deadline: Duration) -> Result<Yes, No> {
     let path = approver.path.display().to_string();
-    match program::ask(approver, question).await {
+    match program::ask(approver, question, deadline).await {
         Ok(Some(covers)) => Ok(Yes { by: format!("approver program {path}"), covers }),
         Ok(None) => Err(No::Declined),
         Err(cause) => Err(No::Program { path, cause }),
@@ -170,7 +179,6 @@ impl Drop for Spot<'_> {
 mod tests {
     use super::*;
     use crate::policy::rule::Scope;
-    use std::time::Duration;
 
     #[test]
     fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {
