@@ -185,7 +185,7 @@ impl Broker {
             subjects: vec![(permits.kind(), subject(connection, &holder, &permits, &sign.key))],
             title: permits.title().to_owned(),
             names: vec![format!("{} {fingerprint}", holder.shown()), shown.clone()],
-            beyond: beyond_of(connection, &holder, &permits, covered),
+            beyond: beyond(connection, &holder, &permits, covered),
         };
         let was_closed = matches!(gate, Gate::Closed(..));
         let asks = was_closed || self.judge(&connection.client.requester, &act).await?.verdict.asks();
@@ -418,22 +418,21 @@ fn sha256(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }
 
-fn beyond_of(connection: &AgentConnection, holder: &Holder, permits: &Permits, covered: bool) -> Beyond {
+fn beyond(connection: &AgentConnection, holder: &Holder, permits: &Permits, covered: bool) -> Beyond {
     let is_nowhere = matches!(permits, Permits::Login(_, Place::Unknown));
-    beyond(may_be_forwarded(connection), is_nowhere, holder.is_confirmed_always(), covered)
-}
-
-/// What a signature brings to its judgement.
-pub(in crate::broker) fn beyond(
-    is_forwarded: bool,
-    is_nowhere: bool,
-    is_confirmed: bool,
-    covered: bool,
-) -> Beyond {
-    let always = [(is_forwarded, FORWARDED), (is_nowhere, NOWHERE), (is_confirmed, CONFIRMED)];
-    match always.into_iter().find(|(is_so, _)| *is_so) {
-        Some((_, why)) => Beyond::Always(why),
+    match always_asked(may_be_forwarded(connection), is_nowhere, holder.is_confirmed_always()) {
+        Some(why) => Beyond::Always(why),
         None if covered => Beyond::Covered(COVERED),
         None => Beyond::Nothing,
     }
+}
+
+/// Why a signature is asked for whatever the policy allows, where it is.
+pub(in crate::broker) fn always_asked(
+    is_forwarded: bool,
+    is_nowhere: bool,
+    is_confirmed: bool,
+) -> Option<&'static str> {
+    let reasons = [(is_forwarded, FORWARDED), (is_nowhere, NOWHERE), (is_confirmed, CONFIRMED)];
+    reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why)
 }
