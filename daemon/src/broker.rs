@@ -45,7 +45,7 @@ use crate::policy::rule::{Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
 use crate::vault::local::{self, LocalVault};
-use grants::{Offered, shown_grant};
+use grants::shown_grant;
 use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
@@ -236,7 +236,9 @@ impl Broker {
                 describe(&mut question);
                 question.asked_by(requester);
                 let offered = self.offered(requester, &act, &judgement)?;
-                question.offers = offered.as_ref().map(Offered::offers).unwrap_or_default();
+                if let Some(offered) = &offered {
+                    offered.show(&mut question);
+                }
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
                 let covered = || self.covered_by_grant(requester, &act, &judgement).map(shown_grant);
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;

@@ -17,6 +17,11 @@ pub fn keeping(file: &std::path::Path) -> String {
     format!("#!/bin/sh\n{{ cat; echo; }} >>{}\necho '{{\"decision\":\"allow\"}}'\n", file.display())
 }
 
+/// Allows, and says that the yes covers this much; keeps every question.
+pub fn covering(file: &std::path::Path, scope: &str) -> String {
+    keeping(file).replace("\"allow\"", &format!("\"allow\",\"scope\":\"{scope}\""))
+}
+
 /// Declines, and keeps every question.
 pub fn declining(file: &std::path::Path) -> String {
     keeping(file).replace("allow", "deny")
@@ -43,6 +48,11 @@ impl Question {
         let lines = self.0["lines"].as_array().unwrap();
         let line = lines.iter().find(|line| line["label"] == label)?;
         Some((line["text"].as_str().unwrap(), line["certainty"].as_str().unwrap()))
+    }
+
+    /// What a yes to it may cover.
+    pub fn scopes(&self) -> Vec<&str> {
+        self.0["scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap()).collect()
     }
 
     /// Fails the test unless there is such a line.

@@ -1,7 +1,7 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
 use super::{Act, Beyond, Broker, Refusal};
-use crate::approval::question::Offer;
+use crate::approval::question::{Certainty, Offer, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -24,22 +24,23 @@ pub(super) struct Offered {
 }
 
 impl Offered {
-    pub(super) fn offers(&self) -> Vec<Offer> {
-        let (same, command) = (self.same, &self.command.1);
-        let by = format!("if it or what it starts asks: {command}");
+    /// What a yes may cover, and behind it how far.
+    pub(super) fn show(&self, question: &mut Question) {
+        let covers = format!("{}, for {} and what it starts", self.same, self.command.1);
+        question.line("may cover", &covers, Certainty::Seen);
         let offer = |scope: &Scope| {
             let words = match scope {
-                Scope::Command => format!("allows it and {same} until that ends, {by}"),
-                Scope::Time(time) => format!("allows it and {same} for {}, {by}", TimeSpan::of(*time)),
-                Scope::Uses(uses) => format!("allows it and {same}, {uses} times in all, {by}"),
+                Scope::Command => "covers that until it ends".to_owned(),
+                Scope::Time(time) => format!("covers that for {}", TimeSpan::of(*time)),
+                Scope::Uses(uses) => format!("covers that {uses} times in all"),
                 Scope::Terminal(time) => {
                     let (_, terminal) = self.terminal.as_ref()?;
-                    format!("allows it and {same} for {}, WHATEVER asks on {terminal}", TimeSpan::of(*time))
+                    format!("covers that for ANYTHING on {terminal}, for {}", TimeSpan::of(*time))
                 }
             };
             Some(Offer { scope: *scope, words })
         };
-        self.scopes.iter().filter_map(offer).collect()
+        question.offers = self.scopes.iter().filter_map(offer).collect();
     }
 
     fn holder(self, scope: Scope) -> Option<(Holder, String)> {
@@ -181,10 +182,10 @@ fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict
 /// In the words of an offer.
 fn same(subjects: &[(Kind, Subject)]) -> &'static str {
     match subjects.first().map(|(kind, _)| kind) {
-        Some(Kind::SshLogin) => "the same login with this key again",
+        Some(Kind::SshLogin) => "the same login",
         Some(Kind::SshSignature) => "EVERY signature in this namespace with this key",
-        Some(Kind::ItemRead) => "the same value again",
-        _ => "the same to the same program again, whatever its arguments,",
+        Some(Kind::ItemRead) => "the same value",
+        _ => "the same to the same program, whatever its arguments",
     }
 }
 
