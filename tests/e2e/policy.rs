@@ -17,13 +17,30 @@ fn explained(sandbox: &Sandbox, request: &str) -> (String, String) {
     (said["verdict"].as_str().unwrap().to_owned(), said["rule"].as_str().unwrap().to_owned())
 }
 
-/// Policies, a request in words, the same request in truth, and what becomes of both.
-struct Case<'a> {
-    settings: &'a [&'a str],
-    request: String,
-    real: &'a dyn Fn() -> Output,
-    verdict: &'a str,
-    rule: String,
+/// Settings, then a request in words and the same in truth: both find the same rule, and the same becomes of them.
+#[track_caller]
+fn check(
+    sandbox: &Sandbox,
+    settings: &[&str],
+    request: &str,
+    real: &dyn Fn() -> Output,
+    (verdict, rule): (&str, &str),
+) {
+    if !settings.is_empty() {
+        sandbox.policies(settings);
+    }
+    assert_eq!(explained(sandbox, request), (verdict.to_owned(), rule.to_owned()), "{request}");
+    let before = sandbox.events("decided").len();
+    let output = real();
+    let after = sandbox.events("decided");
+    assert!(after.len() > before, "{request}: {output:?}");
+    let decided = after.last().unwrap();
+    let expected = match verdict {
+        "ask" => "approved",
+        "deny" => "denied",
+        _ => "allowed",
+    };
+    assert_eq!((&decided["rule"], &decided["decision"]), (&rule.into(), &expected.into()), "{request}");
 }
 
 fn without_passphrase(sandbox: &Sandbox, settings: &[&str]) -> Output {
@@ -31,130 +48,72 @@ fn without_passphrase(sandbox: &Sandbox, settings: &[&str]) -> Output {
 }
 
 #[test]
-fn what_is_explained_is_what_happens() {
+fn what_is_explained_is_what_happens_when_something_is_lent_or_read() {
     let sandbox = Sandbox::with_token(b"tok");
-    let ssh = Ssh::asked(&sandbox, &[]);
-    ssh.key("work", &["ed25519"]);
-    ssh.store("work", &[]);
-    let server = ssh.server(HOST, &[ssh.public("work")]);
     let repository = sandbox.make_directory("project/repository");
     sandbox.make_directory("project/repository/.git");
     sandbox.write("project/repository/.git/HEAD", "ref: refs/heads/main\n");
     sandbox.write("project/repository/.keyloan.toml", "[env]\nA = \"local://pypi/token\"\n");
     sandbox.keyloan(&["trust", "repository/.keyloan.toml"]).run().ok();
     sandbox.write("project/Makefile", "all:\n\twith-secrets --only TWINE_PASSWORD -- true\n");
-    let only = ["--only", "TWINE_PASSWORD", "--", "true"];
-    let lend = || sandbox.with_secrets(&only).run();
+    let lend = || sandbox.with_secrets(&["--only", "TWINE_PASSWORD", "--", "true"]).run();
     let there = || sandbox.with_secrets(&["--", "true"]).within(&repository).run();
     // A session of its own, so that all its programs can be seen.
-    let made = || sandbox.command(needed("setsid"), &["-w", "make", "-s"]).run();
+    let make = || sandbox.command(needed("setsid"), &["-w", "make", "-s"]).run();
     let get = || sandbox.keyloan(&["item", "get", "pypi", "token"]).run();
+    let (token, made) = ("env[item=pypi]", "env[item=pypi,program=/usr/bin/make]");
+    let (twice, used_up) = ("env[item=pypi]=allow 2/1h", "env[item=pypi]=allow 2/1h, used up");
+    check(&sandbox, &[], token, &lend, ("ask", "env=ask"));
+    check(&sandbox, &["env[item=py*]=allow"], token, &lend, ("allow", "env[item=py*]=allow"));
+    check(&sandbox, &["env[item=pypi]=ask"], token, &lend, ("ask", "env[item=pypi]=ask"));
+    check(&sandbox, &[twice], token, &lend, ("allow 2/1h", twice));
+    check(&sandbox, &[], token, &lend, ("allow 2/1h", twice));
+    check(&sandbox, &[], token, &lend, ("ask", used_up));
+    check(&sandbox, &["env[item=pypi]=allow"], token, &lend, ("allow", "env[item=pypi]=allow"));
+    let rule = "env[program=/usr/bin/make]=ask";
+    check(&sandbox, &[rule], made, &make, ("ask", rule));
+    let here = repository.display();
+    let rule = format!("env[repository={here}]=deny");
+    let in_it = format!("env[item=pypi,repository={here}]");
+    check(&sandbox, &[&rule], &in_it, &there, ("deny", &rule));
+    check(&sandbox, &["env=deny"], token, &lend, ("deny", "env=deny"));
+    let rule = "item.read[item=pypi]=deny";
+    check(&sandbox, &[rule], "item.read[item=pypi]", &get, ("deny", rule));
+}
+
+#[test]
+fn what_is_explained_is_what_happens_to_signatures() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &[]);
+    ssh.key("work", &["ed25519"]);
+    ssh.store("work", &[]);
+    let server = ssh.server(HOST, &[ssh.public("work")]);
     let login = || ssh.ssh(&[&server.name, "true"]);
-    let sign_in = |namespace: &str| {
-        let line =
-            format!("echo x | ssh-keygen -Y sign -q -n {namespace} -f {}.pub", ssh.path("work").display());
-        ssh.client("sh", &["-c", &line]).run()
+    let line = |namespace: &str| {
+        format!("echo x | ssh-keygen -Y sign -q -n {namespace} -f {}.pub", ssh.path("work").display())
     };
-    let (file, git) = (|| sign_in("file"), || sign_in("git"));
-    let forwarded = || {
-        let line = format!("echo x | ssh-keygen -Y sign -q -n file -f {}.pub", ssh.path("work").display());
-        ssh.ssh(&["-A", HOST, &line])
-    };
+    let file = || ssh.client("sh", &["-c", &line("file")]).run();
+    let git = || ssh.client("sh", &["-c", &line("git")]).run();
+    let forwarded = || ssh.ssh(&["-A", HOST, &line("file")]);
     let host_key = ssh.fingerprint(&format!("host-{HOST}"));
-    let here = repository.display().to_string();
-    let case = |settings, request: &str, real, verdict, rule: &str| Case {
-        settings,
-        request: request.to_owned(),
-        real,
-        verdict,
-        rule: rule.to_owned(),
-    };
-    let token = "env[item=pypi]";
+    // known_hosts names the host, and that counts for nothing.
     let bound = format!("ssh.login[item=work,hostkey={host_key}]");
-    let in_repository = format!("env[repository={here}]=deny");
-    let used_up = "env[item=pypi]=allow 2/1h";
-    let in_there = [in_repository.as_str()];
-    let cases: &[Case<'_>] = &[
-        case(&[], token, &lend, "ask", "env=ask"),
-        case(&["env[item=py*]=allow"], token, &lend, "allow", "env[item=py*]=allow"),
-        case(&["env[item=pypi]=ask"], token, &lend, "ask", "env[item=pypi]=ask"),
-        case(&["env[item=pypi]=allow 2/1h"], token, &lend, "allow 2/1h", used_up),
-        case(&[], token, &lend, "allow 2/1h", used_up),
-        case(&[], token, &lend, "ask", "env[item=pypi]=allow 2/1h, used up"),
-        case(&["env[item=pypi]=allow"], token, &lend, "allow", "env[item=pypi]=allow"),
-        case(
-            &["env[program=/usr/bin/make]=ask"],
-            "env[item=pypi,program=/usr/bin/make]",
-            &made,
-            "ask",
-            "env[program=/usr/bin/make]=ask",
-        ),
-        case(&in_there, &format!("env[item=pypi,repository={here}]"), &there, "deny", &in_repository),
-        case(&["env=deny"], token, &lend, "deny", "env=deny"),
-        case(
-            &["item.read[item=pypi]=deny"],
-            "item.read[item=pypi]",
-            &get,
-            "deny",
-            "item.read[item=pypi]=deny",
-        ),
-        // known_hosts names the host, and that counts for nothing.
-        case(&["ssh.login[host=git.example.org]=allow"], &bound, &login, "ask", "ssh.login=ask"),
-        case(
-            &["ssh.signature[namespace=git]=allow"],
-            "ssh.signature[item=work,namespace=file]",
-            &file,
-            "ask",
-            "ssh.signature=ask",
-        ),
-        case(
-            &[],
-            "ssh.signature[item=work,namespace=git]",
-            &git,
-            "allow",
-            "ssh.signature[namespace=git]=allow",
-        ),
-        case(
-            &["ssh.login=allow", "ssh.login[host=git.example.org]=", "ssh.signature=allow"],
-            "ssh.signature[item=work,namespace=file,forwarded]",
-            &forwarded,
-            "ask",
-            "what another host forwards is always asked",
-        ),
-    ];
-    for Case { settings, request, real, verdict, rule } in cases {
-        if !settings.is_empty() {
-            sandbox.policies(settings);
-        }
-        assert_eq!(explained(&sandbox, request), ((*verdict).to_owned(), rule.clone()), "{request}");
-        let before = sandbox.events("decided").len();
-        let output = real();
-        let after = sandbox.events("decided");
-        assert!(after.len() > before, "{request}: {output:?}");
-        let decided = after.last().unwrap();
-        let expected = match *verdict {
-            "ask" => "approved",
-            "deny" => "denied",
-            _ => "allowed",
-        };
-        assert_eq!(
-            (&decided["rule"], &decided["decision"]),
-            (&rule.as_str().into(), &expected.into()),
-            "{request}"
-        );
-    }
-    // With a pin the name counts.
-    sandbox.policies(&["ssh.login=ask", "ssh.login[host=git.example.org]=allow"]);
+    let named = "ssh.login[host=git.example.org]=allow";
+    check(&sandbox, &[named], &bound, &login, ("ask", "ssh.login=ask"));
     sandbox.keyloan(&["ssh", "hosts", "pin", HOST]).run().ok();
-    let rule = "ssh.login[host=git.example.org]=allow";
-    let request = format!("ssh.login[item=work,host={HOST},hostkey={host_key}]");
-    assert_eq!(explained(&sandbox, &request), ("allow".to_owned(), rule.to_owned()));
-    let asked = ssh.questions().len();
-    login().ok();
-    assert_eq!(
-        (ssh.questions().len(), &sandbox.events("decided").last().unwrap()["rule"]),
-        (asked, &rule.into())
-    );
+    let pinned = format!("ssh.login[item=work,host={HOST},hostkey={host_key}]");
+    check(&sandbox, &[], &pinned, &login, ("allow", named));
+    let rule = "ssh.signature[namespace=git]=allow";
+    let of_file = "ssh.signature[item=work,namespace=file]";
+    check(&sandbox, &[rule], of_file, &file, ("ask", "ssh.signature=ask"));
+    check(&sandbox, &[], "ssh.signature[item=work,namespace=git]", &git, ("allow", rule));
+    let always = "what another host forwards is always asked";
+    let from_there = "ssh.signature[item=work,namespace=file,forwarded]";
+    check(&sandbox, &["ssh.signature=allow"], from_there, &forwarded, ("ask", always));
+    let rule = "ssh.signature[forwarded]=deny";
+    check(&sandbox, &[rule], from_there, &forwarded, ("deny", rule));
+    sandbox.keyloan(&["ssh", "set", "work", "--confirm", "always"]).run().ok();
+    check(&sandbox, &[], &pinned, &login, ("ask", "the key is confirmed at every use"));
 }
 
 #[test]
@@ -169,13 +128,13 @@ fn an_explanation_names_every_rule_that_is_met_and_what_a_yes_may_cover() {
     let explain = |request: &str| sandbox.keyloan(&["policy", "explain", request]).run();
     assert_eq!(
         explain("env[item=prod-db]").ok().text(),
-        "ask: env[item=prod*]=ask\n  also met, and less strict or less particular: env=allow\n  \
+        "ask: env[item=prod*]=ask\n  also met: env=allow\n  \
          a yes may also cover: command, 10m\n"
     );
     assert_eq!(
         explain("env[item=prod-db,program=/usr/bin/make]").ok().text(),
-        "ask-pin: env[program=/usr/bin/make]=ask-pin\n  also met, and less strict or less particular: env=allow\n  \
-         also met, and less strict or less particular: env[item=prod*]=ask\n"
+        "ask-pin: env[program=/usr/bin/make]=ask-pin\n  also met: env=allow\n  \
+         also met: env[item=prod*]=ask\n"
     );
     assert_eq!(
         explain("ssh.login[item=work,host=github.com]").ok().text(),

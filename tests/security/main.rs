@@ -15,6 +15,7 @@ mod interpreter;
 mod lent;
 mod log;
 mod memory;
+mod policy;
 mod prompt;
 mod ssh;
 mod steering;

@@ -37,7 +37,7 @@ fn explain(request: String, format: &Json) -> Result<(), Failure> {
     let Explained { verdict, rule, met, grants } = explained;
     output::line(&format!("{verdict}: {}", escaped(&rule, 1000)))?;
     for other in met.iter().filter(|other| **other != rule) {
-        output::line(&format!("  also met, and less strict or less particular: {}", escaped(other, 1000)))?;
+        output::line(&format!("  also met: {}", escaped(other, 1000)))?;
     }
     if !grants.is_empty() {
         output::line(&format!("  a yes may also cover: {}", grants.join(", ")))?;

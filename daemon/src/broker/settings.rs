@@ -147,7 +147,10 @@ impl Broker {
         for text in &settings {
             let setting = parse::setting(text).map_err(|cause| {
                 // A key without a value may be a value typed in the wrong place.
-                let setting = text.split_once('=').map_or("?", |(key, _)| key).to_owned();
+                let is_rule = text.split('=').next().is_some_and(|key| key.contains('['));
+                let (key, end) =
+                    if is_rule { (text.rsplit_once("]="), "]") } else { (text.split_once('='), "") };
+                let setting = key.map_or("?".to_owned(), |(key, _)| format!("{key}{end}"));
                 Refusal::Policy { setting, cause }
             })?;
             let refused = |cause| Refusal::Policy { setting: text.clone(), cause };
