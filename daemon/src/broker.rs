@@ -8,6 +8,7 @@
 mod copies;
 mod grants;
 mod items;
+mod judging;
 mod keeper;
 mod lend;
 mod loans;
@@ -30,27 +31,25 @@ pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyF
 
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
-use crate::approval::{Covers, No, Yes};
+use crate::approval::{Covers, DEADLINE, No, Yes};
 use crate::audit::event::{Event, Who};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
-use crate::git_buffer;
 use crate::grant;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
-use crate::patience;
-use crate::policy::decide::{Judgement, Seen, Subject, decide};
-use crate::policy::rule::{Attribute, Kind, Policy, Verdict};
+use crate::policy::decide::Subject;
+use crate::policy::rule::{Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
 use crate::vault::local::{self, LocalVault};
+use grants::shown_grant;
 use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use surface::Surface;
@@ -213,9 +212,9 @@ impl Broker {
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
         let durable = match judgement.verdict {
-            Verdict::Allow(limit) => {
-                if let Some(limit) = limit {
-                    self.uses.borrow_mut().count(&judgement.rule, limit, clock::since_boot());
+            Verdict::Allow(_) => {
+                if let Some((rule, limit)) = judgement.limit() {
+                    self.uses.borrow_mut().count(rule, limit, clock::since_boot());
                 }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
                 Durable::Soon
@@ -227,7 +226,7 @@ impl Broker {
             Verdict::Ask | Verdict::AskPin
                 if let Some(grant) = self.covered_by_grant(requester, &act, &judgement) =>
             {
-                let decided = decided("covered", Some(format!("grant {grant}")));
+                let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
                 Durable::Soon
             }
@@ -236,15 +235,19 @@ impl Broker {
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
-                question.offers = self.offers(requester, &act, &judgement)?;
+                let offered = self.offered(requester, &act, &judgement)?;
+                if let Some(offered) = &offered {
+                    offered.show(&mut question);
+                }
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
-                let answer = self.ask(client, &question, judgement.verdict == Verdict::AskPin).await;
+                let covered = || self.covered_by_grant(requester, &act, &judgement).map(shown_grant);
+                let answer = self.ask(client, &question, judgement.verdict, &covered).await;
                 unanswered.asked = false;
                 match answer {
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
-                        if let Covers::Also(offer) = &yes.covers {
-                            self.give_grant(requester, &act, offer, request)?;
+                        if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
+                            self.give_grant(offered, &act, offer.scope, request)?;
                         }
                     }
                     Err(no) => {
@@ -259,58 +262,23 @@ impl Broker {
         Ok(Approved { request, durable, names: act.names })
     }
 
-    /// What the rules say, and beyond them the limits that they set, the yes to the same, and what is always asked.
-    async fn judge(&self, requester: &Requester, act: &Act) -> Result<Judgement, Refusal> {
-        let seen = self.seen(requester).await?;
-        let mut judgement = self.with_policy(|policy| decide(policy, &act.subjects, &seen))?;
-        if let Some(limit) = judgement.limit()
-            && self.uses.borrow().is_used_up(&judgement.rule, limit, clock::since_boot())
-        {
-            let rule = format!("{}, used up", judgement.rule);
-            judgement = Judgement { verdict: Verdict::Ask, rule };
-        }
-        match (act.beyond, judgement.verdict) {
-            (Beyond::Always(why), Verdict::Allow(_)) => {
-                judgement = Judgement { verdict: Verdict::Ask, rule: why.to_owned() };
-            }
-            (Beyond::Covered(why), Verdict::Ask) => {
-                judgement = Judgement { verdict: Verdict::Allow(None), rule: why.to_owned() };
-            }
-            _ => {}
-        }
-        Ok(judgement)
-    }
-
-    /// What rules may look at besides; nothing where none does.
-    async fn seen(&self, requester: &Requester) -> Result<Seen, Refusal> {
-        let (programs, repository) = self.with_policy(|policy| {
-            (policy.looks_at(Attribute::Program), policy.looks_at(Attribute::Repository))
-        })?;
-        let mut seen = Seen::default();
-        if programs {
-            let chain = requester.chain();
-            let claimed = requester.claimed.program.iter().cloned().map(Some);
-            let all = chain.into_iter().chain(claimed);
-            let shown = all.map(|program| program.map(|program| program.display().to_string()));
-            seen.programs = shown.collect::<Option<Vec<_>>>().filter(|programs| !programs.is_empty());
-        }
-        if let Some(directory) = requester.seen_directory().filter(|_| repository).map(Path::to_owned) {
-            let found = patience::look(move || git_buffer::repository(&directory)).await;
-            let shown = |repository: PathBuf| repository.display().to_string();
-            seen.repositories = found.map(|repository| repository.into_iter().map(shown).collect());
-        }
-        Ok(seen)
-    }
-
     /// Puts the question where policy and the last unlock say it belongs.
-    async fn ask(&self, client: &Client, question: &Question, wants_pin: bool) -> Result<Yes, No> {
+    async fn ask(
+        &self,
+        client: &Client,
+        question: &Question,
+        verdict: Verdict,
+        covered: &dyn Fn() -> Option<String>,
+    ) -> Result<Yes, No> {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
-        // A program has no PIN to give.
-        let program =
-            self.with_policy(|policy| policy.approver.clone()).ok().flatten().filter(|_| !wants_pin);
+        let asked = |policy: &Policy| (policy.approver.clone(), policy.deadline);
+        let (program, deadline) = self.with_policy(asked).unwrap_or((None, DEADLINE));
+        // A program has no PIN.
+        let is_without_pin = verdict == Verdict::AskPin && program.is_some();
+        let program = program.filter(|_| !is_without_pin);
         if let Some(program) = &program {
             let on = format!("the approver program {}", program.path.display());
             // A client that is gone is noticed by its connection, which drops this whole request.
@@ -327,8 +295,12 @@ impl Broker {
         };
         let asking = |place: &_| self.tell(client, place, &question.title);
         let unlocked_on = self.unlocked_on();
-        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier };
-        self.queue.ask(question, requester, ways, Told { wrong_pin: &wrong_pin, asking: &asking }).await
+        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier, deadline };
+        let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
+        match self.queue.ask(question, requester, ways, told).await {
+            Err(No::Unaskable) if is_without_pin => Err(No::Pinless),
+            answer => answer,
+        }
     }
 
     /// Writes a record, keyed while the vault is open.

@@ -3,7 +3,7 @@
 
 use crate::clock;
 use keyloan_platform::peer::Peer;
-use keyloan_platform::process::{self, StatFile};
+use keyloan_platform::process::{self, Stat, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
-/// Ancestors that a grant may have been given to.
+/// Ancestors that a grant may have been given to, or that a rule may be about.
 const LINEAGE: usize = 64;
 
 /// Looking at `/proc` costs as much as a signature; who makes thousands a second is looked at fifty times.
@@ -108,16 +108,48 @@ impl Requester {
         if self.peer.is_alive() { programs } else { Vec::new() }
     }
 
-    /// The requester and its ancestors, each with the time of its start. Empty once it has ended.
-    pub(crate) fn lineage(&self) -> Vec<(i32, u64)> {
-        let mut lineage = Vec::new();
+    /// The requester and its ancestors, itself first. Empty once it has ended.
+    pub(crate) fn lineage(&self) -> Vec<(i32, Stat)> {
+        let mut lineage: Vec<(i32, Stat)> = Vec::new();
         let mut pid = self.peer.pid;
         while pid > 1 && lineage.len() < LINEAGE {
             let Some(stat) = process::stat(pid) else { break };
-            lineage.push((pid, stat.started));
+            // Nobody is younger than their child: the parent ended meanwhile, and another process has its pid.
+            if lineage.last().is_some_and(|(_, child)| stat.started > child.started) {
+                break;
+            }
+            lineage.push((pid, stat));
             pid = stat.parent;
         }
         if self.peer.is_alive() { lineage } else { Vec::new() }
+    }
+
+    /// Every program that a rule may be about: the requester's, what that was and says it becomes, and its ancestors'.
+    /// `None` where one that the requester's session started does not show its own. Above that, sshd and login hide
+    /// theirs from everybody.
+    pub(crate) fn seen_programs(&self) -> Option<Vec<PathBuf>> {
+        let lineage = self.lineage();
+        let session = lineage.first().filter(|_| lineage.len() < LINEAGE)?.1.session;
+        let mut programs: Vec<PathBuf> = self.was.iter().chain(&self.claimed.program).cloned().collect();
+        let mut hides = false;
+        for (pid, _) in lineage {
+            match process::exe(pid) {
+                Some(program) => programs.push(program),
+                None if hides => {}
+                None => return None,
+            }
+            hides |= pid == session;
+        }
+        self.peer.is_alive().then_some(programs)
+    }
+
+    /// The controlling terminal, with the leader of its session: a terminal's number is soon another's, a leader's pid
+    /// and start are not.
+    pub(crate) fn terminal_session(&self) -> Option<(u64, (i32, u64))> {
+        let stat = process::stat(self.peer.pid).filter(|stat| stat.terminal != 0)?;
+        let leader = process::stat(stat.session)?;
+        let found = (stat.terminal, (stat.session, leader.started));
+        (self.peer.is_alive() && leader.terminal == stat.terminal).then_some(found)
     }
 
     /// The directory as the requester's own file system shows it, where that is ours too.

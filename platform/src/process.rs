@@ -64,6 +64,8 @@ pub fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<PathBuf> {
 pub struct Stat {
     pub parent: i32,
     pub group: i32,
+    /// The process that leads the session: a shell that a person types into, a terminal's first program.
+    pub session: i32,
     /// The controlling terminal's device number, 0 for none.
     pub terminal: u64,
     /// The process group in that terminal's foreground, -1 for none.
@@ -83,6 +85,7 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     Some(Stat {
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
+        session: fields.get(3)?.parse().ok()?,
         // The kernel prints a 32-bit device number as a signed one.
         terminal: u64::from(u32::try_from(terminal & 0xffff_ffff).ok()?),
         foreground: fields.get(5)?.parse().ok()?,
@@ -244,7 +247,14 @@ mod tests {
             let stat = parse_stat(format!("40 ({name}) {TAIL}").as_bytes()).unwrap();
             assert_eq!(
                 stat,
-                Stat { parent: 41, group: 42, terminal: 34819, foreground: 44, started: 987_654 }
+                Stat {
+                    parent: 41,
+                    group: 42,
+                    session: 43,
+                    terminal: 34819,
+                    foreground: 44,
+                    started: 987_654
+                }
             );
         }
     }

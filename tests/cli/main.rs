@@ -153,8 +153,9 @@ fn lending() {
 fn policy_and_refusals() {
     let mut told = with_token();
     told.run("keyloan policy show");
-    told.run("keyloan policy set item.read=deny --passphrase-fd 3 3<../wrong");
-    told.run("keyloan policy set item.read=deny --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan policy set item.read=allow --passphrase-fd 3 3<../wrong");
+    told.run("keyloan policy set item.read=allow");
+    told.run("keyloan policy set item.read=deny");
     told.run("keyloan item get pypi token");
     told.run("keyloan policy set item.raed=deny --passphrase-fd 3 3<../passphrase");
     told.run("keyloan policy set item.read=maybe --passphrase-fd 3 3<../passphrase");
@@ -162,6 +163,18 @@ fn policy_and_refusals() {
     told.run("keyloan policy set approver.command= --passphrase-fd 3 3<../passphrase");
     told.run("with-secrets -- true");
     told.run("keyloan policy set trust=ask");
+    told.run("keyloan policy set 'ssh.login[item=work]=allow 20/1h' --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan policy set 'ssh.login[host=github.com]=ask-pin'");
+    told.run("keyloan policy set 'env[itme=a]=ask'");
+    told.run("keyloan policy set 'env[program=/usr/bin/make]=allow'");
+    told.run("keyloan policy explain 'ssh.login[item=work,host=github.com]'");
+    told.run("keyloan policy explain 'ssh.login[item=work,host=github.com,forwarded]'");
+    told.run("keyloan policy explain 'env[item=pypi]'");
+    told.run("keyloan policy explain 'env[namespace=git]'");
+    told.run("keyloan grants; keyloan grants --json");
+    told.run("keyloan revoke 1");
+    told.run("keyloan revoke --all");
+    told.run("keyloan revoke");
     told.end("policy.txt");
 }
 

@@ -35,7 +35,7 @@ fn unlocked(sandbox: &Sandbox, desktop: &Desktop<'_>) -> Seen {
 }
 
 #[track_caller]
-fn keep_picture(desktop: &Desktop<'_>, seen: &Seen, name: &str) {
+pub(crate) fn keep_picture(desktop: &Desktop<'_>, seen: &Seen, name: &str) {
     let picture = desktop.screenshot(seen, &pictures(), name);
     let bytes = std::fs::read(&picture).unwrap();
     assert!(bytes.starts_with(b"\x89PNG"), "{}", picture.display());

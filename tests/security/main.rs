@@ -16,6 +16,7 @@ mod interpreter;
 mod lent;
 mod log;
 mod memory;
+mod policy;
 mod prompt;
 mod ssh;
 mod ssh_binding;

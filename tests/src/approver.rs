@@ -23,6 +23,11 @@ pub fn patient(go: &std::path::Path) -> String {
     format!("#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\necho '{{\"decision\":\"allow\"}}'\n")
 }
 
+/// Allows, and says that the yes covers this much; keeps every question.
+pub fn covering(file: &std::path::Path, scope: &str) -> String {
+    keeping(file).replace("\"allow\"", &format!("\"allow\",\"scope\":\"{scope}\""))
+}
+
 /// Declines, and keeps every question.
 pub fn declining(file: &std::path::Path) -> String {
     keeping(file).replace("allow", "deny")
@@ -49,6 +54,11 @@ impl Question {
         let lines = self.0["lines"].as_array().unwrap();
         let line = lines.iter().find(|line| line["label"] == label)?;
         Some((line["text"].as_str().unwrap(), line["certainty"].as_str().unwrap()))
+    }
+
+    /// What a yes to it may cover.
+    pub fn scopes(&self) -> Vec<&str> {
+        self.0["scopes"].as_array().unwrap().iter().map(|scope| scope.as_str().unwrap()).collect()
     }
 
     /// Fails the test unless there is such a line.

@@ -236,6 +236,12 @@ impl Sandbox {
         self.keyed(PASSPHRASE, &["policy", "set", setting, "--passphrase-fd", "3"]).run().ok();
     }
 
+    /// Changes that take effect together, with the passphrase.
+    #[track_caller]
+    pub fn policies(&self, settings: &[&str]) {
+        self.keyed(PASSPHRASE, &[&["policy", "set", "--passphrase-fd", "3"], settings].concat()).run().ok();
+    }
+
     /// Writes an approver double and sets it.
     #[track_caller]
     pub fn set_approver(&self, text: impl AsRef<[u8]>) -> PathBuf {
@@ -346,6 +352,13 @@ impl Run {
     #[must_use]
     pub fn within(mut self, directory: &Path) -> Self {
         self.command.current_dir(directory);
+        self
+    }
+
+    /// In a process group of its own, as a shell starts a job.
+    #[must_use]
+    pub fn as_job(mut self) -> Self {
+        self.command.process_group(0);
         self
     }
 

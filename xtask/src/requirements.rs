@@ -73,6 +73,7 @@ const REQUIREMENTS: &[Requirement] = &[
         "twine and pypiserver live in an environment of their own",
     ),
     tests("util-linux", &["setpriv"], "runs attackers and victims as an unprivileged user"),
+    tests("util-linux", &["setsid"], "a requester in a session of its own, without a terminal"),
     tests("util-linux", &["unshare"], "a mount namespace with a full or read-only file system"),
     tests("mount", &["mount"], "the file systems in it"),
     tests("passwd", &["useradd"], "makes that user"),

@@ -77,6 +77,14 @@ fn told(line: &[u8]) -> String {
             format!("{request} {} ({}){who}", text("decision"), text("rule"))
         }
         "approved" => format!("{request} may go ahead"),
+        "granted" => format!(
+            "{request} granted {}: {} for {} ({})",
+            number("grant"),
+            text("covers"),
+            text("holder"),
+            scope(&text("scope"))
+        ),
+        "grant_ended" => format!("grant {} ended: {}", number("grant"), text("why")),
         "lent" => format!("{request} lent: {} to pid {} (loan {})", names(), number("pid"), number("loan")),
         "released" => format!("{request} given out"),
         "failed" => format!("{request} failed: {}", text("cause")),
@@ -112,4 +120,16 @@ fn told(line: &[u8]) -> String {
         other => other.replace('_', " "),
     };
     format!("{}  {}", text("time"), escaped(said.trim(), 1000))
+}
+
+/// What a yes covers, in words: `command`, `10m`, `20x`, `terminal-10m` in the log.
+fn scope(text: &str) -> String {
+    match text.strip_prefix("terminal-") {
+        Some(time) => format!("whatever asks on that terminal, for {time}"),
+        None if text == "command" => "until that ends".to_owned(),
+        None => match text.strip_suffix('x') {
+            Some(uses) => format!("{uses} times in all"),
+            None => format!("for {text}"),
+        },
+    }
 }

@@ -34,13 +34,10 @@ fn explain(request: String, format: &Json) -> Result<(), Failure> {
     if format.json {
         return output::json(&explained);
     }
-    let Explained { verdict, rule, met, always, grants } = explained;
+    let Explained { verdict, rule, met, grants } = explained;
     output::line(&format!("{verdict}: {}", escaped(&rule, 1000)))?;
     for other in met.iter().filter(|other| **other != rule) {
-        output::line(&format!("  also met, and less particular or less strict: {}", escaped(other, 1000)))?;
-    }
-    for why in &always {
-        output::line(&format!("  asked all the same: {why}"))?;
+        output::line(&format!("  also met: {}", escaped(other, 1000)))?;
     }
     if !grants.is_empty() {
         output::line(&format!("  a yes may also cover: {}", grants.join(", ")))?;

@@ -17,7 +17,7 @@ pub(crate) mod terminal;
 use question::Offer;
 use std::time::Duration;
 
-/// How long a human has to answer.
+/// How long a human has to type a passphrase: there may be no policy yet that says how long.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Why there was no yes.
@@ -25,10 +25,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) enum No {
     #[error("it was declined")]
     Declined,
-    #[error("nobody answered within {} seconds", DEADLINE.as_secs())]
-    TimedOut,
+    #[error("nobody answered within {} seconds", .0.as_secs())]
+    TimedOut(Duration),
     #[error("there is no way to ask: no approver program is set, and the request comes from no terminal")]
     Unaskable,
+    #[error(
+        "there is no way to ask: the policy wants the PIN, which an approver program does not have, and the request \
+         comes from no terminal"
+    )]
+    Pinless,
     #[error(
         "not all that a yes would allow can be shown in one question ({0}), and what is not shown is not asked"
     )]

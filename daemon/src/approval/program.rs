@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::Child;
@@ -89,10 +90,12 @@ async fn load(path: PathBuf) -> Result<Loaded, ProgramError> {
     loaded.await.unwrap_or_else(|| Err(ProgramError::Read(io::ErrorKind::TimedOut.into())))
 }
 
-/// Asks the program; for a yes, what it covers besides the request, of what was offered. It and all its children end when this does, however it ends.
+/// Asks the program; for a yes, what that covers, of what was offered. It and all its children end when this does,
+/// however it ends.
 pub(crate) async fn ask(
     program: &ApproverProgram,
     question: &Question,
+    deadline: Duration,
 ) -> Result<Option<Covers>, ProgramError> {
     let Loaded { bytes, sha256, interpreter } = load(program.path.clone()).await?;
     if sha256 != program.sha256 {
@@ -104,7 +107,7 @@ pub(crate) async fn ask(
     drop(copy);
     let _group = Group(child.id());
     let scopes = std::iter::once("once".to_owned()).chain(question.offers.iter().map(Offer::key)).collect();
-    let request = Request { version: 1, question, scopes, deadline_seconds: super::DEADLINE.as_secs() };
+    let request = Request { version: 1, question, scopes, deadline_seconds: deadline.as_secs() };
     let request = serde_json::to_vec(&request).map_err(|_| ProgramError::Garbage)?;
     // A program may answer without having read; that is no failure.
     let _ = channel.write_all(&request).await;

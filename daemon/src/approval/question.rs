@@ -65,7 +65,7 @@ impl Offer {
 
     fn shown(&self, mark: char, instead: &str) -> String {
         let words = unpadded(&escaped(&self.words, WIDTH)).replace(mark, instead);
-        format!("PIN+{:<5} allows it, {words}", self.typed())
+        format!("PIN+{:<5} {words}", self.typed())
     }
 }
 
@@ -205,12 +205,17 @@ impl Question {
             }
             _ => pages.push(block),
         };
-        for line in &self.lines {
-            line.blocks(&|block| length(block) <= room).into_iter().for_each(&mut add);
+        let mut blocks: Vec<String> =
+            self.lines.iter().flat_map(|line| line.blocks(&|block| length(block) <= room)).collect();
+        let offer =
+            |offer: &Offer| in_window(&format!("{BULLET} {}", offer.shown(BULLET, "\\u{2022}"))) + "\n";
+        let offers: String = self.offers.iter().map(offer).collect();
+        // What they are about is the last line, and is not to be looked for on another page.
+        match blocks.last_mut() {
+            Some(last) if length(last) + length(&offers) <= room => last.push_str(&offers),
+            _ => blocks.push(offers),
         }
-        for offer in &self.offers {
-            add(in_window(&format!("{BULLET} {}", offer.shown(BULLET, "\\u{2022}"))) + "\n");
-        }
+        blocks.into_iter().for_each(&mut add);
         let count = pages.len();
         let mark = |at| if count > 1 { format!("  (page {at} of {count})") } else { String::new() };
         let pages = pages.iter().enumerate();
@@ -350,6 +355,37 @@ mod tests {
             assert_eq!(whole.matches(mark).count(), count, "nothing is cut away");
         }
         assert!(pages.last().unwrap().ends_with("• asked by:  /usr/bin/git  (seen)"), "{whole}");
+    }
+
+    #[test]
+    fn what_a_yes_may_cover_stands_beside_the_ways_to_say_so() {
+        for count in 0..12 {
+            let mut question = Question::new("x");
+            for _ in 0..count {
+                question.line("lends", &"word ".repeat(30), Certainty::Verified);
+            }
+            question.line("may cover", "the same, for /usr/bin/make (pid 4) • PIN+c", Certainty::Seen);
+            question.offers = vec![
+                Offer { scope: Scope::Command, words: "covers that until it ends".to_owned() },
+                Offer { scope: Scope::Uses(20), words: "covers that 20 times in all".to_owned() },
+            ];
+            let pages = question.pages(900, str::len);
+            let last = pages.last().unwrap();
+            assert!(last.contains("• may cover:  the same"), "{last}");
+            assert!(
+                last.ends_with(
+                    "• PIN+c     covers that until it ends\n• PIN+20x   covers that 20 times in all"
+                ),
+                "{last}"
+            );
+            let text = question.text(80);
+            assert!(
+                text.ends_with(
+                    "\n  PIN+c     covers that until it ends\n  PIN+20x   covers that 20 times in all\n"
+                ),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -4,13 +4,14 @@ use super::flood::Flood;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
-use super::{Covers, DEADLINE, No, Yes, pin, program};
+use super::{Covers, No, Yes, pin, program};
 use crate::clock;
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
@@ -33,6 +34,8 @@ pub(crate) struct Ways {
     /// The terminal of the last unlock, 0 for none.
     pub(crate) unlocked_on: u64,
     pub(crate) pin_verifier: Option<SecretBytes>,
+    /// How long a human has to answer.
+    pub(crate) deadline: Duration,
 }
 
 /// Whom the queue tells what happens meanwhile.
@@ -40,6 +43,8 @@ pub(crate) struct Told<'a> {
     /// A wrong PIN, with the failures in a row, and whether everything is to be locked.
     pub(crate) wrong_pin: &'a dyn Fn(u32, bool),
     pub(crate) asking: &'a dyn Fn(&Place),
+    /// Who has said yes to it while it waited, if anybody: then nobody is asked.
+    pub(crate) covered: &'a dyn Fn() -> Option<String>,
 }
 
 impl Queue {
@@ -76,10 +81,14 @@ impl Queue {
         told: Told<'_>,
     ) -> Result<Yes, No> {
         let _turn = self.turn().await?;
+        if let Some(by) = (told.covered)() {
+            return Ok(Yes { by, covers: Covers::Once });
+        }
+        let deadline = ways.deadline;
         let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
             (Some(approver), _) => {
-                let answer = timeout(DEADLINE, ask_program(&approver, question)).await;
-                return answer.unwrap_or(Err(No::TimedOut));
+                let answer = timeout(deadline, ask_program(&approver, question, deadline)).await;
+                return answer.unwrap_or(Err(No::TimedOut(deadline)));
             }
             (None, Some(verifier)) => (verifier, ways.desktop),
             (None, None) => return Err(No::WithoutPin),
@@ -101,7 +110,7 @@ impl Queue {
         (told.asking)(&place);
         let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
         let asked = self.ask_pin(&mut place, question, (verifier, is_trusted), told.wrong_pin);
-        let answer = timeout(DEADLINE, asked).await;
+        let answer = timeout(deadline, asked).await;
         // A terminal or a window that failed is nobody's no.
         standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
         if let Ok(Ok(_)) = &answer {
@@ -111,7 +120,7 @@ impl Queue {
         let by = format!("PIN {}", place.name(requester));
         let Ok(answer) = answer else {
             place.abandon().await;
-            return Err(No::TimedOut);
+            return Err(No::TimedOut(deadline));
         };
         answer.map(|covers| Yes { by, covers })
     }
@@ -186,9 +195,9 @@ fn with_offer(
     }
 }
 
-async fn ask_program(approver: &ApproverProgram, question: &Question) -> Result<Yes, No> {
+async fn ask_program(approver: &ApproverProgram, question: &Question, deadline: Duration) -> Result<Yes, No> {
     let path = approver.path.display().to_string();
-    match program::ask(approver, question).await {
+    match program::ask(approver, question, deadline).await {
         Ok(Some(covers)) => Ok(Yes { by: format!("approver program {path}"), covers }),
         Ok(None) => Err(No::Declined),
         Err(cause) => Err(No::Program { path, cause }),
@@ -220,7 +229,6 @@ impl Drop for Spot<'_> {
 mod tests {
     use super::*;
     use crate::policy::rule::Scope;
-    use std::time::Duration;
 
     #[test]
     fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {

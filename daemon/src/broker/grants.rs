@@ -1,89 +1,118 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
 use super::{Act, Beyond, Broker, Refusal};
-use crate::approval::question::Offer;
+use crate::approval::question::{Certainty, Offer, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
-use crate::grant::table::{Asker, Grant, Process};
-use crate::policy::decide::Judgement;
-use crate::policy::rule::{Scope, Verdict};
+use crate::grant::table::{Asker, Grant, Holder, Process, Terminal};
+use crate::policy::decide::{Judgement, Subject};
+use crate::policy::rule::{Kind, Scope, Verdict};
 use crate::requester::Requester;
 use keyloan_platform::process;
 use keyloan_protocol::control::response::{GrantSummary, Reply};
 use keyloan_protocol::time_span::TimeSpan;
 
+/// What a yes may cover besides its request, and for whom: settled before anybody is asked, so that nothing that
+/// happens meanwhile makes it another's.
+pub(super) struct Offered {
+    scopes: Vec<Scope>,
+    command: (Process, String),
+    terminal: Option<(Terminal, String)>,
+    /// What "the same" is.
+    same: &'static str,
+}
+
+impl Offered {
+    /// What a yes may cover, and behind it how far.
+    pub(super) fn show(&self, question: &mut Question) {
+        let covers = format!("{}, for {} and what it starts", self.same, self.command.1);
+        question.line("may cover", &covers, Certainty::Seen);
+        let offer = |scope: &Scope| {
+            let words = match scope {
+                Scope::Command => "covers that until it ends".to_owned(),
+                Scope::Time(time) => format!("covers that for {}", TimeSpan::of(*time)),
+                Scope::Uses(uses) => format!("covers that {uses} times in all"),
+                Scope::Terminal(time) => {
+                    let (_, terminal) = self.terminal.as_ref()?;
+                    format!("covers that for ANYTHING on {terminal}, for {}", TimeSpan::of(*time))
+                }
+            };
+            Some(Offer { scope: *scope, words })
+        };
+        question.offers = self.scopes.iter().filter_map(offer).collect();
+    }
+
+    fn holder(self, scope: Scope) -> Option<(Holder, String)> {
+        match scope {
+            Scope::Terminal(_) => self.terminal.map(|(terminal, name)| (Holder::Terminal(terminal), name)),
+            _ => Some((Holder::Command(self.command.0), self.command.1)),
+        }
+    }
+}
+
 impl Broker {
-    /// The grant that covers a request, one of its uses taken. None does what another host forwards, what is asked
-    /// for whatever was allowed, and what the policy wants the PIN for.
+    /// The grant that covers a request, one of its uses taken.
     pub(super) fn covered_by_grant(
         &self,
         requester: &Requester,
         act: &Act,
         judgement: &Judgement,
     ) -> Option<u64> {
-        let may = judgement.verdict == Verdict::Ask && !matches!(act.beyond, Beyond::Always(_));
-        if !may || self.grants.borrow().is_empty() {
+        if self.grants.borrow().is_empty() || !may_be_granted(&act.subjects, act.beyond, judgement.verdict) {
             return None;
         }
-        let asker = asker(requester);
+        let lineage = requester.lineage().into_iter().map(|(pid, stat)| (pid, stat.started)).collect();
+        let asker = Asker { lineage, terminal: requester.terminal_session() };
         self.grants.borrow_mut().cover(&act.subjects, &asker, clock::since_boot())
     }
 
-    /// What a yes may cover besides the request, as the policy has it.
-    pub(super) fn offers(
+    /// What a yes may be said to cover, as the policy has it.
+    pub(super) fn scopes(
+        &self,
+        subjects: &[(Kind, Subject)],
+        beyond: Beyond,
+        verdict: Verdict,
+    ) -> Result<Vec<Scope>, Refusal> {
+        let scopes = self.with_policy(|policy| policy.grants.clone())?;
+        Ok(if may_be_granted(subjects, beyond, verdict) { scopes } else { Vec::new() })
+    }
+
+    /// The same for a requester.
+    pub(super) fn offered(
         &self,
         requester: &Requester,
         act: &Act,
         judgement: &Judgement,
-    ) -> Result<Vec<Offer>, Refusal> {
-        let is_forwarded = act.subjects.iter().any(|(_, subject)| subject.forwarded);
-        let may =
-            judgement.verdict == Verdict::Ask && !matches!(act.beyond, Beyond::Always(_)) && !is_forwarded;
-        let scopes = self.with_policy(|policy| policy.grants.clone())?;
-        let Some((_, command)) = command(requester).filter(|_| may) else { return Ok(Vec::new()) };
-        let terminal = requester.terminal_name();
-        let offer = |scope: Scope| {
-            let words = match scope {
-                Scope::Command => format!("and the same again for {command}, until that ends"),
-                Scope::Time(time) => format!("and the same again for {command}, for {}", TimeSpan::of(time)),
-                Scope::Uses(uses) => format!("and the same for {command}, {uses} times in all"),
-                Scope::Terminal(time) => {
-                    let terminal = terminal.as_deref()?;
-                    format!("and the same for ANYTHING on {terminal}, for {}", TimeSpan::of(time))
-                }
-            };
-            Some(Offer { scope, words })
-        };
-        Ok(scopes.into_iter().filter_map(offer).collect())
+    ) -> Result<Option<Offered>, Refusal> {
+        let scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
+        let Some(command) = command(requester).filter(|_| !scopes.is_empty()) else { return Ok(None) };
+        let terminal = requester.terminal_session().zip(requester.terminal_name());
+        Ok(Some(Offered { scopes, command, terminal, same: same(&act.subjects) }))
     }
 
     /// Gives what a yes was for besides the request. Where it cannot be written down it is not given.
     pub(super) fn give_grant(
         &self,
-        requester: &Requester,
+        offered: Offered,
         act: &Act,
-        offer: &Offer,
+        scope: Scope,
         request: u64,
     ) -> Result<(), Refusal> {
-        let Some((process, command)) = command(requester) else { return Ok(()) };
-        let now = clock::since_boot();
+        let Some((holder, holder_shown)) = offered.holder(scope) else { return Ok(()) };
         // The request that it came with is the first of its uses.
-        let scope = match offer.scope {
+        let rest = match scope {
             Scope::Uses(uses) => Scope::Uses(uses.saturating_sub(1)),
             scope => scope,
         };
-        let mut grant = Grant::of(scope, act.subjects.clone(), process, requester.terminal, now);
-        grant.shown = format!("{} {}", act.title, act.names.join(", "));
-        grant.holder_shown = match offer.scope {
-            Scope::Terminal(_) => requester.terminal_name().unwrap_or_default(),
-            _ => command,
-        };
+        let mut grant = Grant::of(rest, act.subjects.clone(), holder, clock::since_boot());
+        grant.shown = covers(&act.subjects);
+        grant.holder_shown = holder_shown;
         grant.since = clock::now();
         let (covers, holder) = (grant.shown.clone(), grant.holder_shown.clone());
         let given = self.grants.borrow_mut().give(grant);
         let Some(id) = given else { return Ok(()) };
-        let event = Event::Granted { request, grant: id, scope: offer.scope.to_string(), covers, holder };
+        let event = Event::Granted { request, grant: id, scope: scope.to_string(), covers, holder };
         self.record(&event, Durable::Now).inspect_err(|_| {
             self.grants.borrow_mut().revoke(id);
         })?;
@@ -124,7 +153,7 @@ impl Broker {
     pub(super) fn end_grants_over(&self) {
         let lives = |(pid, started): Process| process::stat(pid).is_some_and(|stat| stat.started == started);
         let over = self.grants.borrow_mut().end_those_over(clock::since_boot(), lives);
-        self.note_ended(&over, "over");
+        self.note_ended(&over, "its time, its uses or its holder came to an end");
     }
 
     pub(super) fn end_all_grants(&self, why: &'static str) {
@@ -140,17 +169,57 @@ impl Broker {
     }
 }
 
-fn asker(requester: &Requester) -> Asker {
-    Asker { lineage: requester.lineage(), terminal: requester.terminal }
+/// What another host forwards, what is asked for whatever was allowed, what the policy wants the PIN for, and what
+/// changes the vault is each asked for by itself.
+fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict) -> bool {
+    let is_one = |(kind, subject): &(Kind, Subject)| {
+        // All that anybody ever lent to is read with the command lines of the log, and is no item.
+        kind.can_be_granted() && !subject.forwarded && (*kind != Kind::ItemRead || subject.item.is_some())
+    };
+    verdict == Verdict::Ask && !matches!(beyond, Beyond::Always(_)) && subjects.iter().all(is_one)
 }
 
-/// The process that "this command" means, with its program: the one that the shell started, as far as the requester
-/// descends from it; else the requester itself.
+/// In the words of an offer.
+fn same(subjects: &[(Kind, Subject)]) -> &'static str {
+    match subjects.first().map(|(kind, _)| kind) {
+        Some(Kind::SshLogin) => "the same login",
+        Some(Kind::SshSignature) => "EVERY signature in this namespace with this key",
+        Some(Kind::ItemRead) => "the same value",
+        _ => "the same to the same program, whatever its arguments",
+    }
+}
+
+/// For lists and the log.
+fn covers(subjects: &[(Kind, Subject)]) -> String {
+    let shown = |(kind, subject): &(Kind, Subject)| {
+        let to = if subject.to.is_empty() { String::new() } else { format!(" to {}", subject.to) };
+        format!("{}: {}{to}", kind.key(), subject.what)
+    };
+    let mut shown: Vec<String> = subjects.iter().map(shown).collect();
+    shown.dedup();
+    shown.join(", ")
+}
+
+/// For the log, who said yes.
+pub(super) fn shown_grant(grant: u64) -> String {
+    format!("grant {grant}")
+}
+
+/// The process that "this command" means, with its program: on a terminal the first that the shell started for it,
+/// elsewhere the leader of the requester's group. Never what leads the session, which is the shell itself, or the
+/// desktop; nor one that hides its program. Where there is none it is the requester alone.
 fn command(requester: &Requester) -> Option<(Process, String)> {
     let lineage = requester.lineage();
-    let group = process::stat(requester.peer.pid)?.group;
-    let found = lineage.iter().find(|(pid, _)| *pid == group).or_else(|| lineage.first())?;
-    let program =
-        process::exe(found.0).map_or("AN UNREADABLE PROGRAM".to_owned(), |exe| exe.display().to_string());
-    Some((*found, format!("{program} (pid {})", found.0)))
+    let (own, stat) = lineage.first().copied()?;
+    let program = |pid: i32| process::exe(pid).map(|program| format!("{} (pid {pid})", program.display()));
+    let is_part = |pid: i32, group: i32| group == stat.group && pid != stat.session;
+    let mut found = ((own, stat.started), program(own)?);
+    for (pid, other) in lineage.iter().skip(1).filter(|_| own != stat.session) {
+        let Some(shown) = program(*pid).filter(|_| is_part(*pid, other.group)) else { break };
+        // Without a terminal a group may be all that a desktop started, and its leader says where a command begins.
+        if stat.terminal != 0 || *pid == stat.group {
+            found = ((*pid, other.started), shown);
+        }
+    }
+    requester.peer.is_alive().then_some(found)
 }

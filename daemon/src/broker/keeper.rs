@@ -10,8 +10,8 @@ use crate::audit::sink::{Durable, Sink};
 use crate::clock;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
-use crate::policy::parse;
 use crate::policy::rule::{LOCK_IDLE, Policy};
+use crate::policy::{parse, print};
 use crate::trust::TrustList;
 use crate::vault::local::identity::{self, IdentityError};
 use crate::vault::local::index::Anchor;
@@ -61,7 +61,7 @@ impl Broker {
                 Ok((wrapped, pin::verifier(&pin).ok_or(Refusal::Task)?))
             })
             .await?;
-        let policy = parse::print(&Policy::default()).join("\n");
+        let policy = print::print(&Policy::default()).join("\n");
         let sealed = vec![
             (local::POLICY, SecretBytes::new(policy.into_bytes())),
             (local::PIN, verifier),

@@ -54,14 +54,14 @@ impl Broker {
         if ask.dry_run {
             return self.describe_plan(&client.requester, plan).await;
         }
+        let time = self.loan_time(ask.seconds)?;
         let act = Act {
-            subjects: subjects(&plan, &client.requester),
+            subjects: subjects(&plan, &client.requester, time),
             title: title(&plan),
             names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
             beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
-        let time = self.loan_time(ask.seconds)?;
         let asks = self.judge(&client.requester, &act).await?.verdict.asks();
         let steering = if asks { Steering::of(requester).await } else { Steering::default() };
         let approved = self
@@ -137,7 +137,7 @@ impl Broker {
 
     async fn describe_plan(&self, requester: &Requester, plan: Plan) -> Result<Message<Reply>, Refusal> {
         let act = Act {
-            subjects: subjects(&plan, requester),
+            subjects: subjects(&plan, requester, None),
             title: title(&plan),
             names: Vec::new(),
             beyond: Beyond::Nothing,
@@ -304,16 +304,18 @@ fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
-/// What is lent, each with the item it comes from, to the program that the requester says it becomes.
-fn subjects(plan: &Plan, requester: &Requester) -> Vec<(Kind, Subject)> {
-    let to =
-        requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default();
+/// What is lent, each with the item it comes from, to the program that the requester says it becomes, for a time.
+fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(Kind, Subject)> {
+    let to = requester.claimed.program.as_deref().map(|program| program.display().to_string());
+    let time = time.map(|time| format!(", for at most {}", TimeSpan::of(time)));
+    let to = to.unwrap_or_default() + &time.unwrap_or_default();
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
         let mut add = |item: Option<&str>| {
-            let what = format!("{} from {} to {to}", planned.name, from_parts(&planned.from).join("; "));
-            subjects.push((kind, Subject { what, item: item.map(str::to_owned), ..Subject::default() }));
+            let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
+            let (item, to) = (item.map(str::to_owned), to.clone());
+            subjects.push((kind, Subject { what, to, item, ..Subject::default() }));
         };
         match &planned.from {
             From::Literal(_) => add(None),

@@ -1,20 +1,20 @@
 //! What is later believed: trusted files and the policy.
 
 use super::lend::{Opened, is_manifest};
-use super::{Act, Beyond, Broker, Client, Refusal, ssh};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::question::{LINES, Question};
 use crate::approval::{child, program};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::env_set::manifest;
-use crate::policy::compare;
-use crate::policy::decide::{Subject, decide, met};
+use crate::policy::decide::Subject;
 use crate::policy::parse::{self, Setting};
-use crate::policy::rule::{Kind, Verdict};
+use crate::policy::rule::Kind;
+use crate::policy::{compare, print};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
-use keyloan_protocol::control::response::{Explained, Reply};
+use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
@@ -128,32 +128,7 @@ impl Broker {
 
     pub(crate) async fn policy_show(&self, client: &Client) -> Done {
         self.open_vault_for(client, "show its policy").await?;
-        Ok(Reply::Policy { settings: self.with_policy(parse::print)? })
-    }
-
-    /// What would be said to a request: by the same code that says it.
-    pub(crate) async fn policy_explain(&self, client: &Client, text: &str) -> Done {
-        self.open_vault_for(client, "explain its policy").await?;
-        let refused = |cause| Refusal::Policy { setting: text.to_owned(), cause };
-        let (kind, subject, seen) = parse::request(text).map_err(refused)?;
-        self.with_policy(|policy| {
-            let met = met(policy, kind, &subject, &seen).into_iter().map(ToString::to_string).collect();
-            let judgement = decide(policy, &[(kind, subject.clone())], &seen);
-            let mut always = Vec::new();
-            if matches!(judgement.verdict, Verdict::Allow(_)) {
-                if subject.forwarded {
-                    always.push(ssh::FORWARDED.to_owned());
-                }
-                if kind == Kind::SshLogin && subject.host_key.is_none() && subject.hosts.is_empty() {
-                    always.push(ssh::NOWHERE.to_owned());
-                }
-            }
-            let asks = judgement.verdict == Verdict::Ask && !subject.forwarded;
-            let grants =
-                if asks { policy.grants.iter().map(ToString::to_string).collect() } else { Vec::new() };
-            let (verdict, rule) = (judgement.verdict.to_string(), judgement.rule);
-            Reply::Explained(Explained { verdict, rule, met, always, grants })
-        })
+        Ok(Reply::Policy { settings: self.with_policy(print::print)? })
     }
 
     /// Changes the policy as a whole or not at all.
@@ -167,11 +142,15 @@ impl Broker {
             return Err(Refusal::Input("at most 32 settings are changed at once"));
         }
         self.open_vault_for(client, "change its policy").await?;
-        let mut policy = self.with_policy(Clone::clone)?;
+        let before = self.with_policy(Clone::clone)?;
+        let mut policy = before.clone();
         for text in &settings {
             let setting = parse::setting(text).map_err(|cause| {
                 // A key without a value may be a value typed in the wrong place.
-                let setting = text.split_once('=').map_or("?", |(key, _)| key).to_owned();
+                let is_rule = text.split('=').next().is_some_and(|key| key.contains('['));
+                let (key, end) =
+                    if is_rule { (text.rsplit_once("]="), "]") } else { (text.split_once('='), "") };
+                let setting = key.map_or("?".to_owned(), |(key, _)| format!("{key}{end}"));
                 Refusal::Policy { setting, cause }
             })?;
             let refused = |cause| Refusal::Policy { setting: text.clone(), cause };
@@ -194,10 +173,14 @@ impl Broker {
             Self::about(&mut question, "sets", setting);
         }
         // What only tightens is nobody's loss; were it asked for, people would leave things as they are.
-        if self.with_policy(|before| compare::loosens(before, &policy))? {
+        if compare::loosens(&before, &policy) {
             self.prove_passphrase(client, passphrase, &question).await?;
+            // Else what tightened it meanwhile would be undone by a passphrase that was for something else.
+            if self.with_policy(|now| *now != before)? {
+                return Err(Refusal::Input("the policy was changed meanwhile; look at it, and set it again"));
+            }
         }
-        let text = parse::print(&policy);
+        let text = print::print(&policy);
         let by = self.who(&client.requester);
         self.vault.borrow_mut().check_writable()?;
         self.record(&Event::PolicyChanged { settings: settings.clone(), by }, Durable::Now)?;
@@ -206,6 +189,8 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.policy = policy;
         }
+        // A yes was given under the rules that were.
+        self.end_all_grants("the policy was changed");
         Ok(Reply::done(format!("set: {}", shown(&settings.join(" ")))))
     }
 }

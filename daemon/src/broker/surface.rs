@@ -155,7 +155,7 @@ impl Broker {
             }
             Err(Refusal::WrongPassphrase)
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
 
     pub(super) async fn unwrap_identity(
@@ -211,7 +211,7 @@ impl Broker {
             }
             Err(No::Declined.into())
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
 
     /// A value for an item, typed unseen on the requester's terminal.
@@ -224,7 +224,7 @@ impl Broker {
             let prompt = format!("keyloan: {what} (not shown): ");
             typed_line(screen.read_line_of(&prompt, limits::FIELD_VALUE).await)
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut.into()))
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
 }
 

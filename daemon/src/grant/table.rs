@@ -8,20 +8,31 @@ use std::time::Duration;
 /// A process: its pid, and when it was started in clock ticks after boot. The two together name one.
 pub(crate) type Process = (i32, u64);
 
+/// A terminal's device number, and the process that leads its session: another one has the number later.
+pub(crate) type Terminal = (u64, Process);
+
 /// Who asks, as far as grants look at it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Asker {
     /// The requester and its ancestors, itself first.
     pub(crate) lineage: Vec<Process>,
-    /// The controlling terminal, 0 for none.
-    pub(crate) terminal: u64,
+    pub(crate) terminal: Option<Terminal>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// A process and what it starts.
     Command(Process),
-    Terminal(u64),
+    Terminal(Terminal),
+}
+
+impl Holder {
+    /// What it ends with.
+    fn process(&self) -> Process {
+        match self {
+            Self::Command(process) | Self::Terminal((_, process)) => *process,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -39,19 +50,11 @@ pub(crate) struct Grant {
 }
 
 impl Grant {
-    /// `command` is the process that the scope "this command" means.
-    pub(crate) fn of(
-        scope: Scope,
-        subjects: Vec<(Kind, Subject)>,
-        command: Process,
-        terminal: u64,
-        now: Duration,
-    ) -> Self {
-        let (holder, until, uses_left) = match scope {
-            Scope::Command => (Holder::Command(command), None, None),
-            Scope::Time(time) => (Holder::Command(command), Some(now + time), None),
-            Scope::Uses(uses) => (Holder::Command(command), None, Some(uses)),
-            Scope::Terminal(time) => (Holder::Terminal(terminal), Some(now + time), None),
+    pub(crate) fn of(scope: Scope, subjects: Vec<(Kind, Subject)>, holder: Holder, now: Duration) -> Self {
+        let (until, uses_left) = match scope {
+            Scope::Command => (None, None),
+            Scope::Time(time) | Scope::Terminal(time) => (Some(now + time), None),
+            Scope::Uses(uses) => (None, Some(uses)),
         };
         let (shown, holder_shown, since) = (String::new(), String::new(), String::new());
         Self { subjects, holder, until, uses_left, shown, holder_shown, since }
@@ -60,7 +63,7 @@ impl Grant {
     fn covers(&self, subjects: &[(Kind, Subject)], asker: &Asker, now: Duration) -> bool {
         let is_holder = match self.holder {
             Holder::Command(command) => asker.lineage.contains(&command),
-            Holder::Terminal(terminal) => terminal != 0 && asker.terminal == terminal,
+            Holder::Terminal(terminal) => asker.terminal == Some(terminal),
         };
         is_holder
             && self.until.is_none_or(|until| now < until)
@@ -82,9 +85,8 @@ pub(crate) struct Table {
 impl Table {
     /// `None` where there are too many, or it could never cover anything.
     pub(crate) fn give(&mut self, grant: Grant) -> Option<u64> {
-        let is_possible = grant.subjects.iter().all(|(_, subject)| !subject.forwarded)
-            && grant.holder != Holder::Terminal(0);
-        if !is_possible || self.grants.len() >= MOST {
+        let is_forwarded = grant.subjects.iter().any(|(_, subject)| subject.forwarded);
+        if is_forwarded || self.grants.len() >= MOST {
             return None;
         }
         self.last += 1;
@@ -122,7 +124,7 @@ impl Table {
         let is_over = |grant: &Grant| {
             grant.until.is_some_and(|until| until <= now)
                 || grant.uses_left == Some(0)
-                || matches!(grant.holder, Holder::Command(process) if !lives(process))
+                || !lives(grant.holder.process())
         };
         let over = self.grants.iter().filter(|(_, grant)| is_over(grant)).map(|(id, _)| *id).collect();
         self.grants.retain(|(_, grant)| !is_over(grant));
@@ -144,18 +146,21 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1000);
     const GIT: Process = (10, 500);
+    const COMMAND: Holder = Holder::Command(GIT);
+    const PTS: Terminal = (7, (2, 3));
 
     fn login(item: &str) -> Vec<(Kind, Subject)> {
         vec![(Kind::SshLogin, Subject { item: Some(item.to_owned()), ..Subject::default() })]
     }
 
     fn asker(lineage: &[Process]) -> Asker {
-        Asker { lineage: lineage.to_vec(), terminal: 7 }
+        Asker { lineage: lineage.to_vec(), terminal: Some(PTS) }
     }
 
     fn granted(scope: Scope) -> Table {
         let mut table = Table::default();
-        assert_eq!(table.give(Grant::of(scope, login("work"), GIT, 7, NOW)), Some(1));
+        let holder = if matches!(scope, Scope::Terminal(_)) { Holder::Terminal(PTS) } else { COMMAND };
+        assert_eq!(table.give(Grant::of(scope, login("work"), holder, NOW)), Some(1));
         table
     }
 
@@ -180,7 +185,7 @@ mod tests {
         let mut forwarded = login("work");
         forwarded[0].1.forwarded = true;
         let mut table = Table::default();
-        assert_eq!(table.give(Grant::of(Scope::Command, forwarded.clone(), GIT, 7, NOW)), None);
+        assert_eq!(table.give(Grant::of(Scope::Command, forwarded.clone(), COMMAND, NOW)), None);
         let mut table = granted(Scope::Command);
         assert_eq!(table.cover(&forwarded, &asker(&[GIT]), NOW), None);
     }
@@ -205,12 +210,15 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_meant_only_where_there_is_one() {
+    fn a_terminal_is_that_of_one_session() {
         let mut table = granted(Scope::Terminal(Duration::from_secs(60)));
-        assert_eq!(table.cover(&login("work"), &Asker { lineage: vec![(99, 1)], terminal: 7 }, NOW), Some(1));
-        assert_eq!(table.cover(&login("work"), &Asker { lineage: vec![(99, 1)], terminal: 8 }, NOW), None);
-        let none = Grant::of(Scope::Terminal(Duration::from_secs(60)), login("work"), GIT, 0, NOW);
-        assert_eq!(Table::default().give(none), None);
+        let on = |terminal| Asker { lineage: vec![(99, 1)], terminal };
+        assert_eq!(table.cover(&login("work"), &on(Some(PTS)), NOW), Some(1));
+        for other in [None, Some((8, PTS.1)), Some((PTS.0, (2, 4))), Some((PTS.0, (3, 3)))] {
+            assert_eq!(table.cover(&login("work"), &on(other), NOW), None, "{other:?}");
+        }
+        assert!(table.end_those_over(NOW, |process| process == PTS.1).is_empty());
+        assert_eq!(table.end_those_over(NOW, |process| process != PTS.1), [1]);
     }
 
     #[test]

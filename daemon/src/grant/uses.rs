@@ -1,4 +1,6 @@
-//! How often rules with a limit let something pass. Kept in memory: a daemon that starts anew asks first.
+//! How often rules with a limit let something pass. Counted by what a rule is for, without its verdict: whoever makes a
+//! limit lower, which anybody may, does not begin a new count. Kept in memory: a daemon that starts anew is locked, and
+//! who opens it begins a new count.
 
 use crate::policy::rule::Limit;
 use std::collections::{HashMap, VecDeque};

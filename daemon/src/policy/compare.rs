@@ -21,7 +21,11 @@ pub(crate) fn contradiction(policy: &Policy) -> Option<(&Rule, &Rule)> {
 /// Whether a policy may let something pass that another one would have asked for or denied. Seen rule by rule, and
 /// so sometimes where nothing could in fact pass: then the passphrase is wanted without need.
 pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
-    let laxer = |a: Verdict, b: Verdict| a.strictness() < b.strictness();
+    let laxer = |a: Verdict, b: Verdict| match (a, b) {
+        // As many a day may be more at once.
+        (Verdict::Allow(Some(a)), Verdict::Allow(Some(b))) => a.uses > b.uses || a.within < b.within,
+        (a, b) => a.strictness() < b.strictness(),
+    };
     let changed = after.rules.iter().any(|rule| {
         if let Some(old) = before.rule(rule.kind, &rule.when) {
             return laxer(rule.verdict, old.verdict);
@@ -107,6 +111,9 @@ mod tests {
             "file=ask",
             "file[item=a]=ask",
             "env[item=a]=allow 40/1h",
+            "env[item=a]=allow 480/1d",
+            "env[item=a]=allow 10/1m",
+            "env[item=a*]=allow 20/1h",
             "env[item=a]=allow",
             "env[item=a]=",
             "lock.idle=9h",

@@ -11,6 +11,8 @@ use super::rule::{Attribute, Conditions, Kind, Limit, Policy, Rule, Verdict};
 pub(crate) struct Subject {
     /// Exactly what: a field, a login. No rule looks at it; a grant covers nothing else.
     pub(crate) what: String,
+    /// The program that it is lent to, as the requester says, and for how long at most. Likewise.
+    pub(crate) to: String,
     /// The item, or the ssh key's item.
     pub(crate) item: Option<String>,
     /// The names under which the vault has a login's host.
@@ -53,10 +55,10 @@ impl Judgement {
         if other.verdict.strictness() > self.verdict.strictness() { other } else { self }
     }
 
-    /// The limit that the rule sets to itself.
-    pub(crate) fn limit(&self) -> Option<Limit> {
+    /// The limit that the rule sets to itself, and what the rule is for.
+    pub(crate) fn limit(&self) -> Option<(&str, Limit)> {
         match self.verdict {
-            Verdict::Allow(limit) => limit,
+            Verdict::Allow(Some(limit)) => Some((self.rule.rsplit_once('=')?.0, limit)),
             _ => None,
         }
     }

@@ -7,7 +7,6 @@ use super::rule::{
     ApproverProgram, Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict,
 };
 use keyloan_protocol::time_span::TimeSpan;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,6 +24,8 @@ pub(crate) enum PolicyError {
     Condition,
     #[error("no condition is called that{}", nearest(.0, &attributes()))]
     Attribute(String),
+    #[error("a request for {0} has no {1}, so the rule would never be met")]
+    Never(&'static str, &'static str),
     #[error("the condition {0} stands there twice")]
     Twice(&'static str),
     #[error("{0} can be pretended by any program, so it can make a rule stricter and never allow")]
@@ -95,15 +96,15 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
     let (key, value) = match text.find('[') {
         // A condition holds an equals sign too.
         Some(open) if !text[..open].contains('=') => {
-            let close = text.find(']').ok_or(PolicyError::Shape)?;
-            let value = text[close + 1..].strip_prefix('=').ok_or(PolicyError::Shape)?;
-            (&text[..=close], value)
+            // As does a host's name where its port is another: `[build.example.org]:2222`.
+            let close = text.rfind("]=").ok_or(PolicyError::Shape)?;
+            (&text[..=close], &text[close + 2..])
         }
         _ => text.split_once('=').ok_or(PolicyError::Shape)?,
     };
     let name = key.split('[').next().unwrap_or_default();
     if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.key() == name) {
-        let when = key[name.len()..].strip_prefix('[').map_or(Ok(Conditions::default()), conditions)?;
+        let when = when(kind, &key[name.len()..])?;
         let verdict = if value.is_empty() { None } else { Some(verdict(kind, value)?) };
         if let (Some(Verdict::Allow(_)), Some(attribute)) =
             (verdict, when.0.iter().map(|(attribute, _)| *attribute).find(|one| one.is_only_seen()))
@@ -128,6 +129,15 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
     }
 }
 
+/// The conditions of a rule for this kind, behind its name.
+fn when(kind: Kind, text: &str) -> Result<Conditions, PolicyError> {
+    let when = text.strip_prefix('[').map_or(Ok(Conditions::default()), conditions)?;
+    match when.0.iter().find(|(attribute, _)| !kind.has(*attribute)) {
+        Some((attribute, _)) => Err(PolicyError::Never(kind.key(), attribute.key())),
+        None => Ok(when),
+    }
+}
+
 /// `item=pypi-*,forwarded]`
 fn conditions(text: &str) -> Result<Conditions, PolicyError> {
     let text = text.strip_suffix(']').ok_or(PolicyError::Condition)?;
@@ -139,13 +149,15 @@ fn conditions(text: &str) -> Result<Conditions, PolicyError> {
         let (text, is_prefix) = value.strip_suffix('*').map_or((value, false), |text| (text, true));
         // Forwarded or not: there is no text to it.
         let right = if attribute == Attribute::Forwarded { one == name } else { !value.is_empty() };
-        if !right || text.len() > TEXT || text.contains(|c: char| c.is_control() || "*[]".contains(c)) {
+        if !right || text.len() > TEXT || text.contains(|c: char| c.is_control() || c == '*') {
             return Err(PolicyError::Condition);
         }
         if held.iter().any(|(other, _)| *other == attribute) {
             return Err(PolicyError::Twice(attribute.key()));
         }
-        held.push((attribute, Pattern { text: text.to_owned(), is_prefix }));
+        // As pins have them.
+        let text = if attribute == Attribute::Host { text.to_lowercase() } else { text.to_owned() };
+        held.push((attribute, Pattern { text, is_prefix }));
     }
     held.sort();
     Ok(Conditions(held))
@@ -157,13 +169,14 @@ pub(crate) fn request(text: &str) -> Result<(Kind, Subject, Seen), PolicyError> 
     let name = text.split('[').next().unwrap_or_default();
     let kind = Kind::ALL.into_iter().find(|kind| kind.key() == name);
     let kind = kind.ok_or_else(|| PolicyError::Key(name.to_owned()))?;
-    let when = text[name.len()..].strip_prefix('[').map_or(Ok(Conditions::default()), conditions)?;
+    let when = when(kind, &text[name.len()..])?;
     if when.0.iter().any(|(_, pattern)| pattern.is_prefix) {
         return Err(PolicyError::Condition);
     }
     let said = |attribute| when.of(attribute).map(|pattern| pattern.text.clone());
     let subject = Subject {
         what: text.to_owned(),
+        to: String::new(),
         item: said(Attribute::Item),
         hosts: said(Attribute::Host).into_iter().collect(),
         host_key: said(Attribute::HostKey),
@@ -242,44 +255,6 @@ pub(crate) fn idle(text: &str) -> Option<Duration> {
     between(text, 60, 7 * 86400)
 }
 
-impl fmt::Display for Verdict {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Allow(None) => out.write_str("allow"),
-            Self::Allow(Some(limit)) => write!(out, "allow {}/{}", limit.uses, TimeSpan::of(limit.within)),
-            Self::Ask => out.write_str("ask"),
-            Self::AskPin => out.write_str("ask-pin"),
-            Self::Deny => out.write_str("deny"),
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(self.kind.key())?;
-        for (at, (attribute, pattern)) in self.when.0.iter().enumerate() {
-            out.write_str(if at == 0 { "[" } else { "," })?;
-            out.write_str(attribute.key())?;
-            if *attribute != Attribute::Forwarded {
-                write!(out, "={pattern}")?;
-            }
-        }
-        let close = if self.when.0.is_empty() { "" } else { "]" };
-        write!(out, "{close}={}", self.verdict)
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Command => out.write_str("command"),
-            Self::Time(time) => write!(out, "{}", TimeSpan::of(*time)),
-            Self::Uses(uses) => write!(out, "{uses}x"),
-            Self::Terminal(time) => write!(out, "terminal-{}", TimeSpan::of(*time)),
-        }
-    }
-}
-
 impl Policy {
     /// Puts a rule in its place; without a verdict takes it away.
     pub(crate) fn set_rule(
@@ -313,31 +288,7 @@ impl Policy {
     }
 }
 
-/// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.
-pub(crate) fn print(policy: &Policy) -> Vec<String> {
-    let mut lines: Vec<String> = policy.rules.iter().map(ToString::to_string).collect();
-    if !policy.upstream.is_empty() {
-        let paths: Vec<String> = policy.upstream.iter().map(|path| path.display().to_string()).collect();
-        lines.push(format!("ssh.upstream={}", paths.join(",")));
-    }
-    lines.push(format!("lock.idle={}", TimeSpan::of(policy.lock_idle)));
-    if let Some(time) = policy.loan_time {
-        lines.push(format!("loan.time={}", TimeSpan::of(time)));
-    }
-    lines.push(format!("deadline={}", TimeSpan::of(policy.deadline)));
-    let scopes: Vec<String> = policy.grants.iter().map(ToString::to_string).collect();
-    lines.push(format!("grants={}", scopes.join(" ")));
-    if let Some(approver) = &policy.approver {
-        lines.push(format!("approver.command={}", approver.path.display()));
-        lines.push(format!("approver.sha256={}", approver.sha256));
-    }
-    if let Some(pinentry) = &policy.pinentry {
-        lines.push(format!("approver.pinentry={}", pinentry.display()));
-    }
-    lines
-}
-
-/// Reads back what [`print()`] wrote, and what an earlier keyloan did, which knew fewer settings.
+/// Reads back what was printed, and what an earlier keyloan did, which knew fewer settings.
 pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
     let mut policy = Policy::default();
     let mut program = None;
@@ -361,6 +312,7 @@ pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::print::print;
     use super::*;
 
     /// The default policy with these changes.
@@ -379,6 +331,7 @@ pub(crate) mod tests {
             "trust=deny",
             "ssh.login[item=work,host=github.com]=allow 20/1h",
             "ssh.login[forwarded]=deny",
+            "ssh.login[host=[Build.example.org]:2222]=deny",
             "env[program=/usr/bin/py*,item=a b]=ask-pin",
             "approver.pinentry=/usr/bin/pinentry-qt",
             "ssh.upstream=/run/a,/run/b",
@@ -399,6 +352,13 @@ pub(crate) mod tests {
         let policy = policy(&["env[item=a]=allow", "env[item=a]=ask", "file[item=b]=ask", "file[item=b]="]);
         let of = |kind| policy.rules.iter().filter(|rule| rule.kind == kind).count();
         assert_eq!((of(Kind::Env), of(Kind::File)), (2, 1));
+    }
+
+    #[test]
+    fn a_policy_of_an_earlier_keyloan_is_read() {
+        let text = "env=ask\nfile=ask\nitem.read=deny\nitem.write=ask\nssh.login=ask\nssh.signature=allow\n\
+                    ssh.other=deny\nkey.add=ask\ntrust=ask\nlock.idle=8h";
+        assert_eq!(read(text), Ok(policy(&["item.read=deny", "ssh.signature=allow"])));
     }
 
     #[test]
@@ -432,7 +392,10 @@ pub(crate) mod tests {
             ("env[item=a*b]=ask", "a condition is NAME=TEXT"),
             ("env[]=ask", "no condition is called that"),
             ("env[item=a,item=b]=ask", "stands there twice"),
-            ("env[forwarded=yes]=ask", "a condition is"),
+            ("ssh.login[forwarded=yes]=ask", "a condition is"),
+            ("env[forwarded]=deny", "a request for env has no forwarded"),
+            ("ssh.signature[host=a]=deny", "has no host"),
+            ("trust[item=a]=deny", "a request for trust has no item"),
             ("env[program=/bin/x]=allow", "can be pretended"),
             ("env[repository=/x,item=a]=allow 1/1h", "can be pretended"),
             ("approver.command=bin/x", "approver.command takes the absolute path"),

@@ -54,6 +54,22 @@ impl Kind {
         }
     }
 
+    /// Whether a request of this kind can have it.
+    pub(crate) fn has(self, attribute: Attribute) -> bool {
+        match attribute {
+            Attribute::Item => self != Self::Trust,
+            Attribute::Host | Attribute::HostKey => self == Self::SshLogin,
+            Attribute::Namespace => self == Self::SshSignature,
+            Attribute::Forwarded => matches!(self, Self::SshLogin | Self::SshSignature | Self::SshOther),
+            Attribute::Repository | Attribute::Program => true,
+        }
+    }
+
+    /// Whether a yes to it may cover more than one request: to lend and to sign, never to change what is kept.
+    pub(crate) fn can_be_granted(self) -> bool {
+        matches!(self, Self::Env | Self::File | Self::ItemRead | Self::SshLogin | Self::SshSignature)
+    }
+
     /// The verdict where no rule is for a request. Nobody can say what a signature over unknown bytes permits.
     pub(crate) fn default_verdict(self) -> Verdict {
         if self == Self::SshOther { Verdict::Deny } else { Verdict::Ask }

@@ -247,12 +247,10 @@ pub struct Verified {
 pub struct Explained {
     /// As in a rule: `ask`, `allow 20/1h`.
     pub verdict: String,
-    /// The rule that speaks.
+    /// The rule that speaks, or what is always so.
     pub rule: String,
     /// Every rule that the request meets.
     pub met: Vec<String>,
-    /// Why it is asked for all the same.
-    pub always: Vec<String>,
     /// What a yes may be offered to cover.
     pub grants: Vec<String>,
 }

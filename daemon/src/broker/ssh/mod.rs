@@ -12,7 +12,7 @@ mod store;
 mod upstream;
 
 pub(super) use keys::FIELDS;
-pub(super) use sign::{FORWARDED, NOWHERE};
+pub(super) use sign::always_asked;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
 

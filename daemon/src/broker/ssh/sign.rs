@@ -7,6 +7,7 @@ use super::named::Host;
 use super::{AgentConnection, AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
+use crate::audit::sink::Durable;
 use crate::binding::Destination;
 use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
@@ -149,10 +150,13 @@ impl Covered {
 }
 
 /// Why what comes by way of another host is asked whatever the policy allows.
-pub(in crate::broker) const FORWARDED: &str = "what another host forwards is always asked";
+pub(super) const FORWARDED: &str = "what another host forwards is always asked";
 
 /// Why a login of a client that is bound to nothing is.
-pub(in crate::broker) const NOWHERE: &str = "a login to a host that the client does not name is always asked";
+const NOWHERE: &str = "a login to a host that the client does not name is always asked";
+
+/// Why one with a key that was stored or added so is.
+const CONFIRMED: &str = "the key is confirmed at every use";
 
 /// The rule for what a yes covers.
 const COVERED: &str = "the yes to this ssh session";
@@ -208,7 +212,9 @@ impl Broker {
         } else {
             holder
         };
-        let covered = if asks { Covered::of(&permits, &sign.key, algorithm) } else { None };
+        // What a rule or a grant allowed, those allow again for as long as they do.
+        let was_asked = asks && matches!(approved.durable, Durable::Now);
+        let covered = if was_asked { Covered::of(&permits, &sign.key, algorithm) } else { None };
         let signature = self.make_signature(connection, &holder, sign, algorithm).await;
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         let (host_key, host_is) = permits.host();
@@ -234,6 +240,12 @@ impl Broker {
         let paths = if connection.binding.is_failed() { Vec::new() } else { self.upstream_paths() };
         let path = connection.upstream.holder(&paths, key.blob()).await;
         path.map(Holder::Upstream).ok_or_else(|| AgentRefusal::NoKey.into())
+    }
+
+    /// Whether the key of an item is confirmed at every use.
+    pub(in crate::broker) fn is_confirmed_always(&self, item: &str) -> bool {
+        let is_it = |key: &&VaultKey| key.item.as_str() == item;
+        self.vault_keys().iter().find(is_it).is_some_and(|key| key.confirm == Confirm::Always)
     }
 
     /// The key as it is held now; refused where it is gone, is not the one that was shown, or would permit another thing.
@@ -371,7 +383,7 @@ fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
 /// What a rule, or a grant, looks at.
 fn subject(connection: &AgentConnection, holder: &Holder, permits: &Permits, key: &PublicKey) -> Subject {
     let mut subject = Subject {
-        what: format!("{} with {}", permits.shown(), signing::fingerprint(key)),
+        what: format!("{} with {} {}", permits.shown(), holder.shown(), signing::fingerprint(key)),
         forwarded: may_be_forwarded(connection),
         ..Subject::default()
     };
@@ -407,17 +419,20 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn beyond(connection: &AgentConnection, holder: &Holder, permits: &Permits, covered: bool) -> Beyond {
-    if may_be_forwarded(connection) {
-        return Beyond::Always(FORWARDED);
+    let is_nowhere = matches!(permits, Permits::Login(_, Place::Unknown));
+    match always_asked(may_be_forwarded(connection), is_nowhere, holder.is_confirmed_always()) {
+        Some(why) => Beyond::Always(why),
+        None if covered => Beyond::Covered(COVERED),
+        None => Beyond::Nothing,
     }
-    if matches!(permits, Permits::Login(_, Place::Unknown)) {
-        return Beyond::Always(NOWHERE);
-    }
-    if holder.is_confirmed_always() {
-        return Beyond::Always("the key is confirmed at every use");
-    }
-    if covered {
-        return Beyond::Covered(COVERED);
-    }
-    Beyond::Nothing
+}
+
+/// Why a signature is asked for whatever the policy allows, where it is.
+pub(in crate::broker) fn always_asked(
+    is_forwarded: bool,
+    is_nowhere: bool,
+    is_confirmed: bool,
+) -> Option<&'static str> {
+    let reasons = [(is_forwarded, FORWARDED), (is_nowhere, NOWHERE), (is_confirmed, CONFIRMED)];
+    reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why)
 }
