@@ -1,5 +1,6 @@
 //! One question at a time, in the order they came; a flood is refused. One yes serves one request.
 
+use super::board::Board;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
@@ -8,6 +9,7 @@ use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
@@ -21,6 +23,8 @@ pub(crate) struct Queue {
     gate: RefCell<pin::Gate>,
     /// One check of a PIN at a time: each takes 19 MiB, and goes on when its requester goes away.
     check: Arc<Mutex<()>>,
+    /// The enrolled terminal, and what is denied by its keys.
+    pub(crate) board: Rc<Board>,
 }
 
 /// What the queue asks with. Decided by policy and the vault, never by the request.
@@ -39,7 +43,13 @@ pub(crate) struct Told<'a> {
 
 impl Queue {
     pub(crate) fn new() -> Self {
-        Self { turn: Mutex::new(()), waiting: Cell::new(0), gate: RefCell::default(), check: Arc::default() }
+        Self {
+            turn: Mutex::new(()),
+            waiting: Cell::new(0),
+            gate: RefCell::default(),
+            check: Arc::default(),
+            board: Rc::default(),
+        }
     }
 
     /// Questions asked or waiting.
@@ -56,7 +66,8 @@ impl Queue {
         Ok(Turn { _turn: self.turn.lock().await, _spot: spot })
     }
 
-    /// Asks a human: by the program that was set, or else in a window, or else on the requester's terminal.
+    /// Asks a human: by the program that was set, or else on the enrolled terminal, or else in a window, or else on
+    /// the requester's terminal. A way that is not there leaves it to the next; a no does not.
     pub(crate) async fn ask(
         &self,
         question: &Question,
@@ -64,39 +75,53 @@ impl Queue {
         ways: Ways,
         told: Told<'_>,
     ) -> Result<Yes, No> {
+        self.board.denies()?;
+        let waits = self.board.waits(question, requester);
         let _turn = self.turn().await?;
+        self.board.denies()?;
         let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
             (Some(approver), _) => {
+                drop(waits);
                 let answer = timeout(DEADLINE, ask_program(&approver, question)).await;
                 return answer.unwrap_or(Err(No::TimedOut));
             }
-            (None, Some(verifier)) => (verifier, ways.desktop),
+            (None, Some(verifier)) => (Arc::new(verifier), ways.desktop),
             (None, None) => return Err(No::WithoutPin),
         };
-        let closed_for = self.gate.borrow().closed_for();
-        if closed_for > 0 {
-            return Err(No::Closed(closed_for));
+        drop(waits);
+        loop {
+            let closed_for = self.gate.borrow().closed_for();
+            if closed_for > 0 {
+                return Err(No::Closed(closed_for));
+            }
+            let mut place = match self.board.place() {
+                Some(board) => Place::Board(board),
+                None => Place::find(desktop.as_ref(), requester).await?,
+            };
+            (told.asking)(&place);
+            let asked = self.ask_pin(&mut place, question, Arc::clone(&verifier), told.wrong_pin);
+            let answer = timeout(DEADLINE, asked).await;
+            let by = format!("PIN {}", place.name(requester));
+            match answer {
+                Err(_) => {
+                    place.abandon().await;
+                    return Err(No::TimedOut);
+                }
+                // It was there no longer, and nobody said no.
+                Ok(Err(No::BoardLeft)) => {}
+                Ok(answer) => return answer.map(|covers| Yes { by, covers }),
+            }
         }
-        let mut place = Place::find(desktop.as_ref(), requester).await?;
-        (told.asking)(&place);
-        let answer = timeout(DEADLINE, self.ask_pin(&mut place, question, verifier, told.wrong_pin)).await;
-        let by = format!("PIN {}", place.name(requester));
-        let Ok(answer) = answer else {
-            place.abandon().await;
-            return Err(No::TimedOut);
-        };
-        answer.map(|covers| Yes { by, covers })
     }
 
     async fn ask_pin(
         &self,
         place: &mut Place,
         question: &Question,
-        verifier: SecretBytes,
+        verifier: Arc<SecretBytes>,
         on_wrong_pin: &dyn Fn(u32),
     ) -> Result<Covers, No> {
         place.show(question, Wanted::Pin).await?;
-        let verifier = Arc::new(verifier);
         for _ in 0..pin::TRIES {
             let typed = place.typed(Wanted::Pin).await?;
             let (against, offers) = (verifier.clone(), question.offers.clone());

@@ -28,6 +28,13 @@ pub(crate) enum Event {
     SurfaceMoved {
         by: Who,
     },
+    /// A terminal answers what is asked from here on.
+    ApproverEnrolled {
+        by: Who,
+    },
+    ApproverLeft {
+        by: Who,
+    },
     UnlockFailed {
         by: Who,
     },

@@ -1,0 +1,118 @@
+//! What an enrolled terminal shows, drawn to fit: the question first, whole or in pages, then what waits, then what
+//! happened. Each row is cut to the width, so that no text of others reaches the left edge.
+
+/// More rows are not believed: a program may have told the terminal that it is larger than it is.
+const ROWS: usize = 50;
+/// Rows for what is not the question: the head, what waits, the remark, the keys.
+const FIXED: usize = 4;
+/// The fewest rows of a question on a page, with the row that names the page.
+const PAGE: usize = 4;
+/// The fewest columns; a question is not broken into narrower lines.
+const COLUMNS: usize = 24;
+
+pub(super) struct View<'a> {
+    pub(super) head: &'a str,
+    /// The text of the question, broken to the width.
+    pub(super) question: Option<&'a str>,
+    pub(super) waiting: Vec<&'a str>,
+    pub(super) happened: Vec<&'a str>,
+    pub(super) remark: &'a str,
+    /// The last row, where the cursor stands.
+    pub(super) keys: &'a str,
+    /// From 0.
+    pub(super) page: usize,
+}
+
+pub(super) struct Frame {
+    pub(super) rows: Vec<String>,
+    pub(super) pages: usize,
+    pub(super) page: usize,
+}
+
+impl View<'_> {
+    /// `None` where there is no room to show anything by.
+    pub(super) fn frame(&self, rows: usize, columns: usize) -> Option<Frame> {
+        let rows = rows.min(ROWS);
+        if rows < FIXED + PAGE || columns < COLUMNS {
+            return None;
+        }
+        let question: Vec<&str> =
+            self.question.map(|text| text.trim_matches('\n').lines().collect()).unwrap_or_default();
+        let room = rows - FIXED;
+        let mut pages: Vec<&[&str]> = vec![&question];
+        if question.len() > room {
+            pages = question.chunks(room - 1).collect();
+        }
+        let page = self.page.min(pages.len() - 1);
+        let mut shown = vec![self.head.to_owned()];
+        let mut spare = room - pages[page].len();
+        if pages.len() > 1 {
+            spare = 0;
+        }
+        let gap = |shown: &mut Vec<String>, spare: &mut usize| {
+            if *spare > 0 {
+                shown.push(String::new());
+                *spare -= 1;
+            }
+        };
+        gap(&mut shown, &mut spare);
+        shown.extend(pages[page].iter().map(|line| (*line).to_owned()));
+        if pages.len() > 1 {
+            shown.push(format!("-- page {} of {} of this question --", page + 1, pages.len()));
+        }
+        if self.question.is_some() {
+            gap(&mut shown, &mut spare);
+        }
+        shown.push(self.summary());
+        let (count, listed) = (self.waiting.len(), self.waiting.len().min(spare));
+        for (at, text) in self.waiting.iter().take(listed).enumerate() {
+            let more = count - at;
+            shown.push(match at + 1 == listed && more > 1 {
+                true => format!("  … and {more} more"),
+                false => format!("  {}  {text}", at + 1),
+            });
+        }
+        spare -= listed;
+        if spare > 2 && !self.happened.is_empty() {
+            gap(&mut shown, &mut spare);
+            shown.push("happened lately (times in UTC):".to_owned());
+            spare -= 1;
+            let first = self.happened.len().saturating_sub(spare);
+            shown.extend(self.happened[first..].iter().map(|line| format!("  {line}")));
+        }
+        shown.resize(rows - 2, String::new());
+        shown.extend([self.remark.to_owned(), self.keys.to_owned()]);
+        // The last column stays free: some terminals break the line when it is written to.
+        let rows = shown.iter().map(|row| cut(row, columns - 1)).collect();
+        Some(Frame { rows, pages: pages.len(), page })
+    }
+
+    fn summary(&self) -> String {
+        match (self.waiting.len(), self.question) {
+            (0, None) => "nothing is asked here".to_owned(),
+            (0, Some(_)) => "nothing else waits".to_owned(),
+            (1, Some(_)) => "1 more waits:".to_owned(),
+            (count, Some(_)) => format!("{count} more wait:"),
+            // Passphrases are typed elsewhere, and so is what was asked before this terminal was enrolled.
+            (count, None) => format!("something is asked elsewhere, and {count} wait behind it:"),
+        }
+    }
+}
+
+/// What is not ASCII may be twice as wide.
+fn cut(row: &str, columns: usize) -> String {
+    let width = |c: char| if c.is_ascii() { 1 } else { 2 };
+    if row.chars().map(width).sum::<usize>() <= columns {
+        return row.to_owned();
+    }
+    let mut shown = String::with_capacity(row.len());
+    let mut column = 2;
+    for c in row.chars() {
+        column += width(c);
+        if column > columns {
+            break;
+        }
+        shown.push(c);
+    }
+    shown + "…"
+}
