@@ -11,7 +11,12 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// A shell in the sandbox's `project` directory.
     pub fn open(sandbox: &'a Sandbox) -> Self {
-        let socket = sandbox.path("run/tmux").display().to_string();
+        Self::sized(sandbox, "tmux", 150, 50)
+    }
+
+    /// Another one beside it, of its own name and size.
+    pub fn sized(sandbox: &'a Sandbox, name: &str, columns: usize, rows: usize) -> Self {
+        let socket = sandbox.path("run").join(name).display().to_string();
         let terminal = Self { sandbox, socket };
         terminal
             .tmux(&[
@@ -20,9 +25,9 @@ impl<'a> Terminal<'a> {
                 "new-session",
                 "-d",
                 "-x",
-                "150",
+                &columns.to_string(),
                 "-y",
-                "50",
+                &rows.to_string(),
                 "env PS1='ready> ' bash --norc -i",
             ])
             .ok();

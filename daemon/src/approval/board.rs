@@ -99,7 +99,8 @@ impl Board {
     pub(super) fn waits(self: &Rc<Self>, question: &Question, requester: &Requester) -> Waits {
         let number = self.number();
         let program = escaped(&requester.program(), 100);
-        let text = format!("{}, asked by {program} (pid {})", question.title, requester.peer.pid);
+        let on = requester.terminal_name().map_or(String::new(), |terminal| format!(" on {terminal}"));
+        let text = format!("{} (pid {}{on}, {program})", question.title, requester.peer.pid);
         self.waiting.borrow_mut().insert(number, text);
         self.touch();
         Waits { board: Rc::clone(self), number }
@@ -144,7 +145,9 @@ impl Board {
 
     fn answer(&self, number: u64, answer: Answer) {
         if let Some(standing) = self.standing.borrow_mut().as_mut().filter(|now| now.number == number) {
-            standing.remark = "The PIN is being checked.";
+            if matches!(answer, Answer::Pin(_)) {
+                standing.remark = "The PIN is being checked.";
+            }
             let _ = standing.answers.try_send(answer);
         }
     }

@@ -35,6 +35,10 @@ impl Broker {
         let requester = &client.requester;
         // Before a passphrase is typed for nothing.
         drop(Screen::of(requester)?);
+        let terminal = requester.terminal_name().unwrap_or_default();
+        if self.queue.board.terminal().as_ref() == Some(&terminal) {
+            return Err(Refusal::Input("this terminal answers already"));
+        }
         let was_open = self.is_open();
         let question = Question::new(if was_open {
             "answer on this terminal what keyloan asks"
@@ -48,7 +52,6 @@ impl Broker {
             self.move_surface(requester.terminal, None);
         }
         let screen = Screen::of(requester)?;
-        let terminal = requester.terminal_name().unwrap_or_default();
         let by = self.who(requester);
         self.record(&Event::ApproverEnrolled { by: by.clone() }, Durable::Now)?;
         self.announce(&terminal, &format!("{terminal} answers from now on (keyloan approve)"));
@@ -63,12 +66,12 @@ impl Broker {
     fn board_head(&self, terminal: &str) -> String {
         if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
             return format!(
-                "keyloan approve on {terminal}: nothing comes here, the approver program {} answers",
+                "keyloan approve on {terminal}; nothing comes here, for the approver program {} answers",
                 program.path.display()
             );
         }
         let minutes = self.idle_left().unwrap_or_default().as_secs().div_ceil(60);
-        format!("keyloan approve on {terminal}: the vault locks after {minutes} more idle minutes")
+        format!("keyloan approve on {terminal}; the vault locks after {minutes} idle min")
     }
 
     /// Shows what was written down on the enrolled terminal.

@@ -140,7 +140,7 @@ impl<'a> Keys<'a> {
 
     fn command(&mut self, byte: u8) {
         // What is typed so soon after a question came up was not typed as an answer to it.
-        if self.since.elapsed() < SETTLE {
+        if matches!(byte, b'a' | b'd' | b'D') && self.shown != 0 && self.since.elapsed() < SETTLE {
             return;
         }
         self.remark = "";
