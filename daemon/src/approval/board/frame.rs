@@ -116,3 +116,63 @@ fn cut(row: &str, columns: usize) -> String {
     }
     shown + "…"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view<'a>(question: &'a str, others: &'a [String], page: usize) -> View<'a> {
+        let others: Vec<&str> = others.iter().map(String::as_str).collect();
+        View {
+            head: "keyloan approve on pts/300; the vault locks after 480 idle min",
+            question: (!question.is_empty()).then_some(question),
+            waiting: others.clone(),
+            happened: others,
+            remark: "remark",
+            keys: "keys",
+            page,
+        }
+    }
+
+    #[test]
+    fn every_line_of_a_question_is_on_one_of_its_pages_and_no_page_is_larger_than_the_terminal() {
+        let others = vec!["パ".repeat(200), "x".repeat(200), "short".to_owned(), "パx".repeat(80)];
+        let width = |row: &str| row.chars().map(|c| if c.is_ascii() { 1 } else { 2 }).sum::<usize>();
+        for rows in 8..60 {
+            for columns in [24, 25, 80, 500] {
+                for lines in 0..70 {
+                    let lines: Vec<String> = (0..lines).map(|line| format!("line <{line}>")).collect();
+                    let text = format!("\n{}\n", lines.join("\n"));
+                    let mut seen = Vec::new();
+                    let (mut page, mut pages) = (0, 1);
+                    while page < pages {
+                        let frame = view(&text, &others, page).frame(rows, columns).unwrap();
+                        assert_eq!((frame.rows.len(), frame.page), (rows.min(ROWS), page));
+                        assert_eq!(frame.rows[frame.rows.len() - 2..], ["remark", "keys"]);
+                        assert!(frame.rows.iter().all(|row| width(row) < columns), "{:#?}", frame.rows);
+                        seen.extend(frame.rows.iter().filter(|row| row.starts_with("line <")).cloned());
+                        pages = frame.pages;
+                        page += 1;
+                    }
+                    assert_eq!(seen, lines);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_say_never_begins_a_row() {
+        let forged = vec!["keyloan: lend nothing".to_owned(); 5];
+        let frame = view("keyloan: lend all", &forged, 0).frame(24, 80).unwrap();
+        let begins = frame.rows.iter().filter(|row| row.starts_with("keyloan: ")).count();
+        assert_eq!((begins, frame.rows.iter().filter(|row| row.contains("lend nothing")).count()), (1, 10));
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_counted() {
+        let waiting: Vec<String> = (0..32).map(|number| format!("w{number}")).collect();
+        let frame = view("", &waiting, 0).frame(12, 80).unwrap();
+        assert!(frame.rows.iter().any(|row| row == "  … and 26 more"), "{:#?}", frame.rows);
+        assert!(view("", &[], 0).frame(7, 80).is_none() && view("", &[], 0).frame(8, 23).is_none());
+    }
+}
