@@ -32,6 +32,7 @@ pub(crate) enum Event {
     ApproverEnrolled {
         by: Who,
     },
+    /// It does no more; `Locked` says the same.
     ApproverLeft {
         by: Who,
     },

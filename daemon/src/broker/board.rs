@@ -20,8 +20,11 @@ struct Approver<'a> {
 
 impl Drop for Approver<'_> {
     fn drop(&mut self) {
-        // Less is answered afterwards, and that needs no record to be so.
-        let _ = self.broker.record(&Event::ApproverLeft { by: self.by.clone() }, Durable::Soon);
+        // The record of a lock says it as well, and nothing comes after that of the daemon's end.
+        if self.broker.is_open() {
+            // Less is answered afterwards, and that needs no record to be so.
+            let _ = self.broker.record(&Event::ApproverLeft { by: self.by.clone() }, Durable::Soon);
+        }
         self.broker.announce(&self.terminal, &format!("{} answers no more (keyloan approve)", self.terminal));
     }
 }

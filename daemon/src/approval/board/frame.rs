@@ -67,9 +67,11 @@ impl View<'_> {
         let (count, listed) = (self.waiting.len(), self.waiting.len().min(spare));
         for (at, text) in self.waiting.iter().take(listed).enumerate() {
             let more = count - at;
-            shown.push(match at + 1 == listed && more > 1 {
-                true => format!("  … and {more} more"),
-                false => format!("  {}  {text}", at + 1),
+            let is_cut = at + 1 == listed && more > 1;
+            shown.push(if is_cut {
+                format!("  … and {more} more")
+            } else {
+                format!("  {}  {text}", at + 1)
             });
         }
         spare -= listed;
