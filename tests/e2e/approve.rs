@@ -1,5 +1,6 @@
 //! `keyloan approve`: a terminal that answers what others ask.
 
+use keyloan_e2e::programs::needed;
 use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, PIN, Sandbox, eventually};
@@ -317,4 +318,32 @@ fn another_terminal_takes_over_and_the_lock_ends_it() {
     second.press("Enter");
     second.expect("nothing is asked here");
     assert_eq!(sandbox.status()["vault"], "unlocked");
+}
+
+#[test]
+fn a_popup_of_tmux_answers_and_goes_away() {
+    let sandbox = asked_on_terminals();
+    let screen = Terminal::sized(&sandbox, "outer", 100, 40);
+    let inner = sandbox.path("run/inner").display().to_string();
+    // A popup is drawn for a client that looks, so the inner tmux is looked at in the outer one.
+    screen.run(&format!(
+        "env -u TMUX tmux -f /dev/null -S {inner} new-session \"env PS1='inside> ' bash --norc -i\""
+    ));
+    screen.expect("inside>");
+    let popup = ["-S", &inner, "display-popup", "-w", "90", "-h", "32", "-E", "keyloan approve"];
+    let mut popup = sandbox.command(needed("tmux"), &popup).start();
+    screen.expect("Passphrase, Enter alone to decline:");
+    screen.type_text(PASSPHRASE);
+    screen.press("Enter");
+    screen.expect("nothing is asked here");
+    let asking = sandbox.with_secrets(&["--", "true"]).start();
+    let shown = screen.expect(ON_BOARD);
+    assert!(shown.contains("(claimed)") && shown.contains("nothing else waits"), "{shown}");
+    allow(&screen, PIN);
+    keyloan_e2e::sandbox::finished(asking).ok();
+    screen.expect("nothing is asked here");
+    screen.type_text("q");
+    popup.wait().unwrap();
+    eventually("it is gone", || !screen.screen().contains("keyloan approve on pts/"));
+    sandbox.command(needed("tmux"), &["-S", &inner, "kill-server"]).run().ok();
 }
