@@ -121,6 +121,7 @@ fn a_question_painted_over_the_real_one_does_not_stay() {
     paint();
     board.expect(FORGED);
     board.press("C-c");
+    board.expect("ready>");
     board.run("keyloan approve --passphrase-fd 3 3<../passphrase; echo ended $?");
     board.expect(IDLE);
     let asking = sandbox.with_secrets(&["--", "true"]).start();

@@ -5,13 +5,12 @@
 use super::frame::View;
 use super::{Answer, Board, Seat};
 use crate::approval::No;
-use crate::approval::question::Question;
 use crate::approval::terminal::{HiddenLine, SETTLE, Screen, Typed, in_front};
 use crate::requester::Requester;
 use keyloan_protocol::limits;
 use std::io;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
 /// It is drawn anew at least this often: time runs on, the terminal's size changes, and what another program wrote
@@ -67,6 +66,7 @@ struct Keys<'a> {
     /// The question on the screen, and since when; 0 for none.
     shown: u64,
     since: Instant,
+    is_new: bool,
     page: usize,
     pages: usize,
     read_to_its_end: bool,
@@ -83,6 +83,7 @@ impl<'a> Keys<'a> {
             escape: Escape::No,
             shown: 0,
             since,
+            is_new: false,
             page: 0,
             pages: 1,
             read_to_its_end: false,
@@ -97,7 +98,10 @@ impl<'a> Keys<'a> {
         loop {
             // Whoever is put into the background has no more claim on what is typed there.
             in_front(requester)?;
-            self.draw(&head()).await.map_err(No::Terminal)?;
+            // A terminal may be stopped (Ctrl-S); what it does not take it has not shown.
+            if let Ok(drawn) = timeout(REDRAW, self.draw(&head())).await {
+                drawn.map_err(No::Terminal)?;
+            }
             let read = tokio::select! {
                 read = self.screen.read(typed.as_mut()) => read.map_err(No::Terminal)?,
                 _ = changed.changed() => 0,
@@ -140,7 +144,8 @@ impl<'a> Keys<'a> {
 
     fn command(&mut self, byte: u8) {
         // What is typed so soon after a question came up was not typed as an answer to it.
-        if matches!(byte, b'a' | b'd' | b'D') && self.shown != 0 && self.since.elapsed() < SETTLE {
+        let is_settled = !self.is_new && self.since.elapsed() >= SETTLE;
+        if matches!(byte, b'a' | b'd' | b'D') && self.shown != 0 && !is_settled {
             return;
         }
         self.remark = "";
@@ -159,7 +164,7 @@ impl<'a> Keys<'a> {
 
     async fn draw(&mut self, head: &str) -> io::Result<()> {
         let (rows, columns) = (self.screen.rows(), self.screen.columns());
-        let (text, is_new) = self.look(columns.saturating_sub(1));
+        let text = self.look(columns.saturating_sub(1));
         let denied = self.board.denied_for();
         let keys = self.keys(denied > 0, columns);
         let remark = self.remark(denied);
@@ -186,24 +191,23 @@ impl<'a> Keys<'a> {
         self.screen.write(&format!("\x1b[H\x1b[2K{rows}\x1b[J")).await?;
         (self.page, self.pages) = (frame.page, frame.pages);
         self.read_to_its_end |= text.is_some() && frame.page + 1 == frame.pages;
-        if is_new {
-            self.since = Instant::now();
+        if self.is_new {
+            (self.since, self.is_new) = (Instant::now(), false);
         }
         Ok(())
     }
 
-    /// The question that stands, and whether it is another than the one shown; then nothing typed so far counts.
-    fn look(&mut self, columns: usize) -> (Option<String>, bool) {
+    /// The question that stands. Where it is another than the one shown nothing typed so far counts.
+    fn look(&mut self, columns: usize) -> Option<String> {
         let standing = self.board.standing.borrow();
         let number = standing.as_ref().map_or(0, |standing| standing.number);
-        let is_new = number != self.shown;
-        if is_new {
+        if number != self.shown {
+            self.is_new = true;
             (self.shown, self.page, self.read_to_its_end) = (number, 0, false);
             self.pin = None;
             self.remark = "";
         }
-        let text = |question: &Question| question.text(columns);
-        (standing.as_ref().map(|standing| text(&standing.question)), is_new)
+        standing.as_ref().map(|standing| standing.question.text(columns))
     }
 
     fn remark(&self, denied: u64) -> String {
