@@ -326,10 +326,8 @@ fn a_popup_of_tmux_answers_and_goes_away() {
     let screen = Terminal::sized(&sandbox, "outer", 100, 40);
     let inner = sandbox.path("run/inner").display().to_string();
     // A popup is drawn for a client that looks, so the inner tmux is looked at in the outer one.
-    screen.run(&format!(
-        "env -u TMUX tmux -f /dev/null -S {inner} new-session \"env PS1='inside> ' bash --norc -i\""
-    ));
-    screen.expect("inside>");
+    screen.run(&format!("env -u TMUX tmux -f /dev/null -S {inner} new-session 'bash --norc -i'"));
+    screen.expect("[0] 0:bash*");
     let popup = ["-S", &inner, "display-popup", "-w", "90", "-h", "32", "-E", "keyloan approve"];
     let mut popup = sandbox.command(needed("tmux"), &popup).start();
     screen.expect("Passphrase, Enter alone to decline:");
