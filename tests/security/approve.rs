@@ -120,8 +120,10 @@ fn a_question_painted_over_the_real_one_does_not_stay() {
     // The undefended victim: what is written over its screen stays there.
     paint();
     board.expect(FORGED);
-    board.press("C-c");
-    board.expect("ready>");
+    eventually("the shell is back", || {
+        board.press("C-c");
+        board.screen().contains("ready>")
+    });
     board.run("keyloan approve --passphrase-fd 3 3<../passphrase; echo ended $?");
     board.expect(IDLE);
     let asking = sandbox.with_secrets(&["--", "true"]).start();
