@@ -60,7 +60,8 @@ fn keys_pushed_into_the_terminal_that_answers_allow_nothing() {
     // The undefended victim: a prompt that takes y or Enter.
     for keys in [["y", "Enter"], ["", "Enter"]] {
         board.run("read -p 'allow? [Y/n] ' a; [ \"$a\" != n ] && echo approved-$((40+2))");
-        board.expect("allow? [Y/n]");
+        // Not the line that was typed, which says it too.
+        eventually("it asks", || board.screen().lines().any(|line| line.starts_with("allow? [Y/n]")));
         push(&keys);
         board.expect("approved-42");
     }
