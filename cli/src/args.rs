@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Init(Init),
     /// Open the vault
     Unlock(Unlock),
+    /// Answer on this terminal what keyloan asks, until it is left
+    Approve(Passphrase),
     /// Close the vault
     Lock,
     /// What is running, and how well it is protected

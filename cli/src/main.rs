@@ -66,6 +66,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Init(init) => commands::keeper::init(&init),
         Command::Unlock(unlock) => commands::keeper::unlock(&unlock),
+        Command::Approve(passphrase) => commands::approve::approve(&passphrase),
         Command::Lock => commands::keeper::lock(),
         Command::Status(status) => commands::status::status(&status),
         Command::Passwd(passwd) => commands::keeper::passwd(&passwd),

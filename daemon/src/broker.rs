@@ -5,6 +5,7 @@
 //! The order is an invariant: nothing leaves a vault before its record is in the log, and nothing is
 //! recorded as lent that was not.
 
+mod board;
 mod copies;
 mod grants;
 mod items;
@@ -315,7 +316,9 @@ impl Broker {
         log.saw_counter(vault.counter());
         log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
             journal::say(Level::Error, &format!("nothing is lent: {error}"));
-        })
+        })?;
+        self.show_on_board(events);
+        Ok(())
     }
 
     fn who(&self, requester: &Requester) -> Who {

@@ -26,6 +26,11 @@ pub fn columns(terminal: BorrowedFd<'_>) -> Option<usize> {
     crate::pty::size(terminal).map(|size| size.ws_col.into()).filter(|columns| *columns > 0)
 }
 
+/// How many lines stand below each other; `None` where nobody told the terminal.
+pub fn rows(terminal: BorrowedFd<'_>) -> Option<usize> {
+    crate::pty::size(terminal).map(|size| size.ws_row.into()).filter(|rows| *rows > 0)
+}
+
 /// A terminal whose echo is off until this is dropped.
 pub struct HiddenInput {
     descriptor: OwnedFd,

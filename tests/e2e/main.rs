@@ -7,6 +7,7 @@
     reason = "a test fails where it panics"
 )]
 
+mod approve;
 mod architecture;
 mod copies;
 mod daemon;

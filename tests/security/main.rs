@@ -8,6 +8,7 @@
     reason = "a test fails where it panics"
 )]
 
+mod approve;
 mod asking;
 mod desktop;
 mod files;

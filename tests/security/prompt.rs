@@ -92,9 +92,7 @@ fn what_is_typed_before_the_question_is_no_answer_to_it() {
 #[test]
 fn a_requester_cannot_approve_enrol_or_set_an_approver_over_the_socket() {
     let sandbox = asked_on_terminals();
-    for body in
-        [r#""approve""#, r#"{"approve":{"request":1}}"#, r#"{"decide":{"request":1,"decision":"allow"}}"#]
-    {
+    for body in [r#"{"approve":{"request":1}}"#, r#"{"decide":{"request":1,"decision":"allow"}}"#] {
         let answer =
             wire::exchange(&sandbox, &wire::frame(&format!(r#"{{"version":1,"body":{body}}}"#), b""));
         assert!(String::from_utf8_lossy(&answer).contains("unknown request"), "{body}");

@@ -106,6 +106,8 @@ fn told(line: &[u8]) -> String {
         "recipient_changed" => format!("recipient {} {}", text("name"), text("action")),
         "locked" => format!("locked: {}", text("why")),
         "pin_failed" => format!("wrong PIN, {} in a row, {}", number("failures"), by()),
+        "approver_enrolled" => format!("a terminal answers from now on, {}", by()),
+        "approver_left" => format!("it answers no more, {}", by()),
         "unlock_failed" => format!("wrong passphrase {}", by()),
         "unlocked" => format!("unlocked {}", by()),
         "repaired" => format!("a record of {} bytes, cut short by a crash, was removed", number("bytes")),

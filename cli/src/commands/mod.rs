@@ -1,5 +1,6 @@
 //! One file a subcommand, or a family of them.
 
+pub(crate) mod approve;
 pub(crate) mod completions;
 pub(crate) mod copies;
 pub(crate) mod daemon;

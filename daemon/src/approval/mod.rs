@@ -3,6 +3,7 @@
 //! and read by the daemon itself.
 
 mod assuan;
+pub(crate) mod board;
 pub(crate) mod child;
 mod flood;
 pub(crate) mod pin;
@@ -60,6 +61,10 @@ pub(crate) enum No {
     Window(#[from] pinentry::WindowError),
     #[error("the terminal: {0}")]
     Terminal(std::io::Error),
+    #[error("the enrolled terminal was left while the question stood there")]
+    BoardLeft,
+    #[error("everything is denied for another {0} seconds, as was wished on the enrolled terminal")]
+    DeniesAll(u64),
     #[error("there is no PIN in the vault")]
     WithoutPin,
 }

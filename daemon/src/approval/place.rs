@@ -1,7 +1,8 @@
-//! Where a secret is typed: the requester's own terminal, or a window on the desktop of whoever unlocked.
-//! The one way to each, for PINs and passphrases alike.
+//! Where a secret is typed: the requester's own terminal, the enrolled one, or a window on the desktop of whoever
+//! unlocked. The one way to each, for PINs and passphrases alike.
 
 use super::No;
+use super::board::OnBoard;
 use super::pinentry::{Desktop, Window};
 use super::question::Question;
 use super::terminal::{Screen, Typed};
@@ -49,6 +50,8 @@ impl Wanted {
 }
 
 pub(crate) enum Place {
+    /// For PINs alone.
+    Board(OnBoard),
     Terminal(Screen),
     Window(Window),
 }
@@ -68,6 +71,7 @@ impl Place {
 
     pub(crate) async fn show(&mut self, question: &Question, wanted: Wanted) -> Result<(), No> {
         match self {
+            Self::Board(board) => board.show(question),
             Self::Window(window) => window.show(question, wanted).await,
             Self::Terminal(screen) => {
                 screen.write(&question.text(screen.columns())).await.map_err(No::Terminal)?;
@@ -79,6 +83,7 @@ impl Place {
     /// What was typed; nothing at all declines.
     pub(crate) async fn typed(&mut self, wanted: Wanted) -> Result<SecretBytes, No> {
         match self {
+            Self::Board(board) => board.typed().await,
             Self::Window(window) => window.typed().await,
             Self::Terminal(screen) => match screen.read_line(wanted.prompt()).await.map_err(No::Terminal)? {
                 Typed::Line(line) if !line.is_empty() => Ok(line),
@@ -89,6 +94,10 @@ impl Place {
 
     pub(crate) async fn was_wrong(&mut self, wanted: Wanted) -> Result<(), No> {
         match self {
+            Self::Board(board) => {
+                board.say(wanted.wrong());
+                Ok(())
+            }
             Self::Window(window) => window.say(wanted.wrong()).await,
             Self::Terminal(screen) => {
                 screen.write(&format!("  {}\n", wanted.wrong())).await.map_err(No::Terminal)
@@ -107,6 +116,7 @@ impl Place {
     /// For the log: "PIN on pts/3", "PIN in a window on display :0".
     pub(crate) fn name(&self, requester: &Requester) -> String {
         match self {
+            Self::Board(board) => format!("on {} (keyloan approve)", board.terminal),
             Self::Window(window) => format!("in a window on {}", window.name),
             Self::Terminal(_) => format!("on {}", requester.terminal_name().unwrap_or_default()),
         }

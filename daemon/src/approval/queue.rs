@@ -1,5 +1,6 @@
 //! One question at a time, in the order they came; a flood is refused. One yes serves one request.
 
+use super::board::Board;
 use super::flood::Flood;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
@@ -10,6 +11,7 @@ use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
@@ -25,6 +27,8 @@ pub(crate) struct Queue {
     flood: RefCell<Flood>,
     /// One check of a PIN at a time: each takes 19 MiB, and goes on when its requester goes away.
     check: Arc<Mutex<()>>,
+    /// The enrolled terminal, and what is denied by its keys.
+    pub(crate) board: Rc<Board>,
 }
 
 /// What the queue asks with. Decided by policy and the vault, never by the request.
@@ -55,6 +59,7 @@ impl Queue {
             gates: RefCell::default(),
             flood: RefCell::default(),
             check: Arc::default(),
+            board: Rc::default(),
         }
     }
 
@@ -72,7 +77,8 @@ impl Queue {
         Ok(Turn { _turn: self.turn.lock().await, _spot: spot })
     }
 
-    /// Asks a human: by the program that was set, or else in a window, or else on the requester's terminal.
+    /// Asks a human: by the program that was set, or else on the enrolled terminal, or else in a window, or else on
+    /// the requester's terminal. A way that is not there leaves it to the next; a no does not.
     pub(crate) async fn ask(
         &self,
         question: &Question,
@@ -80,60 +86,74 @@ impl Queue {
         ways: Ways,
         told: Told<'_>,
     ) -> Result<Yes, No> {
+        self.board.denies()?;
+        let waits = self.board.waits(question, requester);
         let _turn = self.turn().await?;
+        self.board.denies()?;
         if let Some(by) = (told.covered)() {
             return Ok(Yes { by, covers: Covers::Once });
         }
         let deadline = ways.deadline;
         let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
             (Some(approver), _) => {
+                drop(waits);
                 let answer = timeout(deadline, ask_program(&approver, question, deadline)).await;
                 return answer.unwrap_or(Err(No::TimedOut(deadline)));
             }
-            (None, Some(verifier)) => (verifier, ways.desktop),
+            (None, Some(verifier)) => (Arc::new(verifier), ways.desktop),
             (None, None) => return Err(No::WithoutPin),
         };
-        // Looked at again with the turn: what waited behind two noes is the flood itself.
-        let cooling = self.flood.borrow().closed_for(requester.terminal, clock::since_boot());
-        if cooling > 0 {
-            return Err(No::Cooling(cooling));
+        drop(waits);
+        loop {
+            // Looked at again with the turn: what waited behind two noes is the flood itself.
+            let cooling = self.flood.borrow().closed_for(requester.terminal, clock::since_boot());
+            if cooling > 0 {
+                return Err(No::Cooling(cooling));
+            }
+            let mut place = match self.board.place() {
+                Some(board) => Place::Board(board),
+                None => Place::find(desktop.as_ref(), requester).await?,
+            };
+            let is_trusted = match &place {
+                Place::Board(_) | Place::Window(_) => true,
+                Place::Terminal(_) => requester.terminal == ways.unlocked_on,
+            };
+            let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
+            if closed_for > 0 {
+                return Err(No::Closed(closed_for));
+            }
+            (told.asking)(&place);
+            let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
+            let checked = (Arc::clone(&verifier), is_trusted);
+            let asked = self.ask_pin(&mut place, question, checked, told.wrong_pin);
+            let answer = timeout(deadline, asked).await;
+            // A terminal or a window that failed is nobody's no.
+            standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
+            if let Ok(Ok(_)) = &answer {
+                self.flood.borrow_mut().yes(requester.terminal);
+            }
+            drop(standing);
+            let by = format!("PIN {}", place.name(requester));
+            match answer {
+                Err(_) => {
+                    place.abandon().await;
+                    return Err(No::TimedOut(deadline));
+                }
+                // It was there no longer, and nobody said no.
+                Ok(Err(No::BoardLeft)) => {}
+                Ok(answer) => return answer.map(|covers| Yes { by, covers }),
+            }
         }
-        let mut place = Place::find(desktop.as_ref(), requester).await?;
-        let is_trusted = match &place {
-            Place::Window(_) => true,
-            Place::Terminal(_) => requester.terminal == ways.unlocked_on,
-        };
-        let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
-        if closed_for > 0 {
-            return Err(No::Closed(closed_for));
-        }
-        (told.asking)(&place);
-        let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
-        let asked = self.ask_pin(&mut place, question, (verifier, is_trusted), told.wrong_pin);
-        let answer = timeout(deadline, asked).await;
-        // A terminal or a window that failed is nobody's no.
-        standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
-        if let Ok(Ok(_)) = &answer {
-            self.flood.borrow_mut().yes(requester.terminal);
-        }
-        drop(standing);
-        let by = format!("PIN {}", place.name(requester));
-        let Ok(answer) = answer else {
-            place.abandon().await;
-            return Err(No::TimedOut(deadline));
-        };
-        answer.map(|covers| Yes { by, covers })
     }
 
     async fn ask_pin(
         &self,
         place: &mut Place,
         question: &Question,
-        (verifier, is_trusted): (SecretBytes, bool),
+        (verifier, is_trusted): (Arc<SecretBytes>, bool),
         on_wrong_pin: &dyn Fn(u32, bool),
     ) -> Result<Covers, No> {
         place.show(question, Wanted::Pin).await?;
-        let verifier = Arc::new(verifier);
         for _ in 0..pin::TRIES {
             let typed = place.typed(Wanted::Pin).await?;
             let (against, offers) = (verifier.clone(), question.offers.clone());

@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use zeroize::Zeroizing;
 
 /// What is typed within this time after a question came up was not typed as an answer to it.
-const SETTLE: Duration = Duration::from_millis(300);
+pub(super) const SETTLE: Duration = Duration::from_millis(300);
 
 /// A terminal with its echo off for as long as this lives.
 pub(crate) struct Screen {
@@ -37,14 +37,7 @@ impl Screen {
         if requester.terminal == 0 {
             return Err(No::Unaskable);
         }
-        // A program in the background would put its question into what is typed for another.
-        let stat = process::stat(requester.peer.pid).ok_or(No::Unaskable)?;
-        if stat.terminal != requester.terminal || !requester.peer.is_alive() {
-            return Err(No::Unaskable);
-        }
-        if stat.group != stat.foreground {
-            return Err(No::Background);
-        }
+        in_front(requester)?;
         let descriptor = terminal::open(requester.terminal, requester.peer.uid).map_err(No::Terminal)?;
         let hidden = HiddenInput::begin(descriptor).map_err(No::Terminal)?;
         let io = hidden.descriptor().and_then(readiness::watch).map_err(No::Terminal)?;
@@ -54,6 +47,11 @@ impl Screen {
     /// Very many where the terminal does not say.
     pub(crate) fn columns(&self) -> usize {
         terminal::columns(self.io.get_ref().as_fd()).unwrap_or(usize::MAX)
+    }
+
+    /// Few where the terminal does not say.
+    pub(crate) fn rows(&self) -> usize {
+        terminal::rows(self.io.get_ref().as_fd()).unwrap_or(24)
     }
 
     pub(crate) async fn write(&self, text: &str) -> io::Result<()> {
@@ -66,6 +64,23 @@ impl Screen {
             }
         }
         Ok(())
+    }
+
+    /// Writes what there is room for, for whoever cannot wait.
+    pub(crate) fn write_now(&self, text: &str) {
+        let _ = nix::unistd::write(self.io.get_ref(), text.as_bytes());
+    }
+
+    /// What was typed, as it comes. A terminal that is gone is an error.
+    pub(crate) async fn read(&self, typed: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut ready = self.io.readable().await?;
+            match ready.try_io(|terminal| Ok(nix::unistd::read(terminal, typed)?)) {
+                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => return read,
+                Err(_would_block) => {}
+            }
+        }
     }
 
     /// Lets a question stand a moment and throws away what was typed before it could be read.
@@ -83,47 +98,62 @@ impl Screen {
     /// read to its end, so that none of it goes to whoever reads the terminal next, and is an error.
     pub(crate) async fn read_line_of(&self, prompt: &str, most: usize) -> io::Result<Typed> {
         self.write(prompt).await?;
-        // Made once at its full size: growing would leave copies behind.
-        let mut line = Zeroizing::new(Vec::with_capacity(most));
-        let mut too_long = false;
+        let mut line = HiddenLine::of(most);
         let mut typed = Zeroizing::new([0_u8; 64]);
         loop {
-            let mut ready = self.io.readable().await?;
-            let read = match ready.try_io(|terminal| Ok(nix::unistd::read(terminal, typed.as_mut())?)) {
-                Ok(read) => read?,
-                Err(_would_block) => continue,
-            };
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let read = self.read(typed.as_mut()).await?;
             for byte in &typed[..read] {
-                match byte {
-                    b'\r' | b'\n' => {
-                        self.write("\n").await?;
-                        if too_long {
-                            return Err(io::Error::other(format!("more than {most} bytes were typed")));
-                        }
-                        return Ok(Typed::Line(SecretBytes::copy_of(&line)));
-                    }
-                    0x03 | 0x1b => {
-                        self.write("\n").await?;
-                        return Ok(Typed::Cancelled);
-                    }
-                    0x04 if line.is_empty() => {
-                        self.write("\n").await?;
-                        return Ok(Typed::Cancelled);
-                    }
-                    0x7f | 0x08 => erase_one(&mut line),
-                    0x15 => {
-                        line.clear();
-                        too_long = false;
-                    }
-                    0x00..=0x1f => {}
-                    byte if line.len() < most => line.push(*byte),
-                    _ => too_long = true,
+                if let Some(ended) = line.take(*byte) {
+                    self.write("\n").await?;
+                    return ended;
                 }
             }
         }
+    }
+}
+
+/// Whether a process is in the foreground of the terminal that it asked from: one in the background would put its
+/// question into what is typed for another.
+pub(crate) fn in_front(requester: &Requester) -> Result<(), No> {
+    let stat = process::stat(requester.peer.pid).ok_or(No::Unaskable)?;
+    if stat.terminal != requester.terminal || !requester.peer.is_alive() {
+        return Err(No::Unaskable);
+    }
+    if stat.group == stat.foreground { Ok(()) } else { Err(No::Background) }
+}
+
+/// A line that is being typed; wiped when it is dropped.
+pub(crate) struct HiddenLine {
+    line: Zeroizing<Vec<u8>>,
+    most: usize,
+    too_long: bool,
+}
+
+impl HiddenLine {
+    pub(crate) fn of(most: usize) -> Self {
+        // Made once at its full size: growing would leave copies behind.
+        Self { line: Zeroizing::new(Vec::with_capacity(most)), most, too_long: false }
+    }
+
+    /// Takes one byte more, and says how the line ended if that ended it.
+    pub(crate) fn take(&mut self, byte: u8) -> Option<io::Result<Typed>> {
+        match byte {
+            b'\r' | b'\n' if self.too_long => {
+                return Some(Err(io::Error::other(format!("more than {} bytes were typed", self.most))));
+            }
+            b'\r' | b'\n' => return Some(Ok(Typed::Line(SecretBytes::copy_of(&self.line)))),
+            0x03 | 0x1b => return Some(Ok(Typed::Cancelled)),
+            0x04 if self.line.is_empty() => return Some(Ok(Typed::Cancelled)),
+            0x7f | 0x08 => erase_one(&mut self.line),
+            0x15 => {
+                self.line.clear();
+                self.too_long = false;
+            }
+            0x00..=0x1f => {}
+            byte if self.line.len() < self.most => self.line.push(byte),
+            _ => self.too_long = true,
+        }
+        None
     }
 }
 

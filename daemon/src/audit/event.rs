@@ -28,6 +28,14 @@ pub(crate) enum Event {
     SurfaceMoved {
         by: Who,
     },
+    /// A terminal answers what is asked from here on.
+    ApproverEnrolled {
+        by: Who,
+    },
+    /// It does no more; `Locked` says the same.
+    ApproverLeft {
+        by: Who,
+    },
     UnlockFailed {
         by: Who,
     },

@@ -117,6 +117,7 @@ impl Broker {
         let desktop = how.desktop.as_ref();
         let text = self.proved_identity(client, passphrase, question, desktop, how.in_window).await?;
         self.open_with(client, &text, how.accept_older)?;
+        self.queue.board.deny_no_more();
         if moves {
             self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
             self.move_surface(client.requester.terminal, how.desktop);
@@ -134,6 +135,7 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
+        self.queue.board.denies()?;
         let desktop = self.desktop();
         if client.requester.terminal == 0 && desktop.is_none() {
             return Err(Refusal::Locked);
@@ -244,6 +246,7 @@ impl Broker {
         }
         self.end_all_loans("the vault was locked");
         self.end_all_grants("the vault was locked");
+        self.queue.board.end("the vault was locked");
         self.anchor_log();
         let _ = self.record(&Event::Locked { why }, Durable::Now);
         journal::say(Level::Info, &format!("locked: {why}"));

@@ -33,6 +33,7 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
+        self.queue.board.denies()?;
         let turn = self.queue.turn().await?;
         // Whoever asked before may have unlocked it meanwhile.
         if self.is_open() {

@@ -138,6 +138,7 @@ impl Refusal {
             Self::Contradiction(..) => {
                 "set a rule with the conditions of both, or give both the same verdict"
             }
+            Self::No(No::DeniesAll(_)) => "end that with the passphrase: keyloan unlock",
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {

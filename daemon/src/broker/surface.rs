@@ -11,14 +11,13 @@ use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::journal::{self, Level};
-use crate::requester::Requester;
 use crate::vault::local::identity;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -62,7 +61,14 @@ impl Broker {
         if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
             return format!("the approver program {}", program.path.display());
         }
+        let denied = self.queue.board.denied_for().div_ceil(60);
+        if denied > 0 {
+            return format!("are denied for another {denied} min; keyloan unlock ends that");
+        }
         let terminal = "the requester's own terminal, with the PIN";
+        if let Some(board) = self.queue.board.terminal() {
+            return format!("keyloan approve on {board}, with the PIN");
+        }
         let Some(desktop) = self.desktop() else { return terminal.to_owned() };
         match desktop.programs().next() {
             Some(program) => {
@@ -81,14 +87,22 @@ impl Broker {
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
             }
-            Place::Terminal(_) => self.announce(&client.requester, title),
+            Place::Board(board) => {
+                let on = format!("keyloan approve on {}", board.terminal);
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+            }
+            Place::Terminal(_) => {
+                let terminal = client.requester.terminal_name().unwrap_or_default();
+                self.announce(&terminal, &format!("asking on {terminal}: {title}"));
+            }
         }
     }
 
-    /// Writes one line to the terminal of the last unlock when another terminal is asked.
-    fn announce(&self, requester: &Requester, title: &str) {
+    /// Writes one line to the terminal of the last unlock about what happens on another.
+    pub(super) fn announce(&self, about: &str, line: &str) {
         let surface = self.surface.borrow().terminal;
-        if surface == 0 || surface == requester.terminal || requester.terminal == 0 {
+        let name = keyloan_platform::terminal::path_of_device(surface);
+        if name.is_none_or(|name| name == Path::new("/dev").join(about)) {
             return;
         }
         let Ok(terminal) =
@@ -96,8 +110,7 @@ impl Broker {
         else {
             return;
         };
-        let line =
-            format!("\r\nkeyloan: asking on {}: {title}\r\n", requester.terminal_name().unwrap_or_default());
+        let line = format!("\r\nkeyloan: {line}\r\n");
         // Non-blocking: a stopped terminal misses the line and nothing waits for it.
         let _ = nix::unistd::write(&terminal, line.as_bytes());
     }

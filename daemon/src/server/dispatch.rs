@@ -84,6 +84,7 @@ async fn serve(
             let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
             broker.unlock(client, passphrase, how).await?
         }
+        Request::Approve => broker.approve(client, passphrase).await?,
         Request::Lock => {
             broker.lock("asked");
             Reply::done("the vault is locked")

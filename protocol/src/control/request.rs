@@ -34,6 +34,8 @@ pub enum Request {
         accept_rollback: bool,
     },
     Lock,
+    /// Questions are answered on the requester's terminal, for as long as the connection stays. Tail: `passphrase`.
+    Approve,
     /// Tail: `passphrase` (the one in force), `new`.
     Passwd,
     /// Tail: `passphrase`, `pin` (the new one).

@@ -12,6 +12,8 @@ pub enum Reply {
     Waiting {
         on: String,
     },
+    /// Another reply follows, when the requester's terminal answers questions no more.
+    Enrolled,
     /// Done; `notes` are sentences for the person.
     Done {
         #[serde(default)]
