@@ -11,6 +11,7 @@
 mod asking;
 mod desktop;
 mod files;
+mod identity;
 mod interpreter;
 mod lent;
 mod log;
