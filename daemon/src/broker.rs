@@ -28,6 +28,7 @@ pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
 pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
 
+use crate::approval::notification::Notifier;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, No, Yes};
@@ -77,6 +78,7 @@ pub(crate) struct Broker {
     unsealed: RefCell<Option<Unsealed>>,
     log: RefCell<Sink>,
     queue: Queue,
+    notifier: Notifier,
     loans: RefCell<Table>,
     requests: Cell<u64>,
     last_used: Cell<Duration>,
@@ -161,6 +163,7 @@ impl Broker {
             unsealed: RefCell::new(None),
             log: RefCell::new(log),
             queue: Queue::new(),
+            notifier: Notifier::default(),
             loans: RefCell::default(),
             requests: Cell::new(0),
             last_used: Cell::new(clock::since_boot()),
@@ -222,6 +225,7 @@ impl Broker {
             }
             Verdict::Deny => {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                self.mention_refusal(&act.title, &judgement.rule);
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
             Verdict::Ask | Verdict::AskPin
@@ -320,7 +324,8 @@ impl Broker {
             // The refusal that follows does not depend on this record.
             let _ = self.record(&Event::PinFailed { by, failures }, Durable::Now);
         };
-        let asking = |place: &_| self.tell(client, place, &question.title);
+        let announced = Cell::new(None);
+        let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
         let ways = Ways { program, desktop: self.desktop(), pin_verifier };
         self.queue.ask(question, requester, ways, Told { wrong_pin: &wrong_pin, asking: &asking }).await
     }

@@ -17,7 +17,7 @@ fn asked() -> (Sandbox, PathBuf) {
 
 #[track_caller]
 fn last(kept: &std::path::Path) -> Question {
-    approver::questions(kept).pop().expect("somebody was asked")
+    approver::questions(kept).pop().unwrap()
 }
 
 fn with_secrets() -> String {
@@ -102,7 +102,7 @@ fn a_program_that_becomes_another_after_it_connected_is_said_to_be_one() {
 
 #[test]
 fn a_program_whose_parents_have_ended_is_not_given_others() {
-    const TWICE: &str = r#"
+    const TWICE: &str = r"
 import os, subprocess, sys, time
 r, w = os.pipe()
 if os.fork() == 0:
@@ -113,7 +113,7 @@ if os.fork() == 0:
         os.execv(sys.argv[1], sys.argv[1:])
     os._exit(0)
 os.wait(); os.close(w); print(os.read(r, 20).decode())
-"#;
+";
     let (sandbox, kept) = asked();
     let foster = attack(&sandbox, TWICE, &[&with_secrets(), "--", "true"]).ok().text();
     keyloan_e2e::eventually("it asked", || !approver::questions(&kept).is_empty());

@@ -16,6 +16,7 @@ mod interpreter;
 mod lent;
 mod log;
 mod memory;
+mod notification;
 mod prompt;
 mod ssh;
 mod steering;

@@ -4,6 +4,7 @@
 
 mod assuan;
 pub(crate) mod child;
+pub(crate) mod notification;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
 pub(crate) mod place;

@@ -63,6 +63,8 @@ impl Broker {
 
     async fn wait_until_opened(&self) -> Result<(), Refusal> {
         journal::say(Level::Warning, "an ssh client waits for the vault; to open it: keyloan unlock");
+        let _announced =
+            self.notify("an ssh client waits for the vault; to open it: keyloan unlock".to_owned());
         let opened = async {
             while !self.is_open() {
                 self.opened.notified().await;

@@ -2,6 +2,7 @@
 //! request that proves nothing moves nothing.
 
 use super::{Broker, Client, Refusal};
+use crate::approval::notification::Announced;
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
 use crate::approval::question::{Certainty, Question};
@@ -69,33 +70,46 @@ impl Broker {
     }
 
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
-    /// terminal of the last unlock of one on another terminal.
-    pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) {
+    /// terminal of the last unlock of one on another terminal, and its desktop of both.
+    pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) -> Option<Announced> {
         match place {
-            Place::Window(_) => {
+            Place::Window(window) => {
                 let on = "a window on your desktop".to_owned();
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+                self.notify(format!("in a window on {}: {title}", window.name))
             }
             Place::Terminal(_) => self.announce(&client.requester, title),
         }
     }
 
     /// Writes one line to the terminal of the last unlock when another terminal is asked.
-    fn announce(&self, requester: &Requester, title: &str) {
+    fn announce(&self, requester: &Requester, title: &str) -> Option<Announced> {
         let surface = self.surface.borrow().terminal;
-        if surface == 0 || surface == requester.terminal || requester.terminal == 0 {
-            return;
+        if surface == requester.terminal || requester.terminal == 0 {
+            return None;
         }
-        let Ok(terminal) =
-            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        else {
-            return;
-        };
-        let line =
-            format!("\r\nkeyloan: asking on {}: {title}\r\n", requester.terminal_name().unwrap_or_default());
-        // Non-blocking: a stopped terminal misses the line and nothing waits for it.
-        let _ = nix::unistd::write(&terminal, line.as_bytes());
+        let on = format!("on {}: {title}", requester.terminal_name().unwrap_or_default());
+        if surface != 0
+            && let Ok(terminal) =
+                keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
+        {
+            // Non-blocking: a stopped terminal misses the line and nothing waits for it.
+            let _ = nix::unistd::write(&terminal, format!("\r\nkeyloan: asking {on}\r\n").as_bytes());
+        }
+        self.notify(on)
+    }
+
+    /// Says on the desktop of the last unlock, where there is one, that something waits for its human.
+    pub(super) fn notify(&self, text: String) -> Option<Announced> {
+        Some(self.notifier.announce(self.desktop()?, text))
+    }
+
+    /// Says there that a rule refused something.
+    pub(super) fn mention_refusal(&self, title: &str, rule: &str) {
+        if let Some(desktop) = self.desktop() {
+            self.notifier.mention(desktop, format!("{title} ({rule})"));
+        }
     }
 
     /// The vault's identity, by a passphrase that was handed over, or is typed: on the terminal that the
@@ -138,7 +152,7 @@ impl Broker {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause).into());
         }
-        self.tell(client, place, &question.title);
+        let _announced = self.tell(client, place, &question.title);
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
             for _ in 0..TRIES {
