@@ -42,6 +42,10 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+pub fn uid_of(user: &str) -> Option<u32> {
+    nix::unistd::User::from_name(user).ok().flatten().map(|user| user.uid.as_raw())
+}
+
 /// `user@host`, as far as they are known: what an ssh key's comment is by default.
 pub fn user_at_host() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);

@@ -15,6 +15,7 @@ mod files;
 mod first_loan;
 mod git_ssh;
 mod loans;
+mod logind;
 mod mask;
 mod mask_processes;
 mod mask_terminal;

@@ -113,7 +113,8 @@ fn a_flood_of_refusals_makes_one_notification_without_a_word_of_the_requesters()
     assert_eq!(sent[0].title, "keyloan: a rule refused a request");
     assert_eq!(sent[0].body, "store a value in the vault (item.write=deny)", "no text of the requester");
     assert!(sent[0].actions.is_empty());
-    // Questions that nobody lets stand are announced to nobody.
+    // Questions that nobody lets stand are announced to nobody, and on a slow machine to nobody often.
+    let started = std::time::Instant::now();
     for _ in 0..10 {
         let mut asking = sandbox.with_secrets(&["--", "true"]).start();
         eventually("it is asked", || sandbox.status()["pending"] == 1);
@@ -121,7 +122,8 @@ fn a_flood_of_refusals_makes_one_notification_without_a_word_of_the_requesters()
         asking.wait().unwrap();
         eventually("it is over", || sandbox.status()["pending"] == 0);
     }
-    assert_eq!(notifications.sent().len(), 1);
+    let most = 1 + started.elapsed().as_secs() / 5;
+    assert!(notifications.sent().len() as u64 <= most, "{:?}", notifications.sent());
 }
 
 #[test]

@@ -85,6 +85,12 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("dunst", &["dunst"], "shows notifications, and takes clicks from anybody"),
     tests("libnotify-bin", &["notify-send"], "the notifications"),
     tests("systemd", &["busctl"], "what is said on a bus"),
+    tests(
+        "python3-gi",
+        &["/usr/bin/python3", "-c", "from gi.repository import Gio"],
+        "a double of logind on a bus of its own",
+    ),
+    tests("util-linux", &["nsenter"], "shows that bus to the daemon alone"),
     tests("pinentry-gtk2", &["pinentry-gtk-2"], "questions in a window"),
     tests("pinentry-qt", &["pinentry-qt"], "questions in a window"),
     tests("pinentry-gnome3", &["pinentry-gnome3"], "questions in a window"),

@@ -4,13 +4,13 @@ use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
 use super::{Covers, DEADLINE, No, Yes, pin, program};
+use crate::clock::timeout;
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
 
 /// Questions that may wait behind the one being asked.
 const WAITING: usize = 32;

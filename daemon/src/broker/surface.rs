@@ -11,6 +11,7 @@ use crate::approval::terminal::{Screen, Typed};
 use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
+use crate::clock::timeout;
 use crate::journal::{self, Level};
 use crate::requester::Requester;
 use crate::vault::local::identity;
@@ -20,7 +21,6 @@ use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use std::io;
 use std::path::PathBuf;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 /// Tries at a passphrase or a PIN within one request.
