@@ -30,6 +30,7 @@ pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
 pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
 
+use crate::approval::notification::Notifier;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, DEADLINE, No, Yes};
@@ -77,6 +78,7 @@ pub(crate) struct Broker {
     unsealed: RefCell<Option<Unsealed>>,
     log: RefCell<Sink>,
     queue: Queue,
+    notifier: Notifier,
     loans: RefCell<Table>,
     requests: Cell<u64>,
     last_used: Cell<Duration>,
@@ -161,6 +163,7 @@ impl Broker {
             unsealed: RefCell::new(None),
             log: RefCell::new(log),
             queue: Queue::new(),
+            notifier: Notifier::default(),
             loans: RefCell::default(),
             requests: Cell::new(0),
             last_used: Cell::new(clock::since_boot()),
@@ -222,6 +225,7 @@ impl Broker {
             }
             Verdict::Deny => {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                self.mention_refusal(&act.title, &judgement.rule);
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
             Verdict::Ask | Verdict::AskPin
@@ -294,7 +298,8 @@ impl Broker {
                 self.lock("five wrong PINs");
             }
         };
-        let asking = |place: &_| self.tell(client, place, &question.title);
+        let announced = Cell::new(None);
+        let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
         let unlocked_on = self.unlocked_on();
         let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier, deadline };
         let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };

@@ -17,6 +17,8 @@ mod grant;
 mod hosts;
 mod journal;
 mod loan;
+#[cfg(target_os = "linux")]
+mod logind;
 mod patience;
 mod policy;
 mod readiness;
@@ -125,6 +127,8 @@ async fn serve(sockets: &Sockets, broker: &Rc<Broker>) -> anyhow::Result<()> {
         tokio::join!(server::serve(&sockets.control, broker), ssh_agent::serve(&sockets.agent, broker));
     };
     tokio::pin!(serving);
+    #[cfg(target_os = "linux")]
+    tokio::task::spawn_local(logind::obey(Rc::clone(broker)));
     loop {
         tokio::select! {
             () = &mut serving => break,

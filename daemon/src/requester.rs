@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// Parents shown; a chain is rarely longer than terminal, shell, tool, helper.
 const CHAIN: usize = 6;
+/// Looks at a requester that changes meanwhile.
+const LOOKS: u32 = 3;
 /// Ancestors that a grant may have been given to, or that a rule may be about.
 const LINEAGE: usize = 64;
 
@@ -27,13 +29,56 @@ pub(crate) struct Requester {
     was: Option<PathBuf>,
     /// When that was, since boot.
     looked: Duration,
-    parent: i32,
     pub(crate) cwd: Option<PathBuf>,
     /// The controlling terminal's device number, 0 for none.
     pub(crate) terminal: u64,
     /// Paths mean the same to the requester and to us.
     pub(crate) shares_our_mounts: bool,
     pub(crate) claimed: Claimed,
+}
+
+/// What a question says of a requester.
+pub(crate) struct Settled {
+    pub(crate) facts: Facts,
+    /// The same was seen twice, around the question whether the requester lives.
+    pub(crate) is_steady: bool,
+    /// The program that connected, where it is another now.
+    pub(crate) was: Option<String>,
+    /// The directory that it asked from, where it has left that.
+    pub(crate) left: Option<PathBuf>,
+}
+
+#[derive(PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// When the requester was started, and its ancestors as far as they are shown.
+    started: Vec<u64>,
+    exe: Option<PathBuf>,
+    /// Program files from the requester upwards, for people.
+    pub(crate) chain: Vec<String>,
+    cwd: Option<PathBuf>,
+    /// Its namespaces that are not ours.
+    pub(crate) apart: Vec<&'static str>,
+}
+
+impl Settled {
+    /// What makes the requester look like another than it is.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(was) = &self.was {
+            warnings.push(format!("it was {was} when it connected"));
+        }
+        if let Some(left) = &self.left {
+            warnings.push(format!("it was in {} when it asked", left.display()));
+        }
+        if !self.is_steady {
+            warnings.push("it is changing while it is looked at; what is said of it may be wrong".to_owned());
+        }
+        if !self.facts.apart.is_empty() {
+            let apart = self.facts.apart.join(", ");
+            warnings.push(format!("it runs in a container of its own (other namespaces: {apart})"));
+        }
+        warnings
+    }
 }
 
 /// What the client sent of itself.
@@ -59,7 +104,6 @@ impl Requester {
             programs: [process::exe(peer.pid), process::exe(first.parent)],
             was: None,
             looked: clock::since_boot(),
-            parent: first.parent,
             cwd: process::cwd(peer.pid),
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
@@ -87,25 +131,35 @@ impl Requester {
         true
     }
 
-    /// The program that connected, where the requester has become another since.
-    pub(crate) fn became_another(&self) -> Option<&Path> {
-        self.was.as_deref()
+    /// What can be said of it to a human. Each fact is a look of its own, between which the process may become another
+    /// program or end, and its parents may: so all are looked at again until nothing has changed. Where only a rule
+    /// decides, nobody reads this and nobody waits for it. `None` once it has ended.
+    pub(crate) fn settled(&self) -> Option<Settled> {
+        let (facts, is_steady) = steady(|| self.peer.is_alive().then(|| self.facts())?)?;
+        let first = self.was.as_ref().or(self.programs[0].as_ref());
+        let was = (first != facts.exe.as_ref()).then(|| shown_program(first.map(PathBuf::as_path)));
+        let left = self.seen_directory().filter(|directory| facts.cwd.as_deref() != Some(directory));
+        let left = left.map(Path::to_owned);
+        self.peer.is_alive().then_some(Settled { facts, is_steady, was, left })
     }
 
-    /// Program files from the requester upwards, further than the log needs. Empty once it has ended, since
-    /// the parents seen would be another's.
-    pub(crate) fn chain(&self) -> Vec<Option<PathBuf>> {
-        let mut programs = self.programs.to_vec();
-        let mut parent = self.parent;
-        while programs.len() < CHAIN {
+    fn facts(&self) -> Option<Facts> {
+        let first = self.stat.read()?;
+        let exe = process::exe(self.peer.pid);
+        let (mut chain, mut started) = (vec![shown_program(exe.as_deref())], vec![first.started]);
+        let mut parent = first.parent;
+        while chain.len() < CHAIN && parent > 1 {
+            chain.push(shown_program(process::exe(parent).as_deref()));
             let Some(stat) = process::stat(parent) else { break };
+            started.push(stat.started);
             parent = stat.parent;
-            if parent <= 1 {
-                break;
-            }
-            programs.push(process::exe(parent));
         }
-        if self.peer.is_alive() { programs } else { Vec::new() }
+        if chain.len() == 1 {
+            // Whoever started it has ended, perhaps so that nobody sees who it was.
+            chain.push("nobody who is still there".to_owned());
+        }
+        let (cwd, apart) = (process::cwd(self.peer.pid), process::other_namespaces(self.peer.pid));
+        Some(Facts { started, exe, chain, cwd, apart })
     }
 
     /// The requester and its ancestors, itself first. Empty once it has ended.
@@ -189,5 +243,39 @@ impl Requester {
         let hash = data_encoding::HEXLOWER.encode(&Sha256::digest(argv)[..8]);
         let short = keyloan_protocol::names::escaped(&shown, WHOLE);
         Some(format!("{short} ({} bytes, sha256 {hash}…)", argv.len()))
+    }
+}
+
+/// What is seen twice in a row; else what is seen last, and that it was not.
+fn steady<T: PartialEq>(mut look: impl FnMut() -> Option<T>) -> Option<(T, bool)> {
+    let mut seen = look()?;
+    for _ in 0..LOOKS {
+        let again = look()?;
+        if again == seen {
+            return Some((again, true));
+        }
+        seen = again;
+    }
+    Some((seen, false))
+}
+
+fn shown_program(program: Option<&Path>) -> String {
+    program.map_or_else(|| "AN UNREADABLE PROGRAM".to_owned(), |program| program.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_seen_twice_in_a_row_is_taken_for_what_is() {
+        let looked = |seen: &[Option<u8>]| {
+            let mut seen = seen.iter();
+            steady(|| *seen.next().unwrap())
+        };
+        assert_eq!(looked(&[Some(1), Some(1)]), Some((1, true)));
+        assert_eq!(looked(&[Some(1), Some(2), Some(1), Some(1)]), Some((1, true)));
+        assert_eq!(looked(&[Some(1), Some(2), Some(1), Some(2)]), Some((2, false)));
+        assert_eq!(looked(&[Some(1), None]), None, "it has ended");
     }
 }

@@ -1,5 +1,9 @@
 //! Who is at the other end of a Unix socket: credentials and a pidfd, both from the kernel.
 //!
+//! Each message's sender is compared by its pid (`SCM_CREDENTIALS`) with a process that is known to live, whose pid
+//! nobody else has. A pidfd with each message (`SCM_PIDFD`) would add nothing: whoever may send in another's name, with
+//! `CAP_SYS_ADMIN` over its pid namespace, gets a pidfd of that other too, since the kernel makes it from the same pid.
+//!
 //! A pid alone can be reused between `SO_PEERCRED` and the look at `/proc`; the pidfd names the process
 //! that connected and nothing else, so whoever reads `/proc` asks it afterwards whether it still lives.
 

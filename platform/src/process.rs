@@ -46,6 +46,10 @@ pub fn effective_uid() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+pub fn uid_of(user: &str) -> Option<u32> {
+    nix::unistd::User::from_name(user).ok().flatten().map(|user| user.uid.as_raw())
+}
+
 /// `user@host`, as far as they are known: what an ssh key's comment is by default.
 pub fn user_at_host() -> String {
     let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.name);
@@ -125,13 +129,27 @@ pub fn cwd(pid: i32) -> Option<PathBuf> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok()
 }
 
+/// `KIND:[NUMBER]`, namespaces(7). Looking at what the link leads to costs twice as much and gives the same number.
+fn namespace(who: &str, kind: &str) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{who}/ns/{kind}")).ok()
+}
+
 /// Whether a process sees the same mounts as this one; a path means the same file only then.
 pub fn shares_our_mounts(pid: i32) -> bool {
     static OURS: OnceLock<Option<PathBuf>> = OnceLock::new();
-    // `mnt:[NUMBER]`, namespaces(7). Looking at what the link leads to costs twice as much and gives the same number.
-    let namespace = |who: &str| fs::read_link(format!("/proc/{who}/ns/mnt")).ok();
-    let ours = OURS.get_or_init(|| namespace("self"));
-    ours.is_some() && *ours == namespace(&pid.to_string())
+    let ours = OURS.get_or_init(|| namespace("self", "mnt"));
+    ours.is_some() && *ours == namespace(&pid.to_string(), "mnt")
+}
+
+/// The namespaces of a process that are others than this one's, of those in which it may be somebody else or see
+/// something else; none where the kernel does not say.
+pub fn other_namespaces(pid: i32) -> Vec<&'static str> {
+    let pid = pid.to_string();
+    let kinds = [("user", "user"), ("pid", "pid"), ("mnt", "mount")];
+    let others = kinds.into_iter().filter(|(kind, _)| {
+        namespace(&pid, kind).is_some_and(|theirs| namespace("self", kind) != Some(theirs))
+    });
+    others.map(|(_, name)| name).collect()
 }
 
 /// The most of an environment that is read. A program is started with less (6 MiB, execve(2)), but a process
@@ -273,5 +291,6 @@ mod tests {
         assert_eq!(exe(pid), std::env::current_exe().ok());
         assert_eq!(stat(pid).unwrap().parent, nix::unistd::getppid().as_raw());
         assert!(shares_our_mounts(pid));
+        assert!(other_namespaces(pid).is_empty());
     }
 }

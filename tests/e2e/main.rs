@@ -17,6 +17,7 @@ mod first_loan;
 mod git_ssh;
 mod grants;
 mod loans;
+mod logind;
 mod mask;
 mod mask_processes;
 mod mask_terminal;

@@ -60,6 +60,12 @@ impl<'a> Desktop<'a> {
         self.variables.iter().fold(run, |run, (name, value)| run.env(name, value))
     }
 
+    /// Where its session bus is.
+    pub fn bus(&self) -> String {
+        let address = self.variables.iter().find(|(name, _)| *name == "DBUS_SESSION_BUS_ADDRESS");
+        address.map(|(_, address)| address.to_string_lossy().into_owned()).unwrap_or_default()
+    }
+
     /// The variables of this desktop, to be set in a shell.
     pub fn exports(&self) -> String {
         let set = self.variables.iter().map(|(name, value)| format!(" {name}='{}'", value.to_string_lossy()));

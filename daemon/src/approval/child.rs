@@ -17,10 +17,10 @@ use tokio::process::{Child, Command};
 /// answer himself; a socket cannot. The environment is empty but for `variables` and a home directory that is
 /// nobody's: interpreters and toolkits load code from the user's own, where any program of the user writes.
 #[expect(clippy::disallowed_methods, reason = "the spawner of whatever answers for a human")]
-pub(super) fn start<'v>(
+pub(super) fn start(
     program: &Path,
     arguments: &[OsString],
-    variables: impl Iterator<Item = (&'v str, &'v OsString)>,
+    variables: impl Iterator<Item = (&'static str, OsString)>,
 ) -> io::Result<(Child, UnixStream)> {
     let (ours, theirs) = UnixStream::pair()?;
     let theirs = theirs.into_std()?;

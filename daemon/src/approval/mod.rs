@@ -6,6 +6,7 @@ mod assuan;
 pub(crate) mod board;
 pub(crate) mod child;
 mod flood;
+pub(crate) mod notification;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
 pub(crate) mod place;

@@ -84,8 +84,14 @@ impl Desktop {
 
     /// Whether a session bus may be there. Whoever asks may name a directory on a mount that does not answer, so
     /// nobody looks; a pinentry that finds no bus turns to a terminal and counts as absent.
-    fn has_bus(&self) -> bool {
+    pub(super) fn has_bus(&self) -> bool {
         self.variables.iter().any(|(name, _)| matches!(*name, "DBUS_SESSION_BUS_ADDRESS" | "XDG_RUNTIME_DIR"))
+    }
+
+    /// What a program finds the desktop by, and says nothing in another language by.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+        let language = ("LANG", OsString::from("C.UTF-8"));
+        self.variables.iter().cloned().chain([language])
     }
 
     /// Starts the first pinentry that can show a window; `None` where none can, so that another way is tried.
@@ -111,9 +117,7 @@ pub(crate) struct Window {
 
 impl Window {
     async fn start(program: &Path, desktop: &Desktop) -> Result<Self, AssuanError> {
-        let language = OsString::from("C.UTF-8");
-        let variables = desktop.variables.iter().map(|(name, value)| (*name, value));
-        let (child, ours) = child::start(program, &[], variables.chain([("LANG", &language)]))?;
+        let (child, ours) = child::start(program, &[], desktop.variables())?;
         let mut window = Self {
             assuan: Assuan::new(ours),
             settle: SETTLE,

@@ -3,7 +3,7 @@
 //! shown whole is put to nobody: a yes to what was cut away is none.
 
 use crate::policy::rule::Scope;
-use crate::requester::Requester;
+use crate::requester::{Requester, Settled};
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::time_span::TimeSpan;
 use serde::Serialize;
@@ -148,22 +148,16 @@ impl Question {
 
     /// Who asks: program chain, directory, terminal.
     pub(crate) fn asked_by(&mut self, requester: &Requester) {
-        let mut chain: Vec<String> = requester
-            .chain()
-            .iter()
-            .map(|program| match program {
-                Some(program) => program.display().to_string(),
-                None => "AN UNREADABLE PROGRAM".to_owned(),
-            })
-            .collect();
+        let settled = requester.settled();
         let pid = format!("(pid {})", requester.peer.pid);
+        let mut chain = settled.as_ref().map(|settled| settled.facts.chain.clone()).unwrap_or_default();
         match chain.first_mut() {
             Some(first) => first.extend([" ", &pid]),
             None => chain.push(pid),
         }
         self.list("asked by", &chain, " ← ", Certainty::Seen);
-        if let Some(before) = requester.became_another() {
-            self.line("warning", &format!("it was {} when it connected", before.display()), Certainty::Seen);
+        for warning in settled.iter().flat_map(Settled::warnings) {
+            self.line("warning", &warning, Certainty::Seen);
         }
         if let Some(directory) = requester.seen_directory() {
             self.line("in", &directory.display().to_string(), Certainty::Seen);

@@ -6,7 +6,7 @@ use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
 use super::{Covers, No, Yes, pin, program};
-use crate::clock;
+use crate::clock::{self, timeout};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
@@ -15,7 +15,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
-use tokio::time::timeout;
 
 /// Questions that may wait behind the one being asked.
 const WAITING: usize = 32;

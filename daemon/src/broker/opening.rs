@@ -8,10 +8,10 @@ use crate::approval::queue::Turn;
 use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
+use crate::clock::timeout;
 use crate::journal::{self, Level};
 use crate::policy::rule::Verdict;
 use keyloan_protocol::control::response::VaultState;
-use tokio::time::timeout;
 
 /// What stands in the log for the rule where there was none to be read.
 const LOCKED: &str = "the vault was locked";
@@ -64,6 +64,8 @@ impl Broker {
 
     async fn wait_until_opened(&self) -> Result<(), Refusal> {
         journal::say(Level::Warning, "an ssh client waits for the vault; to open it: keyloan unlock");
+        let _announced =
+            self.notify("an ssh client waits for the vault; to open it: keyloan unlock".to_owned());
         let opened = async {
             while !self.is_open() {
                 self.opened.notified().await;

@@ -2,6 +2,7 @@
 //! request that proves nothing moves nothing.
 
 use super::{Broker, Client, Refusal};
+use crate::approval::notification::Announced;
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
 use crate::approval::question::{Certainty, Question};
@@ -10,6 +11,7 @@ use crate::approval::terminal::{Screen, Typed};
 use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
+use crate::clock::timeout;
 use crate::journal::{self, Level};
 use crate::vault::local::identity;
 use keyloan_protocol::control::Message;
@@ -18,7 +20,6 @@ use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use std::io;
 use std::path::{Path, PathBuf};
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 /// Tries at a passphrase or a PIN within one request.
@@ -79,40 +80,55 @@ impl Broker {
     }
 
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
-    /// terminal of the last unlock of one on another terminal.
-    pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) {
+    /// terminal of the last unlock of one on another terminal, and its desktop of both.
+    pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) -> Option<Announced> {
         match place {
-            Place::Window(_) => {
+            Place::Window(window) => {
                 let on = "a window on your desktop".to_owned();
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+                self.notify(format!("in a window on {}: {title}", window.name))
             }
             Place::Board(board) => {
                 let on = format!("keyloan approve on {}", board.terminal);
-                let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on: on.clone() }));
+                self.notify(format!("{on}: {title}"))
             }
             Place::Terminal(_) => {
-                let terminal = client.requester.terminal_name().unwrap_or_default();
-                self.announce(&terminal, &format!("asking on {terminal}: {title}"));
+                let terminal = client.requester.terminal_name()?;
+                let on = format!("on {terminal}: {title}");
+                self.announce(&terminal, &format!("asking {on}")).then(|| self.notify(on)).flatten()
             }
         }
     }
 
-    /// Writes one line to the terminal of the last unlock about what happens on another.
-    pub(super) fn announce(&self, about: &str, line: &str) {
+    /// Writes one line to the terminal of the last unlock about what happens on another; whether there is another.
+    pub(super) fn announce(&self, about: &str, line: &str) -> bool {
         let surface = self.surface.borrow().terminal;
         let name = keyloan_platform::terminal::path_of_device(surface);
-        if name.is_none_or(|name| name == Path::new("/dev").join(about)) {
-            return;
+        if name.is_some_and(|name| name == Path::new("/dev").join(about)) {
+            return false;
         }
-        let Ok(terminal) =
+        if let Ok(terminal) =
             keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        else {
-            return;
-        };
-        let line = format!("\r\nkeyloan: {line}\r\n");
-        // Non-blocking: a stopped terminal misses the line and nothing waits for it.
-        let _ = nix::unistd::write(&terminal, line.as_bytes());
+        {
+            let line = format!("\r\nkeyloan: {line}\r\n");
+            // Non-blocking: a stopped terminal misses the line and nothing waits for it.
+            let _ = nix::unistd::write(&terminal, line.as_bytes());
+        }
+        true
+    }
+
+    /// Says on the desktop of the last unlock, where there is one, that something waits for its human.
+    pub(super) fn notify(&self, text: String) -> Option<Announced> {
+        Some(self.notifier.announce(self.desktop()?, text))
+    }
+
+    /// Says there that a rule refused something.
+    pub(super) fn mention_refusal(&self, title: &str, rule: &str) {
+        if let Some(desktop) = self.desktop() {
+            self.notifier.mention(desktop, format!("{title} ({rule})"));
+        }
     }
 
     /// The vault's identity, by a passphrase that was handed over, or is typed: on the terminal that the
@@ -155,7 +171,7 @@ impl Broker {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause).into());
         }
-        self.tell(client, place, &question.title);
+        let _announced = self.tell(client, place, &question.title);
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
             for _ in 0..TRIES {

@@ -34,7 +34,9 @@ struct Arrived {
 }
 
 pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
-    let arrived = match timeout(REQUEST, receive(&socket, &peer)).await {
+    // A requester of whom nothing can be said is not served. What it becomes before it has asked, a question tells.
+    let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
+    let arrived = match timeout(REQUEST, receive(&socket, &requester.peer)).await {
         Ok(Ok(arrived)) => arrived,
         Ok(Err(Broken::Ended)) | Err(_) => return,
         Ok(Err(broken)) => {
@@ -42,8 +44,6 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
             return;
         }
     };
-    // A requester of whom nothing can be said is not served.
-    let Some(requester) = Requester::observe(Rc::new(peer)) else { return };
     let (replies, mut queued) = mpsc::channel(4);
     let client = Client { requester, replies };
     let handled = dispatch::handle(broker, client, arrived.message, arrived.descriptors);
