@@ -165,11 +165,11 @@ impl Broker {
         // Not by the public half: another item may claim the same.
         let name = format!("item {}", key.item);
         if let Some(opened) = self.ssh.opened.borrow_mut().find(name.as_bytes()) {
-            return if *opened.public() == key.public {
-                Ok(opened)
-            } else {
-                Err(AgentRefusal::Mismatch(key.item.to_string()).into())
-            };
+            if *opened.public() == key.public {
+                return Ok(opened);
+            }
+            // The item is another key now.
+            self.ssh.opened.borrow_mut().close(name.as_bytes());
         }
         let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
         let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };

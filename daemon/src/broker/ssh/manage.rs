@@ -116,7 +116,7 @@ impl Broker {
         self.open_vault_for(client, "forget a host").await?;
         let gone = || Refusal::NotFound { what: "pinned host", name: host.to_owned() };
         let host = pins::host_name(host).ok_or_else(gone)?;
-        if !self.pins().ok_or(Refusal::Locked)?.holds(&host) {
+        if !self.pins().ok_or(Refusal::Locked)?.entries().iter().any(|pin| pin.name == host) {
             return Err(gone());
         }
         let act = Act {

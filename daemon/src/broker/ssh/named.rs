@@ -46,14 +46,11 @@ impl Host {
         !self.names().is_empty()
     }
 
-    /// Whether the vault, open now, says otherwise than what was shown while it was not: other names, or that the name
-    /// shown is another host's.
-    pub(super) fn contradicts(&self, shown: &Self) -> bool {
-        match (self, shown) {
-            (Self::Pinned(names), Self::KnownHosts(shown)) => !names.iter().any(|name| shown.contains(name)),
-            (Self::Contested(_), Self::KnownHosts(_)) => true,
-            _ => false,
-        }
+    /// Whether the vault, open now, says otherwise than what was shown while it was not: a name that was shown is pinned
+    /// with other keys.
+    pub(super) fn contradicts(&self, shown: &Self, pins: &Pins) -> bool {
+        let own = self.names();
+        shown.names().iter().any(|name| pins.holds(name) && !own.contains(name))
     }
 
     /// The one name that `known_hosts` has for it.

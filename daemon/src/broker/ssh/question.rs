@@ -32,7 +32,7 @@ impl Broker {
                     ("to", format!("{}@{name}", shown_user(login)), certainty),
                     ("host key", named_key(host_key), Certainty::Verified),
                 ];
-                if let Some(name) = host.could_be_pinned() {
+                if let Some(name) = host.could_be_pinned().filter(|_| self.is_open()) {
                     let text = format!("not yet: keyloan ssh hosts pin {}", quoted(name));
                     lines.push(("pinned", text, Certainty::Verified));
                 }

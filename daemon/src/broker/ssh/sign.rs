@@ -12,6 +12,7 @@ use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
+use crate::hosts::pins::Pins;
 use crate::policy::rule::{Kind, Verdict};
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
@@ -85,10 +86,10 @@ impl Permits {
     }
 
     /// Whether a human who was shown the other would not have taken it for this.
-    fn contradicts(&self, shown: &Self) -> bool {
+    fn contradicts(&self, shown: &Self, pins: &Pins) -> bool {
         match (self, shown) {
             (Self::Login(_, Place::Bound(_, host)), Self::Login(_, Place::Bound(_, shown))) => {
-                host.contradicts(shown)
+                host.contradicts(shown, pins)
             }
             _ => false,
         }
@@ -256,7 +257,8 @@ impl Broker {
             return Err(AgentRefusal::NoKey.into());
         }
         let permits = self.permits(connection, &holder, sign).await?;
-        if was_closed && permits.contradicts(shown) {
+        let pins = self.pins().ok_or(AgentRefusal::Locked)?;
+        if was_closed && permits.contradicts(shown, &pins) {
             return Err(AgentRefusal::Renamed.into());
         }
         Ok(holder)
