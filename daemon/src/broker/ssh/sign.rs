@@ -228,7 +228,7 @@ impl Broker {
         if let Some(held) = self.find_added(connection, key) {
             return Ok(Holder::Added(held));
         }
-        let paths = if connection.binding.is_failed() { Vec::new() } else { self.upstream_paths() };
+        let paths = if connection.sees_upstream() { self.upstream_paths() } else { Vec::new() };
         let path = connection.upstream.holder(&paths, key.blob()).await;
         path.map(Holder::Upstream).ok_or_else(|| AgentRefusal::NoKey.into())
     }

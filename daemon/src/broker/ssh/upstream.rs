@@ -181,6 +181,15 @@ impl Agent {
     }
 }
 
+impl AgentConnection {
+    /// The agents behind were not told of a bind that was not taken, and would take the connection for a local one. And
+    /// where this daemon is its own upstream, by way of another's socket, it would ask itself without end.
+    pub(super) fn sees_upstream(&self) -> bool {
+        let own = i32::try_from(std::process::id()).ok();
+        !self.binding.is_failed() && Some(self.client.requester.peer.pid) != own
+    }
+}
+
 impl Broker {
     /// The sockets that the policy names, or named when the vault was last open.
     pub(super) fn upstream_paths(&self) -> Vec<PathBuf> {
@@ -191,8 +200,7 @@ impl Broker {
     }
 
     pub(super) async fn upstream_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
-        // They were not told of a bind that was not taken, and would take it for one of theirs.
-        if connection.binding.is_failed() {
+        if !connection.sees_upstream() {
             return Vec::new();
         }
         let paths = self.upstream_paths();
