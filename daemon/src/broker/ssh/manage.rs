@@ -7,6 +7,7 @@ use crate::broker::refusal::KNOWN_HOST;
 use crate::broker::{Act, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins::{self, Pin, Pins};
+use crate::patience;
 use crate::policy::rule::Kind;
 use crate::signing;
 use crate::signing::public_line::{public_line, read_public_line};
@@ -35,9 +36,10 @@ impl VaultKey {
 
 impl Broker {
     /// Public halves; no approval, and none of the vault's is missing while that is locked.
-    pub(crate) fn ssh_keys(&self) -> Reply {
+    pub(crate) async fn ssh_keys(&self) -> Reply {
         let mut keys: Vec<SshKey> = self.vault_keys().iter().map(VaultKey::summary).collect();
         keys.extend(self.added_summaries());
+        keys.extend(self.upstream_summaries().await);
         Reply::SshKeys { keys }
     }
 
@@ -69,7 +71,10 @@ impl Broker {
             vec![read.map_err(|_| Refusal::Input("that is no line of a public key"))?.0]
         } else {
             let known = self.ssh.known_hosts.look().await;
-            known.iter().flat_map(|known| known.keys_of(&host)).collect()
+            let name = host.clone();
+            let find = move || known.iter().flat_map(|known| known.keys_of(&name)).collect();
+            let slow = Refusal::Input("known_hosts takes too long to look through; give the key with --key");
+            patience::look(find).await.ok_or(slow)?
         };
         if keys.is_empty() {
             return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });
@@ -108,7 +113,8 @@ impl Broker {
         kept.map_err(|refusal| self.failed(&approved, refusal))?;
         let request = approved.request;
         self.record(&Event::HostChanged { request, host: host.clone(), action: "pinned" }, approved.durable)?;
-        Ok(Reply::done(format!("{host} is known by {} of its keys", keys.len())))
+        let keys = if keys.len() == 1 { "one key".to_owned() } else { format!("{} keys", keys.len()) };
+        Ok(Reply::done(format!("{host} is pinned with {keys}")))
     }
 
     /// Asked for: while a name is pinned, `known_hosts` cannot give it to another key.

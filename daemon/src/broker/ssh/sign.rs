@@ -160,10 +160,10 @@ impl Broker {
         connection: &mut AgentConnection,
         sign: Sign,
     ) -> Result<Vec<u8>, Refusal> {
-        let gate = self.gate(&connection.client).await?;
         if !connection.client.requester.look_again_for_record() {
             return Err(AgentRefusal::Gone.into());
         }
+        let gate = self.gate(&connection.client).await?;
         let holder = self.holder(connection, &sign.key).await?;
         let algorithm = sign.flags.algorithm(&sign.key);
         if algorithm == SignatureAlgorithm::RsaSha1 {
@@ -172,11 +172,11 @@ impl Broker {
         let permits = self.permits(connection, &holder, &sign).await?;
         let covered =
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm));
-        let (fingerprint, shown) = (signing::fingerprint(&sign.key), permits.shown());
+        let fingerprint = signing::fingerprint(&sign.key);
         let act = Act {
             kinds: vec![permits.kind()],
             title: permits.title().to_owned(),
-            names: vec![format!("{} {fingerprint}", holder.shown()), shown.clone()],
+            names: vec![format!("{} {fingerprint}", holder.shown()), permits.shown()],
             beyond: beyond(connection, &holder, &permits, covered),
         };
         let was_closed = matches!(gate, Gate::Closed(..));
@@ -199,18 +199,21 @@ impl Broker {
             .await?;
         // While somebody was asked, the key may have gone, and what was known of it while the vault was locked may be
         // what somebody wrote beside that.
-        let holder = if asks {
+        let (holder, permits) = if asks {
             let again = self.still(connection, (&holder, &permits), &sign, was_closed).await;
             again.map_err(|refusal| self.failed(&approved, refusal))?
         } else {
-            holder
+            (holder, permits)
         };
         let covered = if asks { Covered::of(&permits, &sign.key, algorithm) } else { None };
         let signature = self.make_signature(connection, &holder, sign, algorithm).await;
+        // Another agent may have taken a minute for it.
+        let signature =
+            signature.and_then(|signature| self.not_locked_meanwhile(connection).map(|()| signature));
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         let (host_key, host_is) = permits.host();
-        let request = approved.request;
-        let signed = Event::Signed { request, key: fingerprint, permits: shown, host_key, host_is };
+        let (request, permits) = (approved.request, permits.shown());
+        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
@@ -233,14 +236,15 @@ impl Broker {
         path.map(Holder::Upstream).ok_or_else(|| AgentRefusal::NoKey.into())
     }
 
-    /// The key as it is held now; refused where it is gone, is not the one that was shown, or would permit another thing.
+    /// The key and what it permits as they are now; refused where the key is gone or is not the one that was shown, or
+    /// the vault calls the host otherwise.
     async fn still(
         &self,
         connection: &mut AgentConnection,
         (asked, shown): (&Holder, &Permits),
         sign: &Sign,
         was_closed: bool,
-    ) -> Result<Holder, Refusal> {
+    ) -> Result<(Holder, Permits), Refusal> {
         if !connection.client.requester.peer.is_alive() {
             return Err(AgentRefusal::Gone.into());
         }
@@ -261,7 +265,7 @@ impl Broker {
         if was_closed && permits.contradicts(shown, &pins) {
             return Err(AgentRefusal::Renamed.into());
         }
-        Ok(holder)
+        Ok((holder, permits))
     }
 
     /// What the bytes are, where they would be used, and whether this key may be used there at all.
@@ -301,6 +305,9 @@ impl Broker {
         };
         if matches!(place, Place::Bound(_, Host::Revoked)) {
             return Err(AgentRefusal::Revoked);
+        }
+        if matches!(place, Place::Bound(_, Host::Slow)) {
+            return Err(AgentRefusal::Slow);
         }
         if let Holder::Vault(key) = holder
             && !key.hosts.is_empty()
@@ -366,11 +373,6 @@ fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
     blobs.map(|public| Identity { blob: public.blob().to_vec(), comment: key.comment.clone() })
 }
 
-/// Whoever forwards a connection tells where it comes from first; a failed try may have been just that.
-fn may_be_forwarded(connection: &AgentConnection) -> bool {
-    connection.binding.is_forwarded() || connection.binding.is_failed()
-}
-
 /// The account as it stands before a host: one that has more than a name in it is quoted, and holds no quote itself, so
 /// that it ends where it ends.
 pub(super) fn shown_user(login: &Login) -> String {
@@ -384,7 +386,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn beyond(connection: &AgentConnection, holder: &Holder, permits: &Permits, covered: bool) -> Beyond {
-    if may_be_forwarded(connection) {
+    if connection.binding.may_be_forwarded() {
         return Beyond::Always(FORWARDED);
     }
     if matches!(permits, Permits::Login(_, Place::Unknown)) {

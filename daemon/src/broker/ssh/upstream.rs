@@ -3,7 +3,10 @@
 
 use super::{AgentConnection, Broker};
 use crate::signing;
+use crate::signing::public_line::public_line;
 use keyloan_platform::process;
+use keyloan_protocol::control::request::Confirm;
+use keyloan_protocol::control::response::{KeySource, SshKey};
 use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request, Sign};
@@ -205,5 +208,25 @@ impl Broker {
         }
         let paths = self.upstream_paths();
         connection.upstream.list(&paths).await
+    }
+
+    /// Keys of types that are not known here are left out: nothing could be said of them.
+    pub(super) async fn upstream_summaries(&self) -> Vec<SshKey> {
+        let identities = Upstreams::default().list(&self.upstream_paths()).await;
+        let summary = |identity: &Identity| {
+            let key = identity.key().ok()?;
+            Some(SshKey {
+                item: None,
+                from: KeySource::Upstream,
+                public: public_line(&key, &identity.comment),
+                certificate: None,
+                fingerprint: signing::fingerprint(&key),
+                bits: key.bits(),
+                hosts: Vec::new(),
+                confirm: Confirm::Session,
+                expires: None,
+            })
+        };
+        identities.iter().filter_map(summary).collect()
     }
 }
