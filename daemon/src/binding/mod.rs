@@ -128,6 +128,12 @@ impl Binding {
         self.failed
     }
 
+    /// Whether it may come from another host: whoever forwards a connection tells where it comes from first, and a
+    /// failed try may have been just that.
+    pub(crate) fn may_be_forwarded(&self) -> bool {
+        self.is_forwarded() || self.is_failed()
+    }
+
     /// The key of the host that the connection was bound to last, unless a bind was not taken.
     pub(crate) fn last_host(&self) -> Option<&PublicKey> {
         self.binds.last().filter(|_| !self.failed).map(|bound| &bound.host_key)

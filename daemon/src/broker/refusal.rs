@@ -152,7 +152,7 @@ impl Refusal {
             Self::NotFound { what: "ssh key", .. } => "keyloan ssh list",
             Self::NotFound { what: "pinned host", .. } => "keyloan ssh hosts list",
             Self::NotFound { what: KNOWN_HOST, .. } => {
-                "connect to it once with ssh, or give its key: keyloan ssh hosts pin HOST --key 'ssh-ed25519 AAAA…'"
+                "connect to it once with ssh, write it as known_hosts has it ([host]:port), or give its key: keyloan ssh hosts pin HOST --key 'ssh-ed25519 AAAA…'"
             }
             Self::NotFound { what: "item", .. } => "keyloan item list",
             Self::Vault(VaultError::RolledBack { .. }) => {

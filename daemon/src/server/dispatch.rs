@@ -131,7 +131,7 @@ async fn serve(
         Request::SshSet { item, hosts, confirm, comment } => {
             broker.ssh_set(client, item, KeyChange { hosts, confirm, comment }).await?
         }
-        Request::SshKeys => broker.ssh_keys(),
+        Request::SshKeys => broker.ssh_keys().await,
         Request::SshHosts => broker.ssh_hosts(client).await?,
         Request::SshPin { host, key, authority } => {
             broker.ssh_pin(client, &host, key.as_deref(), authority).await?

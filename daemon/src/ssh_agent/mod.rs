@@ -15,7 +15,8 @@ const CONNECTIONS: usize = 2048;
 
 pub(crate) async fn serve(listening: &Listening, broker: &Rc<Broker>) {
     let stand_ins = async {
-        while let Some(brought) = broker.agent_socket_brought().await {
+        let Some(mut sockets) = broker.agent_sockets_brought() else { return };
+        while let Some(brought) = sockets.recv().await {
             let broker = Rc::clone(broker);
             tokio::task::spawn_local(async move {
                 tokio::select! {

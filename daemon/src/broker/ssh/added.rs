@@ -2,7 +2,7 @@
 //! they are removed, their time is over, their socket goes or the daemon ends.
 
 use super::keys::open;
-use super::sign::FORWARDED;
+use super::permits::FORWARDED;
 use super::sockets::{AgentConnection, AgentSocket};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
@@ -60,6 +60,9 @@ impl AddedKey {
 fn name_of(socket: u64, key: &PublicKey) -> Vec<u8> {
     [format!("added {socket} ").as_bytes(), key.blob()].concat()
 }
+
+/// The longest comment, in bytes: two thousand keys at each of sixty-five sockets have one.
+const COMMENT: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Added {
@@ -144,6 +147,9 @@ impl Broker {
         if key.public().key_type().is_sk() || constraints.sk_provider.is_some() {
             return Err(AgentRefusal::Provider.into());
         }
+        if comment.len() > COMMENT {
+            return Err(AgentRefusal::Comment.into());
+        }
         let is_known = |held: &Rc<AddedKey>| held.public == *key.public();
         {
             let added = self.ssh.added.borrow();
@@ -165,8 +171,9 @@ impl Broker {
         if !connection.client.requester.look_again() {
             return Err(AgentRefusal::Gone.into());
         }
-        let may_be_forwarded = connection.binding.is_forwarded() || connection.binding.is_failed();
+        let may_be_forwarded = connection.binding.may_be_forwarded();
         let hops = self.describe_hops(connection).await;
+        let replaces = self.find_added(connection, &public).is_some();
         let act = Act {
             subjects: vec![(Kind::KeyAdd, Subject::of(&signing::fingerprint(&public)))],
             title: "add an ssh key to the agent".to_owned(),
@@ -185,6 +192,12 @@ impl Broker {
                     format!("for {} seconds", time.as_secs())
                 });
                 Self::about(question, "stays", &time);
+                if constraints.confirm {
+                    Self::about(question, "confirm", "every use");
+                }
+                if replaces {
+                    Self::about(question, "replaces", "the same key, with whatever it was added with before");
+                }
                 for destination in constraints.destinations.iter().flatten() {
                     question.line("only for", &shown_hop(destination), Certainty::Claimed);
                 }

@@ -33,6 +33,10 @@ pub(super) const CONFIRM: &str = "confirm";
 /// Those that the agent reads.
 pub(in crate::broker) const FIELDS: [&str; 5] = [PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE, HOSTS, CONFIRM];
 
+/// Hosts that one key is for (a count), and the bytes of the longest, with a port.
+pub(super) const MOST_HOSTS: usize = 64;
+const LONGEST_HOST: usize = 270;
+
 /// The word of a `confirm` field.
 pub(super) const ALWAYS: &str = "always";
 
@@ -78,8 +82,15 @@ impl Written {
         })
     }
 
-    /// `None` where it is none that we know. A certificate that is not for the key is left out.
+    /// `None` where it is none that we know, or is for hosts that nobody could have set. A certificate that is not for
+    /// the key is left out.
     fn key(&self) -> Option<VaultKey> {
+        let hosts: Vec<String> =
+            self.hosts.iter().flat_map(|hosts| hosts.split_whitespace()).map(str::to_owned).collect();
+        // Any program can write that file, and every pattern costs time with every list.
+        if hosts.len() > MOST_HOSTS || hosts.iter().any(|host| host.len() > LONGEST_HOST) {
+            return None;
+        }
         let (public, comment) = read_public_line(&self.public_key).ok()?;
         let certificate = self.certificate.as_deref().and_then(|line| read_public_line(line).ok());
         let certificate = certificate.map(|(key, _)| key).filter(|key| key.is_or_certifies(&public));
@@ -88,7 +99,7 @@ impl Written {
             public,
             comment: comment.into_bytes(),
             certificate,
-            hosts: self.hosts.iter().flat_map(|hosts| hosts.split_whitespace()).map(str::to_owned).collect(),
+            hosts,
             confirm: if self.confirm.as_deref() == Some(ALWAYS) { Confirm::Always } else { Confirm::Session },
         })
     }
@@ -165,11 +176,11 @@ impl Broker {
         // Not by the public half: another item may claim the same.
         let name = format!("item {}", key.item);
         if let Some(opened) = self.ssh.opened.borrow_mut().find(name.as_bytes()) {
-            return if *opened.public() == key.public {
-                Ok(opened)
-            } else {
-                Err(AgentRefusal::Mismatch(key.item.to_string()).into())
-            };
+            if *opened.public() == key.public {
+                return Ok(opened);
+            }
+            // The item is another key now.
+            self.ssh.opened.borrow_mut().close(name.as_bytes());
         }
         let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
         let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };

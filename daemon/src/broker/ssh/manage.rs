@@ -7,6 +7,7 @@ use crate::broker::refusal::KNOWN_HOST;
 use crate::broker::{Act, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins::{self, Pin, Pins};
+use crate::patience;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing;
@@ -36,9 +37,10 @@ impl VaultKey {
 
 impl Broker {
     /// Public halves; no approval, and none of the vault's is missing while that is locked.
-    pub(crate) fn ssh_keys(&self) -> Reply {
+    pub(crate) async fn ssh_keys(&self) -> Reply {
         let mut keys: Vec<SshKey> = self.vault_keys().iter().map(VaultKey::summary).collect();
         keys.extend(self.added_summaries());
+        keys.extend(self.upstream_summaries().await);
         Reply::SshKeys { keys }
     }
 
@@ -70,7 +72,10 @@ impl Broker {
             vec![read.map_err(|_| Refusal::Input("that is no line of a public key"))?.0]
         } else {
             let known = self.ssh.known_hosts.look().await;
-            known.iter().flat_map(|known| known.keys_of(&host)).collect()
+            let name = host.clone();
+            let find = move || known.iter().flat_map(|known| known.keys_of(&name)).collect();
+            let slow = Refusal::Input("known_hosts takes too long to look through; give the key with --key");
+            patience::look(find).await.ok_or(slow)?
         };
         if keys.is_empty() {
             return Err(Refusal::NotFound { what: KNOWN_HOST, name: host });
@@ -109,7 +114,8 @@ impl Broker {
         kept.map_err(|refusal| self.failed(&approved, refusal))?;
         let request = approved.request;
         self.record(&Event::HostChanged { request, host: host.clone(), action: "pinned" }, approved.durable)?;
-        Ok(Reply::done(format!("{host} is known by {} of its keys", keys.len())))
+        let keys = if keys.len() == 1 { "one key".to_owned() } else { format!("{} keys", keys.len()) };
+        Ok(Reply::done(format!("{host} is pinned with {keys}")))
     }
 
     /// Asked for: while a name is pinned, `known_hosts` cannot give it to another key.
@@ -117,7 +123,7 @@ impl Broker {
         self.open_vault_for(client, "forget a host").await?;
         let gone = || Refusal::NotFound { what: "pinned host", name: host.to_owned() };
         let host = pins::host_name(host).ok_or_else(gone)?;
-        if !self.pins().ok_or(Refusal::Locked)?.holds(&host) {
+        if !self.pins().ok_or(Refusal::Locked)?.entries().iter().any(|pin| pin.name == host) {
             return Err(gone());
         }
         let act = Act {

@@ -5,6 +5,7 @@ mod added;
 mod keys;
 mod manage;
 mod named;
+mod permits;
 mod question;
 mod sign;
 mod sockets;
@@ -12,7 +13,7 @@ mod store;
 mod upstream;
 
 pub(super) use keys::FIELDS;
-pub(super) use sign::always_asked;
+pub(super) use permits::always_asked;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
 
@@ -45,6 +46,7 @@ pub(super) struct Agent {
     /// Held for each socket besides the daemon's own, by the thread that accepts there.
     stand_ins: Arc<()>,
     bring: mpsc::UnboundedSender<Brought>,
+    /// Until whoever serves them takes it.
     brought: RefCell<Option<mpsc::UnboundedReceiver<Brought>>>,
 }
 
@@ -81,6 +83,8 @@ pub(crate) enum AgentRefusal {
     Binding(#[from] BindFault),
     #[error("known_hosts says that the host's key is revoked")]
     Revoked,
+    #[error("known_hosts takes too long to look through, and may say that the host's key is revoked")]
+    Slow,
     #[error("the key '{0}' is for certain hosts, and the login goes to another or does not say where")]
     Host(String),
     #[error("the key was added for certain destinations, and this is none of them")]
@@ -107,6 +111,8 @@ pub(crate) enum AgentRefusal {
     WrongPassphrase,
     #[error("{STAND_INS} sockets are served already")]
     Sockets,
+    #[error("the comment is longer than 1024 bytes")]
+    Comment,
     #[error("the agent holds {} keys already", limits::SSH_KEYS)]
     Full,
     #[error("the other agent: {0}")]
@@ -126,7 +132,7 @@ impl Broker {
             }
             return Reply::Failure;
         }
-        let is_local = !connection.binding.is_forwarded() && !connection.binding.is_failed();
+        let is_local = !connection.binding.may_be_forwarded();
         let done = match request {
             Request::List => return Reply::Identities(self.identities(connection).await),
             Request::Sign(sign) => {
@@ -205,12 +211,15 @@ impl Broker {
             identities.iter().map(|identity| seen.insert(identity.blob.as_slice())).collect();
         let mut is_first = is_first.into_iter();
         identities.retain(|_| is_first.next() == Some(true));
-        let mut length = 5;
-        let fits = |identity: &Identity| {
-            length += 8 + identity.blob.len() + identity.comment.len();
-            length <= limits::SSH_MESSAGE
-        };
-        identities.into_iter().take(limits::SSH_KEYS).take_while(fits).collect()
+        // Its type and the count come first. What is too long for the rest hides nothing behind it.
+        let mut room = limits::SSH_MESSAGE - 5;
+        identities.retain(|identity| {
+            let left = room.checked_sub(8 + identity.blob.len() + identity.comment.len());
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        identities.truncate(limits::SSH_KEYS);
+        identities
     }
 
     /// Closes what idles, forgets what has had its time. Called every few seconds.

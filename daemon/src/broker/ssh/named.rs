@@ -24,6 +24,8 @@ pub(super) enum Host {
     /// `known_hosts` has the key, under a pattern, or a name of which only the hash is there.
     Unreadable,
     Revoked,
+    /// The files take too long to look through, and may say that its key is revoked.
+    Slow,
     /// Neither has it.
     Unnamed,
 }
@@ -51,22 +53,16 @@ impl Host {
         !self.names().is_empty()
     }
 
-    /// Whether the vault, open now, says otherwise than what was shown while it was not: other names, or that the name
-    /// shown is another host's.
-    pub(super) fn contradicts(&self, shown: &Self) -> bool {
-        match (self, shown) {
-            (Self::Pinned(names), Self::KnownHosts(shown)) => !names.iter().any(|name| shown.contains(name)),
-            (Self::Contested(_), Self::KnownHosts(_)) => true,
-            _ => false,
-        }
+    /// Whether the vault, open now, says otherwise than what was shown while it was not: a name that was shown is pinned
+    /// with other keys.
+    pub(super) fn contradicts(&self, shown: &Self, pins: &Pins) -> bool {
+        let is_own = |name: &str| self.names().iter().any(|own| without_port(own) == without_port(name));
+        shown.names().iter().any(|name| pins.holds(name) && !is_own(name))
     }
 
-    /// The one name that `known_hosts` has for it.
+    /// The first of the names that `known_hosts` has for it.
     pub(super) fn could_be_pinned(&self) -> Option<&str> {
-        match self {
-            Self::KnownHosts(names) => names.first().filter(|_| names.len() == 1).map(String::as_str),
-            _ => None,
-        }
+        if let Self::KnownHosts(names) = self { names.first().map(String::as_str) } else { None }
     }
 
     /// For people, and how sure it is.
@@ -75,7 +71,7 @@ impl Host {
         let more = names.len().saturating_sub(SHOWN);
         let mut text = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" or ");
         if more > 0 {
-            text = format!("{text} (or {more} more names)");
+            text = format!("{text} (or {more} more)");
         }
         match self {
             Self::Pinned(_) => (text, Certainty::Verified),
@@ -86,6 +82,7 @@ impl Host {
             }
             Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
             Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
+            Self::Slow => ("a host of which known_hosts says too much".to_owned(), Certainty::KnownHosts),
             Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
         }
     }
@@ -152,14 +149,14 @@ impl Broker {
         let (known, pins) = (self.ssh.known_hosts.look().await, self.pins());
         let (pid, now) = (client.requester.peer.pid, clock::unix_seconds());
         let (in_files, pinned, host_key) = (known.clone(), pins.clone(), key.clone());
+        // What the client was started with may be the name that an entry is the hash of. A client that keeps us waiting
+        // for it keeps nobody from seeing that a key is revoked.
+        let command = patience::look(move || process::command_line(pid)).await.flatten().unwrap_or_default();
         let find = move || {
-            // What the client was started with may be the name that an entry is the hash of.
-            let command = process::command_line(pid).unwrap_or_default();
             let candidates = candidates(&String::from_utf8_lossy(&command));
             name(&host_key, &in_files, pinned.as_deref(), &candidates, now)
         };
-        // Nothing is known of a host whose files take that long.
-        let host = patience::look(find).await.unwrap_or(Host::Unreadable);
+        let host = patience::look(find).await.unwrap_or(Host::Slow);
         Named { key: key.clone(), looked: clock::since_boot(), known, pins, host }
     }
 }
@@ -222,6 +219,7 @@ fn candidates(command: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use keyloan_protocol::ssh_agent::key::Material;
 
     #[test]
     fn names_of_hosts_are_found_in_the_command_lines_of_clients() {
@@ -245,5 +243,22 @@ mod tests {
         );
         assert!(!among(&["example.org"]) && !among(&["[git.example.org]:22"]) && !among(&[]));
         assert!(!Host::Unnamed.is_among(&["*".to_owned()]));
+    }
+
+    #[test]
+    fn a_name_that_was_shown_may_not_be_pinned_with_another_key() {
+        let key = |byte| PublicKey::plain(&Material::Ed25519([byte; 32])).unwrap();
+        let mut pins = Pins::default();
+        pins.add("github.com", &key(1), false, "now").unwrap();
+        pins.add("evil.example", &key(2), false, "now").unwrap();
+        let shown = |names: &[&str]| Host::KnownHosts(names.iter().map(|&name| name.to_owned()).collect());
+        let own = Host::Pinned(vec!["evil.example".to_owned()]);
+        assert!(own.contradicts(&shown(&["github.com"]), &pins));
+        // One name that is right is no excuse for another that is not.
+        assert!(own.contradicts(&shown(&["github.com", "a.example", "evil.example"]), &pins));
+        assert!(!own.contradicts(&shown(&["evil.example", "a.example"]), &pins));
+        assert!(!own.contradicts(&shown(&["[evil.example]:2222"]), &pins), "at whatever port");
+        assert!(Host::Unnamed.contradicts(&shown(&["[github.com]:22"]), &pins));
+        assert!(!own.contradicts(&Host::Unnamed, &pins));
     }
 }

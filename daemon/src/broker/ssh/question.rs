@@ -1,6 +1,6 @@
 //! The words of a question for a signature: what it permits, where, with which key.
 
-use super::sign::{Holder, Permits, Place, shown_user};
+use super::permits::{Holder, Permits, Place, shown_user};
 use super::{AgentConnection, Broker};
 use crate::approval::question::Certainty;
 use crate::git_buffer::{self, Signed};
@@ -32,7 +32,7 @@ impl Broker {
                     ("to", format!("{}@{name}", shown_user(login)), certainty),
                     ("host key", named_key(host_key), Certainty::Verified),
                 ];
-                if let Some(name) = host.could_be_pinned() {
+                if let Some(name) = host.could_be_pinned().filter(|_| self.is_open()) {
                     let text = format!("not yet: keyloan ssh hosts pin {}", quoted(name));
                     lines.push(("pinned", text, Certainty::Verified));
                 }

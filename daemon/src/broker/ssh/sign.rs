@@ -1,165 +1,29 @@
 //! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
 //! again of the vault where that was opened on the way.
 
-use super::added::AddedKey;
 use super::keys::VaultKey;
 use super::named::Host;
+use super::permits::{Covered, Holder, Permits, Place, beyond, sha256, subject};
 use super::{AgentConnection, AgentRefusal, Broker};
-use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::binding::Destination;
 use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
-use crate::broker::{Act, Beyond, Refusal};
+use crate::broker::{Act, Refusal};
 use crate::clock;
-use crate::policy::decide::Subject;
-use crate::policy::rule::Kind;
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Sign};
-use keyloan_protocol::ssh_agent::to_be_signed::{Document, Login, ToBeSigned};
-use sha2::{Digest, Sha256};
-use std::path::PathBuf;
+use keyloan_protocol::ssh_agent::to_be_signed::ToBeSigned;
+use sha2::Digest;
 use std::rc::Rc;
-
-/// Where the key that is to sign is kept.
-pub(super) enum Holder {
-    Vault(Box<VaultKey>),
-    Added(Rc<AddedKey>),
-    Upstream(PathBuf),
-}
-
-impl Holder {
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Vault(key) => key.item.to_string(),
-            Self::Added(key) => format!("added: {}", String::from_utf8_lossy(&key.comment)),
-            Self::Upstream(path) => format!("of the agent at {}", path.display()),
-        }
-    }
-
-    fn is_confirmed_always(&self) -> bool {
-        match self {
-            Self::Vault(key) => key.confirm == Confirm::Always,
-            Self::Added(key) => key.confirm,
-            Self::Upstream(_) => false,
-        }
-    }
-}
-
-/// What a signature would permit.
-pub(super) enum Permits {
-    Login(Box<Login>, Place),
-    Document(Document),
-    /// Nobody can say.
-    Other {
-        sha256: String,
-    },
-}
-
-/// Where a login goes.
-pub(super) enum Place {
-    /// By a session that the host itself signed.
-    Bound(PublicKey, Host),
-    /// The client did not say.
-    Unknown,
-}
-
-impl Permits {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Login(..) => Kind::SshLogin,
-            Self::Document(_) => Kind::SshSignature,
-            Self::Other { .. } => Kind::SshOther,
-        }
-    }
-
-    fn title(&self) -> &'static str {
-        match self {
-            Self::Login(..) => "log in with an ssh key",
-            Self::Document(document) if document.namespace == "git" => "sign a commit or tag with an ssh key",
-            Self::Document(_) => "sign a file with an ssh key",
-            Self::Other { .. } => "sign bytes that keyloan does not understand with an ssh key",
-        }
-    }
-
-    /// Whether a human who was shown the other would not have taken it for this.
-    fn contradicts(&self, shown: &Self) -> bool {
-        match (self, shown) {
-            (Self::Login(_, Place::Bound(_, host)), Self::Login(_, Place::Bound(_, shown))) => {
-                host.contradicts(shown)
-            }
-            _ => false,
-        }
-    }
-
-    /// The host of a login: its key's fingerprint, and how sure its name is.
-    fn host(&self) -> (Option<String>, Option<Certainty>) {
-        match self {
-            Self::Login(_, Place::Bound(key, host)) => {
-                (Some(signing::fingerprint(key)), Some(host.shown().1))
-            }
-            _ => (None, None),
-        }
-    }
-
-    /// `git@github.com`, `git` for the log.
-    pub(super) fn shown(&self) -> String {
-        match self {
-            Self::Login(login, Place::Bound(_, host)) => format!("{}@{}", shown_user(login), host.shown().0),
-            Self::Login(login, Place::Unknown) => format!("{}@ an unknown host", shown_user(login)),
-            Self::Document(document) => format!("namespace {}", document.namespace),
-            Self::Other { sha256 } => format!("bytes with SHA-256 {sha256}"),
-        }
-    }
-}
 
 /// RSA keys up to this size sign on the loop that serves everybody: 0.2 ms, of which another thread would save the
 /// others three quarters, and costs a quarter more. With 4096 bits it is 1.4 ms, and the others are served meanwhile.
 const AT_ONCE: usize = 2048;
-
-/// What a yes to an ssh session was for, and covers when it is asked for again: the same login to a host that has a
-/// name, and not by way of another.
-pub(super) struct Covered {
-    login: Login,
-    key: PublicKey,
-    algorithm: SignatureAlgorithm,
-}
-
-impl Covered {
-    fn of(permits: &Permits, key: &PublicKey, algorithm: SignatureAlgorithm) -> Option<Self> {
-        match permits {
-            Permits::Login(login, Place::Bound(_, host)) if host.is_named() => {
-                Some(Self { login: Login::clone(login), key: key.clone(), algorithm })
-            }
-            _ => None,
-        }
-    }
-
-    fn is_for(&self, permits: &Permits, key: &PublicKey, algorithm: SignatureAlgorithm) -> bool {
-        match permits {
-            Permits::Login(login, Place::Bound(_, host)) => {
-                host.is_named() && **login == self.login && *key == self.key && algorithm == self.algorithm
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Why what comes by way of another host is asked whatever the policy allows.
-pub(super) const FORWARDED: &str = "what another host forwards is always asked";
-
-/// Why a login of a client that is bound to nothing is.
-const NOWHERE: &str = "a login to a host that the client does not name is always asked";
-
-/// Why one with a key that was stored or added so is.
-const CONFIRMED: &str = "the key is confirmed at every use";
-
-/// The rule for what a yes covers.
-const COVERED: &str = "the yes to this ssh session";
 
 impl Broker {
     pub(super) async fn sign(
@@ -167,10 +31,10 @@ impl Broker {
         connection: &mut AgentConnection,
         sign: Sign,
     ) -> Result<Vec<u8>, Refusal> {
-        let gate = self.gate(&connection.client).await?;
         if !connection.client.requester.look_again_for_record() {
             return Err(AgentRefusal::Gone.into());
         }
+        let gate = self.gate(&connection.client).await?;
         let holder = self.holder(connection, &sign.key).await?;
         let algorithm = sign.flags.algorithm(&sign.key);
         if algorithm == SignatureAlgorithm::RsaSha1 {
@@ -179,11 +43,11 @@ impl Broker {
         let permits = self.permits(connection, &holder, &sign).await?;
         let covered =
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm));
-        let (fingerprint, shown) = (signing::fingerprint(&sign.key), permits.shown());
+        let fingerprint = signing::fingerprint(&sign.key);
         let act = Act {
             subjects: vec![(permits.kind(), subject(connection, &holder, &permits, &sign.key))],
             title: permits.title().to_owned(),
-            names: vec![format!("{} {fingerprint}", holder.shown()), shown.clone()],
+            names: vec![format!("{} {fingerprint}", holder.shown()), permits.shown()],
             beyond: beyond(connection, &holder, &permits, covered),
         };
         let was_closed = matches!(gate, Gate::Closed(..));
@@ -206,20 +70,23 @@ impl Broker {
             .await?;
         // While somebody was asked, the key may have gone, and what was known of it while the vault was locked may be
         // what somebody wrote beside that.
-        let holder = if asks {
+        let (holder, permits) = if asks {
             let again = self.still(connection, (&holder, &permits), &sign, was_closed).await;
             again.map_err(|refusal| self.failed(&approved, refusal))?
         } else {
-            holder
+            (holder, permits)
         };
         // What a rule or a grant allowed, those allow again for as long as they do.
         let was_asked = asks && matches!(approved.durable, Durable::Now);
         let covered = if was_asked { Covered::of(&permits, &sign.key, algorithm) } else { None };
         let signature = self.make_signature(connection, &holder, sign, algorithm).await;
+        // Another agent may have taken a minute for it.
+        let signature =
+            signature.and_then(|signature| self.not_locked_meanwhile(connection).map(|()| signature));
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         let (host_key, host_is) = permits.host();
-        let request = approved.request;
-        let signed = Event::Signed { request, key: fingerprint, permits: shown, host_key, host_is };
+        let (request, permits) = (approved.request, permits.shown());
+        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
@@ -237,7 +104,7 @@ impl Broker {
         if let Some(held) = self.find_added(connection, key) {
             return Ok(Holder::Added(held));
         }
-        let paths = if connection.binding.is_failed() { Vec::new() } else { self.upstream_paths() };
+        let paths = if connection.sees_upstream() { self.upstream_paths() } else { Vec::new() };
         let path = connection.upstream.holder(&paths, key.blob()).await;
         path.map(Holder::Upstream).ok_or_else(|| AgentRefusal::NoKey.into())
     }
@@ -248,14 +115,15 @@ impl Broker {
         self.vault_keys().iter().find(is_it).is_some_and(|key| key.confirm == Confirm::Always)
     }
 
-    /// The key as it is held now; refused where it is gone, is not the one that was shown, or would permit another thing.
+    /// The key and what it permits as they are now; refused where the key is gone or is not the one that was shown, or
+    /// the vault calls the host otherwise.
     async fn still(
         &self,
         connection: &mut AgentConnection,
         (asked, shown): (&Holder, &Permits),
         sign: &Sign,
         was_closed: bool,
-    ) -> Result<Holder, Refusal> {
+    ) -> Result<(Holder, Permits), Refusal> {
         if !connection.client.requester.peer.is_alive() {
             return Err(AgentRefusal::Gone.into());
         }
@@ -272,10 +140,11 @@ impl Broker {
             return Err(AgentRefusal::NoKey.into());
         }
         let permits = self.permits(connection, &holder, sign).await?;
-        if was_closed && permits.contradicts(shown) {
+        let pins = self.pins().ok_or(AgentRefusal::Locked)?;
+        if was_closed && permits.contradicts(shown, &pins) {
             return Err(AgentRefusal::Renamed.into());
         }
-        Ok(holder)
+        Ok((holder, permits))
     }
 
     /// What the bytes are, where they would be used, and whether this key may be used there at all.
@@ -315,6 +184,9 @@ impl Broker {
         };
         if matches!(place, Place::Bound(_, Host::Revoked)) {
             return Err(AgentRefusal::Revoked);
+        }
+        if matches!(place, Place::Bound(_, Host::Slow)) {
+            return Err(AgentRefusal::Slow);
         }
         if let Holder::Vault(key) = holder
             && !key.hosts.is_empty()
@@ -378,61 +250,4 @@ fn identities_of(key: &VaultKey) -> impl Iterator<Item = Identity> {
         move |key: &&PublicKey| key.certificate().is_some_and(|certificate| certificate.is_valid_at(now));
     let blobs = key.certificate.iter().filter(is_valid).chain(std::iter::once(&key.public));
     blobs.map(|public| Identity { blob: public.blob().to_vec(), comment: key.comment.clone() })
-}
-
-/// What a rule, or a grant, looks at.
-fn subject(connection: &AgentConnection, holder: &Holder, permits: &Permits, key: &PublicKey) -> Subject {
-    let mut subject = Subject {
-        what: format!("{} with {} {}", permits.shown(), holder.shown(), signing::fingerprint(key)),
-        forwarded: may_be_forwarded(connection),
-        ..Subject::default()
-    };
-    if let Holder::Vault(key) = holder {
-        subject.item = Some(key.item.to_string());
-    }
-    match permits {
-        Permits::Login(_, Place::Bound(key, host)) => {
-            subject.host_key = Some(signing::fingerprint(key));
-            subject.hosts = host.pinned().to_vec();
-        }
-        Permits::Document(document) => subject.namespace = Some(document.namespace.clone()),
-        Permits::Login(_, Place::Unknown) | Permits::Other { .. } => {}
-    }
-    subject
-}
-
-/// Whoever forwards a connection tells where it comes from first; a failed try may have been just that.
-fn may_be_forwarded(connection: &AgentConnection) -> bool {
-    connection.binding.is_forwarded() || connection.binding.is_failed()
-}
-
-/// The account as it stands before a host: one that has more than a name in it is quoted, and holds no quote itself, so
-/// that it ends where it ends.
-pub(super) fn shown_user(login: &Login) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "._-+$".contains(c);
-    let is_name = !login.user.is_empty() && login.user.chars().all(plain);
-    if is_name { login.user.clone() } else { format!("'{}'", login.user.replace('\'', r"\u{27}")) }
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
-}
-
-fn beyond(connection: &AgentConnection, holder: &Holder, permits: &Permits, covered: bool) -> Beyond {
-    let is_nowhere = matches!(permits, Permits::Login(_, Place::Unknown));
-    match always_asked(may_be_forwarded(connection), is_nowhere, holder.is_confirmed_always()) {
-        Some(why) => Beyond::Always(why),
-        None if covered => Beyond::Covered(COVERED),
-        None => Beyond::Nothing,
-    }
-}
-
-/// Why a signature is asked for whatever the policy allows, where it is.
-pub(in crate::broker) fn always_asked(
-    is_forwarded: bool,
-    is_nowhere: bool,
-    is_confirmed: bool,
-) -> Option<&'static str> {
-    let reasons = [(is_forwarded, FORWARDED), (is_nowhere, NOWHERE), (is_confirmed, CONFIRMED)];
-    reasons.into_iter().find(|(is_so, _)| *is_so).map(|(_, why)| why)
 }

@@ -2,7 +2,7 @@
 //! over. What is added at one of them stays there.
 
 use super::named::Named;
-use super::sign::Covered;
+use super::permits::Covered;
 use super::upstream::Upstreams;
 use super::{AgentRefusal, Broker};
 use crate::approval::pin;
@@ -151,12 +151,9 @@ impl Broker {
         Ok(Reply::done("the socket is served"))
     }
 
-    /// The next socket to be served; for the one task that serves them.
-    pub(crate) async fn agent_socket_brought(&self) -> Option<Brought> {
-        let mut brought = self.ssh.brought.borrow_mut().take()?;
-        let next = brought.recv().await;
-        *self.ssh.brought.borrow_mut() = Some(brought);
-        next
+    /// The sockets to be served, for the one task that serves them.
+    pub(crate) fn agent_sockets_brought(&self) -> Option<mpsc::UnboundedReceiver<Brought>> {
+        self.ssh.brought.borrow_mut().take()
     }
 
     pub(crate) fn own_agent_socket(&self) -> Rc<AgentSocket> {
@@ -180,6 +177,8 @@ impl Broker {
         connection: &AgentConnection,
         passphrase: SecretBytes,
     ) -> Result<(), Refusal> {
+        // Behind whoever tries to unlock it, and one at a time.
+        let _alone = Arc::clone(&connection.at.trying).lock_owned().await;
         let verifier = self.derive(move || pin::verifier(&passphrase).ok_or(Refusal::Task)).await?;
         if connection.at.is_locked() {
             return Err(AgentRefusal::Locked.into());

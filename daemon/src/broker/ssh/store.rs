@@ -1,6 +1,6 @@
 //! Keys that come into the vault: from a file, or made there.
 
-use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, PRIVATE_KEY, PUBLIC_KEY, VaultKey};
+use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, MOST_HOSTS, PRIVATE_KEY, PUBLIC_KEY, VaultKey};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
@@ -28,8 +28,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use zeroize::Zeroizing;
 
-/// Hosts that one key is for, and characters of a comment (counts).
-const MOST_HOSTS: usize = 64;
+/// Bytes of a comment.
 const COMMENT: usize = 256;
 
 /// The files that `ssh add` was given.

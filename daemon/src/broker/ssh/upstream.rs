@@ -3,7 +3,10 @@
 
 use super::{AgentConnection, Broker};
 use crate::signing;
+use crate::signing::public_line::public_line;
 use keyloan_platform::process;
+use keyloan_protocol::control::request::Confirm;
+use keyloan_protocol::control::response::{KeySource, SshKey};
 use keyloan_protocol::ssh_agent::frame::{self, PREFIX};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request, Sign};
@@ -181,6 +184,15 @@ impl Agent {
     }
 }
 
+impl AgentConnection {
+    /// The agents behind were not told of a bind that was not taken, and would take the connection for a local one. And
+    /// where this daemon is its own upstream, by way of another's socket, it would ask itself without end.
+    pub(super) fn sees_upstream(&self) -> bool {
+        let own = i32::try_from(std::process::id()).ok();
+        !self.binding.is_failed() && Some(self.client.requester.peer.pid) != own
+    }
+}
+
 impl Broker {
     /// The sockets that the policy names, or named when the vault was last open.
     pub(super) fn upstream_paths(&self) -> Vec<PathBuf> {
@@ -191,11 +203,30 @@ impl Broker {
     }
 
     pub(super) async fn upstream_identities(&self, connection: &mut AgentConnection) -> Vec<Identity> {
-        // They were not told of a bind that was not taken, and would take it for one of theirs.
-        if connection.binding.is_failed() {
+        if !connection.sees_upstream() {
             return Vec::new();
         }
         let paths = self.upstream_paths();
         connection.upstream.list(&paths).await
+    }
+
+    /// Keys of types that are not known here are left out: nothing could be said of them.
+    pub(super) async fn upstream_summaries(&self) -> Vec<SshKey> {
+        let identities = Upstreams::default().list(&self.upstream_paths()).await;
+        let summary = |identity: &Identity| {
+            let key = identity.key().ok()?;
+            Some(SshKey {
+                item: None,
+                from: KeySource::Upstream,
+                public: public_line(&key, &identity.comment),
+                certificate: None,
+                fingerprint: signing::fingerprint(&key),
+                bits: key.bits(),
+                hosts: Vec::new(),
+                confirm: Confirm::Session,
+                expires: None,
+            })
+        };
+        identities.iter().filter_map(summary).collect()
     }
 }
