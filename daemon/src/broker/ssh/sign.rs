@@ -18,7 +18,6 @@ use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Identity, Sign};
 use keyloan_protocol::ssh_agent::to_be_signed::ToBeSigned;
-use sha2::Digest;
 use std::rc::Rc;
 
 /// RSA keys up to this size sign on the loop that serves everybody: 0.2 ms, of which another thread would save the
