@@ -1,9 +1,11 @@
 //! Every command with its help: the one definition that help, completions and man pages come from.
 
+pub(crate) mod item;
 pub(crate) mod ssh;
+pub(crate) mod vault;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use keyloan_protocol::names::{FieldName, ItemName, PlainName, SetName, VarName};
+use keyloan_protocol::names::{PlainName, SetName, VarName};
 use keyloan_protocol::time_span::TimeSpan;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -69,7 +71,10 @@ pub(crate) enum Command {
     Recipient(Recipient),
     /// The items of the vault
     #[command(subcommand)]
-    Item(Item),
+    Item(item::Item),
+    /// Vaults that you have elsewhere, and keyloan reads
+    #[command(subcommand)]
+    Vault(vault::Vault),
     /// Keys for ssh: the vault's, and the agent that offers them
     #[command(subcommand)]
     Ssh(ssh::Ssh),
@@ -208,94 +213,6 @@ pub(crate) enum Recipient {
         #[command(flatten)]
         passphrase: Passphrase,
     },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum Item {
-    /// Store a value, from standard input or typed unseen
-    Set {
-        /// Show the value in lists: it is no secret
-        #[arg(long)]
-        public: bool,
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        #[arg(value_parser = FieldName::parse)]
-        field: FieldName,
-    },
-    /// Store a new value that nobody has seen
-    Generate {
-        /// What it is made of
-        #[arg(long, value_enum, default_value = "password")]
-        kind: Kind,
-        /// How many characters [default: 24; token 43, hex 64, digits 6]
-        #[arg(long, value_name = "N")]
-        length: Option<usize>,
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        #[arg(value_parser = FieldName::parse)]
-        field: FieldName,
-    },
-    /// Print the one-time password of now (RFC 6238)
-    Totp {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        /// The field with the key, in base32 or as an otpauth:// address
-        #[arg(value_parser = FieldName::parse, default_value = "totp")]
-        field: FieldName,
-    },
-    /// Note when an item expires; keyloan status reminds of it
-    Expires {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        /// A day (2027-01-31), or never
-        day: String,
-    },
-    /// Print a value, exactly as it was stored
-    Get {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        #[arg(value_parser = FieldName::parse)]
-        field: FieldName,
-    },
-    /// The names of all items
-    List {
-        #[command(flatten)]
-        json: Json,
-        /// As references, ready to paste
-        #[arg(long)]
-        references: bool,
-    },
-    /// The names of one item's fields
-    Show {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        #[command(flatten)]
-        json: Json,
-    },
-    /// Remove an item, or one of its fields
-    Rm {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        #[arg(value_parser = FieldName::parse)]
-        field: Option<FieldName>,
-    },
-    /// Give an item another name
-    Mv {
-        #[arg(value_parser = ItemName::parse)]
-        from: ItemName,
-        #[arg(value_parser = ItemName::parse)]
-        to: ItemName,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Kind {
-    /// Letters, digits and signs, without look-alikes
-    Password,
-    /// Letters, digits, - and _
-    Token,
-    Hex,
-    Digits,
 }
 
 #[derive(Args, Default)]

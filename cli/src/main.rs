@@ -78,6 +78,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Merge { directory } => commands::copies::merge(&directory),
         Command::Recipient(recipient) => commands::recipient::recipient(recipient),
         Command::Item(item) => commands::item::item(item),
+        Command::Vault(vault) => commands::vault::vault(vault),
         Command::Ssh(ssh) => commands::ssh::ssh(ssh),
         Command::Run(_) => Ok(()),
         Command::Loans(loans) => commands::loans::loans(&loans),

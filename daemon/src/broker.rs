@@ -12,16 +12,19 @@ mod items;
 mod judging;
 mod keeper;
 mod lend;
+mod linked;
 mod loans;
 mod log;
 mod made;
 mod opening;
+mod reading;
 mod recipients;
 mod refusal;
 mod settings;
 mod ssh;
 mod status;
 mod surface;
+mod vaults;
 
 pub(crate) use crate::approval::pinentry::Desktop;
 pub(crate) use copies::Opening;
@@ -29,6 +32,7 @@ pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
 pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
+pub(crate) use vaults::NewLink;
 
 use crate::approval::notification::Notifier;
 use crate::approval::question::{Certainty, Question};
@@ -46,12 +50,14 @@ use crate::policy::decide::Subject;
 use crate::policy::rule::{Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
+use crate::vault::linked::links::Links;
 use crate::vault::local::{self, LocalVault};
 use grants::shown_grant;
 use keyloan_platform::paths::Paths;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use surface::Surface;
@@ -69,6 +75,7 @@ struct Unsealed {
     policy: Policy,
     trust: TrustList,
     pins: Arc<Pins>,
+    links: Rc<Links>,
 }
 
 pub(crate) struct Broker {
@@ -76,6 +83,8 @@ pub(crate) struct Broker {
     config: Config,
     vault: RefCell<LocalVault>,
     unsealed: RefCell<Option<Unsealed>>,
+    /// Linked vaults that were asked for something since the local one was opened.
+    linked: linked::Opened,
     log: RefCell<Sink>,
     queue: Queue,
     notifier: Notifier,
@@ -161,6 +170,7 @@ impl Broker {
         Self {
             vault: RefCell::new(LocalVault::at(&paths.vault)),
             unsealed: RefCell::new(None),
+            linked: linked::Opened::default(),
             log: RefCell::new(log),
             queue: Queue::new(),
             notifier: Notifier::default(),

@@ -8,6 +8,7 @@ pub mod paths;
 pub mod peer;
 pub mod private_file;
 pub mod process;
+pub mod program;
 pub mod pty;
 pub mod sealed;
 pub mod search;

@@ -17,4 +17,5 @@ pub mod reference;
 pub mod secret;
 pub mod ssh_agent;
 pub mod time_span;
+pub mod vault_kinds;
 pub mod version;

@@ -15,6 +15,8 @@ pub enum NameError {
     Space,
     #[error("a name holds a character that is not allowed here (letters, digits, '-', '_' and '.' are)")]
     Plain,
+    #[error("a vault's name must be lower-case letters, digits, '-' and '_', at most 64")]
+    Vault,
     #[error("a file's name is at most 255 bytes without '/', and neither '.' nor '..'")]
     File,
     #[error("a variable's name must be letters, digits and '_', and not begin with a digit")]
@@ -91,6 +93,11 @@ name!(
     check
 );
 name!(
+    /// The name of a vault, as it stands before `://`: lower-case letters, digits, `-`, `_`.
+    VaultName,
+    check_vault
+);
+name!(
     /// The name of a file that keyloan makes: a recipient's. ASCII letters, digits, `-`, `_`, `.`.
     PlainName,
     check_plain
@@ -105,6 +112,25 @@ name!(
     VarName,
     check_variable
 );
+
+impl VaultName {
+    /// The built-in vault, which is always there and never another.
+    pub const LOCAL: &str = "local";
+
+    pub fn local() -> Self {
+        Self(Self::LOCAL.to_owned())
+    }
+
+    pub fn is_local(&self) -> bool {
+        self.0 == Self::LOCAL
+    }
+}
+
+fn check_vault(text: &str) -> Result<(), NameError> {
+    check(text)?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if text.len() <= 64 && text.chars().all(plain) { Ok(()) } else { Err(NameError::Vault) }
+}
 
 fn check_plain(text: &str) -> Result<(), NameError> {
     check(text)?;

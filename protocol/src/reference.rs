@@ -1,13 +1,21 @@
 //! `VAULT://ITEM/FIELD`: where a value is kept. The last segment is the field, all before it the item,
 //! which may hold `/`; a `/` within a field's name is written `%2F` (and a `%` there `%25`).
+//!
+//! `op://VAULT/ITEM/[SECTION/]FIELD` is 1Password's own form, and reads the same: the vault's name `op` stands for
+//! the linked vault of that kind, whatever it is called here; the item is `VAULT/ITEM` or `VAULT/ITEM/SECTION`.
 
-use crate::names::{FieldName, ItemName, NameError};
+use crate::names::{FieldName, ItemName, NameError, VaultName};
 use std::fmt;
+
+/// The vault of references in 1Password's own form.
+pub const ONE_PASSWORD: &str = "op";
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReferenceError {
     #[error("not a reference: VAULT://ITEM/FIELD is wanted")]
     Shape,
+    #[error("not a reference: op://VAULT/ITEM/FIELD or op://VAULT/ITEM/SECTION/FIELD is wanted")]
+    OnePassword,
     #[error("the vault's name must be lower-case letters, digits, '-' and '_'")]
     Vault,
     #[error("'%' in a field is written %25 and '/' is written %2F")]
@@ -20,7 +28,7 @@ pub enum ReferenceError {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reference {
-    pub vault: String,
+    pub vault: VaultName,
     pub item: ItemName,
     pub field: FieldName,
 }
@@ -29,16 +37,30 @@ impl Reference {
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         let (vault, rest) = text.split_once("://").ok_or(ReferenceError::Shape)?;
         let (item, field) = rest.rsplit_once('/').ok_or(ReferenceError::Shape)?;
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
-        if vault.is_empty() || !vault.chars().all(plain) {
-            return Err(ReferenceError::Vault);
+        let vault = VaultName::parse(vault).map_err(|_| ReferenceError::Vault)?;
+        if vault.as_str() == ONE_PASSWORD {
+            let segments: Vec<&str> = item.split('/').collect();
+            if !matches!(segments.len(), 2 | 3) || segments.iter().any(|segment| segment.is_empty()) {
+                return Err(ReferenceError::OnePassword);
+            }
         }
-        Ok(Self {
-            vault: vault.to_owned(),
-            item: ItemName::parse(item)?,
-            field: FieldName::parse(&unescape(field)?)?,
-        })
+        Ok(Self { vault, item: ItemName::parse(item)?, field: FieldName::parse(&unescape(field)?)? })
     }
+
+    /// Of the built-in vault.
+    pub fn local(item: ItemName, field: FieldName) -> Self {
+        Self { vault: VaultName::local(), item, field }
+    }
+
+    /// What rules and grants call the item: its title where it is the local vault's, else with the vault before it.
+    pub fn subject(&self) -> String {
+        subject(&self.vault, &self.item)
+    }
+}
+
+/// An item as rules and grants name it: `work`, `pass://web/x`.
+pub fn subject(vault: &VaultName, item: &ItemName) -> String {
+    if vault.is_local() { item.to_string() } else { format!("{vault}://{item}") }
 }
 
 fn unescape(field: &str) -> Result<String, ReferenceError> {
@@ -89,6 +111,13 @@ mod tests {
             ("local://pypi-coverage/token", "pypi-coverage", "token"),
             ("local://~/coverage/vars", "~/coverage", "vars"),
             ("bw://web/x/user%2Fname%25", "web/x", "user/name%"),
+            ("op://Work/gcp/key.json", "Work/gcp", "key.json"),
+            ("op://Work/gcp/prod keys/key.json", "Work/gcp/prod keys", "key.json"),
+            (
+                "op://Work/github/one-time password?attribute=otp",
+                "Work/github",
+                "one-time password?attribute=otp",
+            ),
         ] {
             let reference = Reference::parse(text).unwrap();
             assert_eq!((reference.item.as_str(), reference.field.as_str()), (item, field));
@@ -107,8 +136,19 @@ mod tests {
             "local:///b",
             "local://a/",
             "local://a/b%2",
+            "op://gcp/key",
+            "op://Work//key",
+            "op://a/b/c/d/e",
+            "local://a\n/b",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_rule_for_an_item_of_the_local_vault_is_none_for_its_namesake_elsewhere() {
+        let subject = |text| Reference::parse(text).unwrap().subject();
+        assert_eq!(subject("local://pypi/token"), "pypi");
+        assert_eq!(subject("pass://pypi/token"), "pass://pypi");
     }
 }

@@ -101,6 +101,13 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "test -x /usr/libexec/gcr-prompter"],
         "the window that pinentry-gnome3 asks for",
     ),
+    tests("pass", &["pass"], "makes the password stores that keyloan reads"),
+    tests("gnupg", &["gpg"], "opens them"),
+    tests(
+        "gpg-agent",
+        &["sh", "-c", "test -x /usr/lib/gnupg/gpg-preset-passphrase"],
+        "stands in for a pinentry",
+    ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),

@@ -1,6 +1,6 @@
 //! `keyloan item …`: the local vault.
 
-use crate::args::{Item, Kind};
+use crate::args::item::{At, Item, Kind};
 use crate::client::{self, Connection};
 use crate::exit::Failure;
 use crate::output;
@@ -8,22 +8,26 @@ use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::{Alphabet, Request};
 use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{FieldName, ItemName, VarName, escaped};
+use keyloan_protocol::names::{FieldName, ItemName, VarName, VaultName, escaped};
+use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use std::io::{self, IsTerminal, Read};
 use zeroize::Zeroizing;
 
 pub(crate) fn item(item: Item) -> Result<(), Failure> {
     match item {
-        Item::Set { public, item, field } => set(item, field, public),
+        Item::Set { public, at } => set(at, public),
         Item::Generate { kind, length, item, field } => generate(item, field, kind, length),
         Item::Totp { item, field } => totp(item, field),
         Item::Expires { item, day } => {
             let day = (day != "never").then_some(day);
             client::tell("note when an item expires", &Message::new(Request::ItemExpires { item, day }))
         }
-        Item::Get { item, field } => get(item, field),
-        Item::List { json, references } => list(json.json, references),
+        Item::Get { at } => get(at),
+        Item::List { json, references, vault } => match vault.filter(|vault| !vault.is_local()) {
+            Some(vault) => list_linked(vault, json.json, references),
+            None => list(json.json, references),
+        },
         Item::Show { item, json } => show(item, json.json),
         Item::Rm { item, field } => {
             client::tell("remove from the vault", &Message::new(Request::ItemRemove { item, field }))
@@ -34,9 +38,16 @@ pub(crate) fn item(item: Item) -> Result<(), Failure> {
     }
 }
 
-fn set(item: ItemName, field: FieldName, public: bool) -> Result<(), Failure> {
+/// The vault that a request names, and where in it.
+fn placed(act: &str, at: At) -> Result<(Option<VaultName>, ItemName, FieldName), Failure> {
+    let Reference { vault, item, field } = at.reference().map_err(|error| Failure::usage(act, error))?;
+    Ok((Some(vault).filter(|vault| !vault.is_local()), item, field))
+}
+
+fn set(at: At, public: bool) -> Result<(), Failure> {
     let act = "store a value";
-    let message = Message::new(Request::ItemSet { item, field, public });
+    let (vault, item, field) = placed(act, at)?;
+    let message = Message::new(Request::ItemSet { item, field, public, vault });
     if io::stdin().is_terminal() {
         // The daemon asks for it on the terminal itself, unseen.
         return client::tell(act, &message);
@@ -70,9 +81,10 @@ fn read_value(act: &str) -> Result<SecretBytes, Failure> {
     Ok(SecretBytes::copy_of(&bytes[..length]))
 }
 
-fn get(item: ItemName, field: FieldName) -> Result<(), Failure> {
+fn get(at: At) -> Result<(), Failure> {
     let act = "give out a value";
-    let mut reply = client::ask(act, &Message::new(Request::ItemGet { item, field }))?;
+    let (vault, item, field) = placed(act, at)?;
+    let mut reply = client::ask(act, &Message::new(Request::ItemGet { item, field, vault }))?;
     let value = reply.take("value").ok_or_else(|| client::unexpected(act))?;
     output::bytes(value.expose())?;
     if output::is_terminal() { output::bytes(b"\n") } else { Ok(()) }
@@ -134,6 +146,33 @@ fn list(json: bool, references: bool) -> Result<(), Failure> {
         } else {
             let fields: Vec<&str> = item.fields.iter().map(|field| field.field.as_str()).collect();
             output::line(&format!("{}  ({})", item.item, fields.join(", ")))?;
+        }
+    }
+    Ok(())
+}
+
+fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Failure> {
+    let act = "list a vault's items";
+    let mut connection = Connection::open(act)?;
+    connection.send(&Message::new(Request::VaultItems { name }), &[])?;
+    let mut all = Vec::new();
+    loop {
+        let Reply::Listed { items, more } = connection.reply()?.body else {
+            return Err(client::unexpected(act));
+        };
+        all.extend(items);
+        if !more {
+            break;
+        }
+    }
+    if json {
+        return output::json(&all);
+    }
+    for item in &all {
+        if references {
+            item.references.iter().try_for_each(|reference| output::line(&escaped(reference, 600)))?;
+        } else {
+            output::line(&escaped(item.item.as_str(), 300))?;
         }
     }
     Ok(())

@@ -15,3 +15,4 @@ pub(crate) mod run;
 pub(crate) mod ssh;
 pub(crate) mod status;
 pub(crate) mod trust;
+pub(crate) mod vault;

@@ -1,12 +1,11 @@
 //! Children that answer for a human: which files may be run, how they are heard, and their end. A child and
 //! all it started end with its question.
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+pub(crate) use keyloan_platform::program::{Group, is_roots};
+
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 use tokio::net::UnixStream;
@@ -39,44 +38,4 @@ pub(super) fn start(
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, ours))
-}
-
-/// A file that only root can change, and so can everything on both ways to it: whoever can change one
-/// answers in its name.
-pub(crate) fn is_roots(program: &Path) -> bool {
-    let Ok(real) = std::fs::canonicalize(program) else { return false };
-    let roots = |path: &Path| {
-        std::fs::metadata(path).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o022 == 0)
-    };
-    // Both ways: the links' directories, and the file's own.
-    program.is_absolute() && real.is_file() && real.ancestors().chain(program.ancestors()).all(roots)
-}
-
-/// A child's process group, ended when this is dropped.
-pub(super) struct Group(pub(super) Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_on_a_way_that_others_can_write_to_is_nobodys() {
-        assert!(is_roots(Path::new("/bin/sh")));
-        for bad in ["/tmp/sh", "bin/sh", "/usr/bin/../../tmp", "/bin", "/nowhere"] {
-            assert!(!is_roots(Path::new(bad)), "{bad}");
-        }
-        let link = std::env::temp_dir().join(format!("keyloan-link-{}", std::process::id()));
-        let _ = std::fs::remove_file(&link);
-        std::os::unix::fs::symlink("/bin/sh", &link).unwrap();
-        assert!(!is_roots(&link), "a link to root's file where others write is theirs to turn");
-        std::fs::remove_file(&link).unwrap();
-    }
 }

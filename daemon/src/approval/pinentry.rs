@@ -89,7 +89,7 @@ impl Desktop {
     }
 
     /// What a program finds the desktop by, and says nothing in another language by.
-    pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
         let language = ("LANG", OsString::from("C.UTF-8"));
         self.variables.iter().cloned().chain([language])
     }

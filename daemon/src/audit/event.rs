@@ -146,6 +146,13 @@ pub(crate) enum Event {
         settings: Vec<String>,
         by: Who,
     },
+    /// A linked vault was added, changed or removed.
+    VaultChanged {
+        name: String,
+        kind: String,
+        action: &'static str,
+        by: Who,
+    },
     RecipientChanged {
         name: String,
         action: &'static str,

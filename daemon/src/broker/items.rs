@@ -10,7 +10,7 @@ use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 
@@ -93,7 +93,7 @@ impl Broker {
             action,
         };
         self.record(&changed, approved.durable)?;
-        let reference = Reference { vault: "local".to_owned(), item, field };
+        let reference = Reference::local(item, field);
         Ok(Reply::done(format!("{action}: {reference}")))
     }
 
@@ -111,10 +111,14 @@ impl Broker {
     pub(crate) async fn item_get(
         &self,
         client: &Client,
+        vault: Option<VaultName>,
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
-        let value = self.give(client, "give out a value", &item, &field, Ok).await?;
+        let value = match vault.filter(|vault| !vault.is_local()) {
+            Some(vault) => self.linked_get(client, Reference { vault, item, field }).await?,
+            None => self.give(client, "give out a value", &item, &field, Ok).await?,
+        };
         Ok(Message::new(Reply::Value).with("value", value))
     }
 
@@ -311,8 +315,7 @@ impl Broker {
 fn summary(entry: &Entry) -> Option<ItemSummary> {
     let item = ItemName::parse(&entry.title).ok()?;
     let fields = entry.fields.iter().map(|field| FieldSummary {
-        reference: Reference { vault: "local".to_owned(), item: item.clone(), field: field.name.clone() }
-            .to_string(),
+        reference: Reference::local(item.clone(), field.name.clone()).to_string(),
         field: field.name.clone(),
         length: field.length,
         value: field.value.clone(),

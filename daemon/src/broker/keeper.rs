@@ -13,13 +13,15 @@ use crate::journal::{self, Level};
 use crate::policy::rule::{LOCK_IDLE, Policy};
 use crate::policy::{parse, print};
 use crate::trust::TrustList;
+use crate::vault::linked::links::{self, Links};
 use crate::vault::local::identity::{self, IdentityError};
-use crate::vault::local::index::Anchor;
+use crate::vault::local::index::{Anchor, Kind};
 use crate::vault::local::keys::Keys;
 use crate::vault::local::{self, Remembered};
 use keyloan_platform::private_file::Directory;
 use keyloan_protocol::control::response::{Reply, VaultState};
 use keyloan_protocol::secret::SecretBytes;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
@@ -222,7 +224,12 @@ impl Broker {
             Some(bytes) => Pins::read(bytes.expose()).ok_or(Refusal::Sealed("list of hosts"))?,
             None => Pins::default(),
         };
-        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust, pins: Arc::new(pins) });
+        let links = match vault.read(Kind::Sealed, local::VAULTS)? {
+            Some(fields) => links::read(&fields).ok_or(Refusal::Sealed("list of vaults"))?,
+            None => Links::default(),
+        };
+        let links = Rc::new(links);
+        *self.unsealed.borrow_mut() = Some(Unsealed { policy, trust, pins: Arc::new(pins), links });
         Ok(())
     }
 
@@ -253,6 +260,7 @@ impl Broker {
         let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
         self.surface.borrow_mut().pinentry = pinentry;
         self.lock_keys();
+        self.linked.close();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }

@@ -1,28 +1,22 @@
 //! Credentials for one command: the loan that `with-secrets` asks for.
 
-use super::{Act, Approved, Beyond, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
-use crate::env_set::plan::{self, File, From, Plan, PlanError, Planned, Search, VARS};
+use crate::env_set::plan::{File, From, Plan, PlanError, Search, VARS};
 use crate::patience;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::requester::Requester;
 use crate::trust::Standing;
-use crate::vault::local::item_file::Field;
-use crate::vault::local::{LocalVault, index};
 use keyloan_platform::search::FILE;
+use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
-use keyloan_protocol::control::response::{self, FileForm, FilePart, LentFile, PlannedVariable, Reply};
-use keyloan_protocol::control::{Message, Value};
-use keyloan_protocol::env_vars;
+use keyloan_protocol::control::response::{self, FileForm, PlannedVariable, Reply};
 use keyloan_protocol::limits;
-use keyloan_protocol::names::VarName;
-use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::time_span::TimeSpan;
-use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -67,8 +61,8 @@ impl Broker {
         let approved = self
             .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
             .await?;
-        let (values, files) =
-            self.read_planned(&approved, &plan).map_err(|refusal| self.failed(&approved, refusal))?;
+        let read = self.read_planned(client, &approved, &plan).await;
+        let (values, files) = read.map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
         let lent = Event::Lent {
             request: approved.request,
@@ -107,6 +101,7 @@ impl Broker {
         let vault = self.vault.borrow();
         let search = Search {
             index: vault.index()?,
+            links: &*self.links()?,
             home: keyloan_platform::paths::home(),
             directories: found.directories,
             file,
@@ -167,71 +162,6 @@ impl Broker {
         let most = self.with_policy(|policy| policy.loan_time)?;
         Ok(asked.into_iter().chain(most).min())
     }
-
-    /// Reads what was approved, each item once.
-    fn read_planned(
-        &self,
-        _approved: &Approved,
-        plan: &Plan,
-    ) -> Result<(Vec<Value>, Vec<LentFile>), Refusal> {
-        let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new() };
-        let mut values = Vec::with_capacity(plan.variables.len());
-        let mut files = Vec::new();
-        for planned in &plan.variables {
-            let name = &planned.name;
-            match &planned.from {
-                From::Literal(text) => {
-                    values.push(Value::new(name.as_str(), SecretBytes::copy_of(text.as_bytes())));
-                }
-                From::Field(reference) => {
-                    let value = items.field(reference.item.as_str(), reference.field.as_str())?;
-                    values.push(environment_value(name, value)?);
-                }
-                // With all others of its item, below.
-                From::Vars(_) => {}
-                From::Files(form, parts) => {
-                    let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
-                    for (file, reference) in parts {
-                        let content = items.field(reference.item.as_str(), reference.field.as_str())?;
-                        // No variable's name holds a slash.
-                        let value = format!("{name}/{file}");
-                        values.push(Value::new(&value, SecretBytes::copy_of(content)));
-                        lent.parts.push(FilePart { name: file.clone(), value });
-                    }
-                    files.push(lent);
-                }
-            }
-        }
-        for item in plan.items_with_variables() {
-            let text = items.field(item.as_str(), VARS)?;
-            let gone = || Refusal::NoField { item: item.to_string(), field: VARS.to_owned() };
-            let held: HashMap<_, _> = env_vars::parse_vars(text).map_err(|_| gone())?.into_iter().collect();
-            let of_item = |planned: &&Planned| matches!(&planned.from, From::Vars(from) if from == item);
-            for Planned { name, .. } in plan.variables.iter().filter(of_item) {
-                values.push(environment_value(name, held.get(name).ok_or_else(gone)?)?);
-            }
-        }
-        Ok((values, files))
-    }
-}
-
-/// Items as they are read for one loan.
-struct Items<'a> {
-    vault: &'a LocalVault,
-    read: HashMap<String, Vec<Field>>,
-}
-
-impl Items<'_> {
-    fn field(&mut self, item: &str, field: &str) -> Result<&[u8], Refusal> {
-        if !self.read.contains_key(item) {
-            let fields = self.vault.read(index::Kind::Item, item)?;
-            let gone = || Refusal::NotFound { what: "item", name: item.to_owned() };
-            self.read.insert(item.to_owned(), fields.ok_or_else(gone)?);
-        }
-        let held = self.read[item].iter().find(|held| held.name.as_str() == field);
-        let gone = || Refusal::NoField { item: item.to_owned(), field: field.to_owned() };
-        held.map(|held| held.value.expose()).ok_or_else(gone)
-    }
 }
 
 impl Opened {
@@ -291,19 +221,6 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
     }
 }
 
-fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
-    let fault = value
-        .contains(&0)
-        .then(|| {
-            format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)")
-        })
-        .or_else(|| plan::too_long(name, value.len()));
-    match fault {
-        Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
-        None => Ok(Value::new(name.as_str(), SecretBytes::copy_of(value))),
-    }
-}
-
 /// What is lent, each with the item it comes from, to the program that the requester says it becomes, for a time.
 fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(Kind, Subject)> {
     let to = requester.claimed.program.as_deref().map(|program| program.display().to_string());
@@ -319,11 +236,11 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
         };
         match &planned.from {
             From::Literal(_) => add(None),
-            From::Field(reference) => add(Some(reference.item.as_str())),
+            From::Field(reference) => add(Some(&reference.subject())),
             From::Vars(item) => add(Some(item.as_str())),
             From::Files(_, parts) => {
                 for (_, reference) in parts {
-                    add(Some(reference.item.as_str()));
+                    add(Some(&reference.subject()));
                 }
             }
         }

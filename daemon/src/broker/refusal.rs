@@ -8,14 +8,37 @@ use crate::env_set::plan::PlanError;
 use crate::policy::parse::PolicyError;
 use crate::signing::key_file::KeyFileError;
 use crate::totp::TotpError;
+use crate::vault::linked::Fault;
+use crate::vault::linked::links::NoVault;
 use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
-use keyloan_protocol::names::{escaped, quoted};
+use keyloan_protocol::names::{VaultName, escaped, quoted};
 
 /// What is looked for when a host is to be pinned.
 pub(super) const KNOWN_HOST: &str = "key in known_hosts for the host";
+
+/// What a linked vault did not do.
+#[derive(Debug, thiserror::Error)]
+#[error("{vault}: {fault}")]
+pub(crate) struct VaultFailed {
+    pub(super) vault: VaultName,
+    pub(super) fault: Fault,
+    pub(super) hint: Option<String>,
+    /// What else is wrong with what it was asked for.
+    pub(super) others: Vec<Fault>,
+}
+
+impl VaultFailed {
+    fn details(&self) -> Vec<String> {
+        let candidates = match &self.fault {
+            Fault::Ambiguous { candidates, .. } => candidates.clone(),
+            _ => Vec::new(),
+        };
+        candidates.into_iter().chain(self.others.iter().map(ToString::to_string)).collect()
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -61,6 +84,14 @@ pub(crate) enum Refusal {
     Manifest { path: String, cause: &'static str, faults: Vec<String> },
     #[error("the request comes from another view of the file system, where a path may name another file")]
     ForeignMounts,
+    #[error(transparent)]
+    NoVault(#[from] NoVault),
+    #[error(transparent)]
+    Linked(Box<VaultFailed>),
+    #[error("{0}")]
+    Link(String),
+    #[error("the vaults were changed meanwhile; try again")]
+    LinksChanged,
     #[error("{0}")]
     Agent(#[from] AgentRefusal),
     #[error("the key's file: {0}")]
@@ -99,9 +130,12 @@ impl Refusal {
             }
             Self::No(_) => ErrorKind::Declined,
             Self::WrongPassphrase | Self::KeyFile(KeyFileError::WrongPassphrase) => ErrorKind::WrongSecret,
-            Self::Absent | Self::NotFound { .. } | Self::NoField { .. } | Self::Plan(PlanError::Nothing) => {
-                ErrorKind::NotFound
-            }
+            Self::Linked(failed) if failed.fault.is_about_the_item() => ErrorKind::NotFound,
+            Self::NoVault(_)
+            | Self::Absent
+            | Self::NotFound { .. }
+            | Self::NoField { .. }
+            | Self::Plan(PlanError::Nothing) => ErrorKind::NotFound,
             Self::Plan(PlanError::Faults(_))
             | Self::Exists(_)
             | Self::Identity(_)
@@ -110,12 +144,13 @@ impl Refusal {
             | Self::Approver { .. }
             | Self::Pinentry(_)
             | Self::Input(_)
+            | Self::Link(_)
             | Self::Totp(_)
             | Self::Agent(_)
             | Self::KeyFile(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,
-            Self::Vault(_) | Self::Sealed(_) => ErrorKind::Vault,
+            Self::Vault(_) | Self::Sealed(_) | Self::Linked(_) | Self::LinksChanged => ErrorKind::Vault,
             Self::Log(_) => ErrorKind::Log,
             Self::Task => ErrorKind::Bug,
         }
@@ -124,6 +159,11 @@ impl Refusal {
     /// A command that can be run, or the way on.
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Linked(failed) => {
+                let test = || format!("keyloan vault test {}", failed.vault);
+                return Some(failed.hint.clone().unwrap_or_else(test));
+            }
+            Self::NoVault(_) => "keyloan vault list",
             Self::Locked => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
@@ -170,6 +210,7 @@ impl Refusal {
     pub(crate) fn reply(&self) -> ErrorReply {
         let details = match self {
             Self::Plan(PlanError::Faults(faults)) | Self::Manifest { faults, .. } => faults.clone(),
+            Self::Linked(failed) => failed.details(),
             _ => Vec::new(),
         };
         ErrorReply {

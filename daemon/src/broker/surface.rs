@@ -243,6 +243,26 @@ impl Broker {
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
 
+    /// The same, where nothing is an answer too.
+    pub(super) async fn typed_or_nothing(
+        &self,
+        client: &Client,
+        what: &str,
+    ) -> Result<Option<SecretBytes>, Refusal> {
+        let _turn = self.queue.turn().await?;
+        let screen = Screen::of(&client.requester)?;
+        let asked = async {
+            screen.settle().await.map_err(No::Terminal)?;
+            let what = keyloan_protocol::names::escaped(what, 300);
+            let prompt = format!("keyloan: {what} (not shown; nothing for none): ");
+            match screen.read_line_of(&prompt, limits::FIELD_VALUE).await.map_err(No::Terminal)? {
+                Typed::Line(line) => Ok(Some(line).filter(|line| !line.is_empty())),
+                Typed::Cancelled => Err(No::Declined.into()),
+            }
+        };
+        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
+    }
+
     /// A value for an item, typed unseen on the requester's terminal.
     pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
         let _turn = self.queue.turn().await?;

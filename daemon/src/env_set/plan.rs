@@ -2,6 +2,7 @@
 //! told at once.
 
 use super::manifest::{Manifest, Source};
+use crate::vault::linked::links::Links;
 use crate::vault::local::index::{Entry, EntryField, Index, Kind};
 use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
@@ -104,6 +105,7 @@ pub(crate) struct File {
 
 pub(crate) struct Search<'a> {
     pub(crate) index: &'a Index,
+    pub(crate) links: &'a Links,
     pub(crate) home: Option<PathBuf>,
     /// Nearest first.
     pub(crate) directories: Vec<PathBuf>,
@@ -124,7 +126,7 @@ impl Search<'_> {
             }
         }
         draft.keep_only(only);
-        draft.check_references(self.index);
+        draft.check_references(self.index, self.links);
         if draft.faults.is_empty() { Ok(draft.plan) } else { Err(PlanError::Faults(draft.faults)) }
     }
 
@@ -234,18 +236,19 @@ impl Draft {
     }
 
     /// What is wrong with the references, and with all of them together, as far as the index can tell.
-    fn check_references(&mut self, index: &Index) {
+    fn check_references(&mut self, index: &Index, links: &Links) {
         let (mut bytes, mut values) = (0, 0);
         for planned in &self.plan.variables {
             values += 1;
             for reference in planned.references() {
                 values += 1;
-                match field(index, reference) {
+                match field(index, links, reference) {
                     Err(cause) => {
                         let shown = escaped(&reference.to_string(), 2 * limits::NAME);
                         self.faults.push(format!("{}: {shown}: {cause}", planned.name));
                     }
-                    Ok(field) => {
+                    Ok(None) => {}
+                    Ok(Some(field)) => {
                         bytes += field.length;
                         if !planned.is_file() {
                             self.faults.extend(too_long(&planned.name, field.length));
@@ -297,14 +300,19 @@ impl Draft {
     }
 }
 
-fn field<'a>(index: &'a Index, reference: &Reference) -> Result<&'a EntryField, String> {
-    if reference.vault != "local" {
-        return Err(format!("there is no vault '{}' (there is: local)", reference.vault));
+/// What the local vault's index says of a field; nothing where another vault has it, which is not read for a plan.
+fn field<'a>(
+    index: &'a Index,
+    links: &Links,
+    reference: &Reference,
+) -> Result<Option<&'a EntryField>, String> {
+    if !reference.vault.is_local() {
+        return links.meant(&reference.vault).map(|_| None).map_err(|error| error.to_string());
     }
     let (_, entry) = index
         .find(Kind::Item, reference.item.as_str())
         .ok_or_else(|| format!("there is no item '{}'", reference.item))?;
-    entry.fields.iter().find(|field| field.name == reference.field).ok_or_else(|| {
+    entry.fields.iter().find(|field| field.name == reference.field).map(Some).ok_or_else(|| {
         let fields: Vec<&str> = entry.fields.iter().map(|field| field.name.as_str()).collect();
         format!("the item has no such field (it has: {})", fields.join(", "))
     })

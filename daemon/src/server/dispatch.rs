@@ -1,11 +1,12 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Desktop, Found, KeyChange, KeyFiles, Opening, Refusal, Unlock};
+use crate::broker::{Broker, Client, Desktop, Found, KeyChange, KeyFiles, NewLink, Opening, Refusal, Unlock};
 use crate::requester::Claimed;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
+use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
@@ -41,6 +42,7 @@ async fn serve(
     let value = message.take("value");
     let identity = message.take("identity");
     let desktop = Desktop::from_values(|name| message.take(name));
+    let secrets = secrets(&mut message)?;
     let path_value = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
@@ -77,7 +79,7 @@ async fn serve(
             let other = path_value.ok_or(Refusal::Input("no path was passed"))?;
             broker.merge(client, &other).await?
         }
-        Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
+        Request::ItemGet { item, field, vault } => return broker.item_get(client, vault, item, field).await,
         Request::Status => broker.status(),
         Request::Init => broker.init(client, passphrase, pin, desktop).await?,
         Request::Unlock { here, desktop: in_window, accept_rollback } => {
@@ -96,9 +98,20 @@ async fn serve(
         }
         Request::RecipientList => broker.recipients(client).await?,
         Request::RecipientRemove { name } => broker.recipient_remove(client, passphrase, name).await?,
-        Request::ItemSet { item, field, public } => {
+        Request::ItemSet { item, field, vault: Some(vault), public } => {
+            broker.linked_set(client, Reference { vault, item, field }, public, value).await?
+        }
+        Request::ItemSet { item, field, public, vault: None } => {
             broker.item_set(client, item, field, public, value).await?
         }
+        Request::VaultAdd { name, kind, settings, searched, replace } => {
+            let link = NewLink { name, kind, settings, searched, replace, secrets };
+            broker.vault_add(client, passphrase, link).await?
+        }
+        Request::VaultList => broker.vault_list(client).await?,
+        Request::VaultRemove { name } => broker.vault_remove(client, passphrase, name).await?,
+        Request::VaultTest { names } => broker.vault_test(client, names).await?,
+        Request::VaultItems { name } => broker.vault_items(client, name).await?,
         Request::ItemList => broker.item_list(client).await?,
         Request::ItemShow { item } => broker.item_show(client, item).await?,
         Request::ItemRemove { item, field } => broker.item_remove(client, item, field).await?,
@@ -147,6 +160,19 @@ async fn serve(
         }
     };
     Ok(Message::new(reply))
+}
+
+/// What a link is to be opened with.
+fn secrets(message: &mut Message<Request>) -> Result<Vec<(String, SecretBytes)>, Refusal> {
+    let mut secrets = Vec::new();
+    while let Some(at) = message.values.iter().position(|value| value.name.starts_with("secret.")) {
+        let value = message.values.remove(at);
+        if value.bytes.len() > limits::FIELD_VALUE {
+            return Err(Refusal::Input("a value has at most 1 MiB"));
+        }
+        secrets.push((value.name.trim_start_matches("secret.").to_owned(), value.bytes));
+    }
+    Ok(secrets)
 }
 
 /// A passphrase or a PIN from the tail.

@@ -1,3 +1,4 @@
-//! The places that store items. One file or folder a vault; today there is the built-in one.
+//! The places that store items: the built-in vault, and those that people have elsewhere, one file or folder a kind.
 
+pub(crate) mod linked;
 pub(crate) mod local;

@@ -163,6 +163,7 @@ mod tests {
             item: ItemName::parse("pypi").unwrap(),
             field: FieldName::parse("token").unwrap(),
             public: false,
+            vault: None,
         };
         let set = Message::new(set).with("value", SecretBytes::copy_of(b"tok"));
         same_bytes("request-item-set.bin", &set);

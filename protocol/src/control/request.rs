@@ -1,7 +1,8 @@
 //! What a client may ask. Values that travel in the tail are named at each request.
 
-use crate::names::{FieldName, ItemName, PlainName, SetName, VarName};
+use crate::names::{FieldName, ItemName, PlainName, SetName, VarName, VaultName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The values in the tail that say where windows can be opened, each with the variable it comes from.
 pub const DESKTOP: [(&str, &str); 5] = [
@@ -56,6 +57,9 @@ pub enum Request {
         field: FieldName,
         #[serde(default)]
         public: bool,
+        /// A linked vault; without one the local vault.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault: Option<VaultName>,
     },
     /// A new value that nobody sees, of so many characters.
     ItemGenerate {
@@ -77,6 +81,9 @@ pub enum Request {
     ItemGet {
         item: ItemName,
         field: FieldName,
+        /// A linked vault; without one the local vault.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault: Option<VaultName>,
     },
     ItemList,
     ItemShow {
@@ -91,6 +98,33 @@ pub enum Request {
         to: ItemName,
     },
     Lend(Lend),
+    /// Links a vault that people have elsewhere. Tail: `passphrase`, and `secret.KEY` for each secret that is given.
+    VaultAdd {
+        name: VaultName,
+        /// Of [`crate::vault_kinds::KINDS`]; without one that of the link that is replaced.
+        kind: Option<String>,
+        #[serde(default)]
+        settings: BTreeMap<String, String>,
+        /// Whether its titles are searched for directories; else as the kind has it.
+        searched: Option<bool>,
+        /// Changes what is given of a link that is there.
+        #[serde(default)]
+        replace: bool,
+    },
+    VaultList,
+    /// Tail: `passphrase`.
+    VaultRemove {
+        name: VaultName,
+    },
+    /// How they are, or all of them.
+    VaultTest {
+        #[serde(default)]
+        names: Vec<VaultName>,
+    },
+    /// The names of a linked vault's items.
+    VaultItems {
+        name: VaultName,
+    },
     Loans,
     /// Yeses that cover further requests.
     Grants,

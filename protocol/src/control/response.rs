@@ -2,8 +2,9 @@
 
 use super::error_kind::ErrorKind;
 use super::request::Confirm;
-use crate::names::{FieldName, FileName, ItemName, VarName};
+use crate::names::{FieldName, FileName, ItemName, VarName, VaultName};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -29,6 +30,21 @@ pub enum Reply {
     /// With `more`, further items follow in a reply of their own.
     Items {
         items: Vec<ItemSummary>,
+        #[serde(default)]
+        more: bool,
+    },
+    /// With `more`, further names follow in a reply of their own.
+    Listed {
+        items: Vec<ListedItem>,
+        #[serde(default)]
+        more: bool,
+    },
+    Vaults {
+        vaults: Vec<LinkedVault>,
+    },
+    /// How one of them is; a reply each, as they answer. The last has none.
+    VaultStates {
+        states: Vec<VaultReport>,
         #[serde(default)]
         more: bool,
     },
@@ -305,4 +321,45 @@ pub struct SshPin {
     pub key: String,
     pub fingerprint: String,
     pub authority: bool,
+}
+
+/// A vault as `vault list` shows it; never a secret of its.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkedVault {
+    pub name: VaultName,
+    /// One of [`crate::vault_kinds::KINDS`], or `local`.
+    pub kind: String,
+    /// Whether its titles are searched for directories.
+    pub searched: bool,
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    #[serde(default)]
+    pub programs: Vec<PinnedProgram>,
+    /// The names of the secrets that the local vault keeps for it.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PinnedProgram {
+    pub path: String,
+    /// Of a program that is not root's alone to change.
+    pub sha256: Option<String>,
+}
+
+/// How a vault is: `state` for programs (`ready`, `locked`, `signed_out`, …), the rest for people.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VaultReport {
+    pub name: VaultName,
+    pub state: String,
+    pub cause: Option<String>,
+    pub hint: Option<String>,
+}
+
+/// An item of a linked vault.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListedItem {
+    pub item: ItemName,
+    /// Those that are known without reading it.
+    pub references: Vec<String>,
 }

@@ -1,0 +1,217 @@
+//! Asking linked vaults: one batch a vault and request, all vaults at once, each for its own time. A request that ends
+//! takes what it asked for with it.
+
+use super::refusal::VaultFailed;
+use super::{Act, Approved, Beyond, Broker, Client, Refusal};
+use crate::audit::event::Event;
+use crate::clock::timeout;
+use crate::policy::decide::Subject;
+use crate::policy::rule::Kind;
+use crate::vault::linked::links::{self, Link, Links};
+use crate::vault::linked::{self, Call, Fault, LinkedVault, Read, Secrets};
+use crate::vault::local;
+use crate::vault::local::index;
+use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::limits;
+use keyloan_protocol::names::VaultName;
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::secret::SecretBytes;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Above the vault's own time, so that the vault says first what took so long.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Vaults as they were opened, until the local one is locked or their link changes.
+#[derive(Default)]
+pub(super) struct Opened(RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>);
+
+impl Opened {
+    pub(super) fn close(&self) {
+        self.0.borrow_mut().clear();
+    }
+
+    pub(super) fn forget(&self, name: &VaultName) {
+        self.0.borrow_mut().remove(name);
+    }
+}
+
+/// A vault with what it is asked with.
+pub(super) struct Asked {
+    pub(super) name: VaultName,
+    pub(super) vault: Rc<dyn LinkedVault>,
+    pub(super) call: Call,
+}
+
+impl Asked {
+    pub(super) fn refusal(&self, fault: Fault) -> Refusal {
+        self.failed(fault, Vec::new())
+    }
+
+    fn failed(&self, fault: Fault, others: Vec<Fault>) -> Refusal {
+        let hint = self.vault.hint(&fault);
+        failed(&self.name, fault, hint, others)
+    }
+
+    /// Waits for the vault no longer than it may take.
+    pub(super) async fn within<T>(&self, doing: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
+        timeout(self.vault.patience() + GRACE, doing).await.unwrap_or_else(|_| late())
+    }
+
+    async fn read(self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
+        let read = self.within(self.vault.read(&self.call, &wanted)).await;
+        let read: Vec<Read> = read.map_err(|fault| self.refusal(fault))?;
+        let (mut values, mut faults) = (Vec::with_capacity(read.len()), Vec::new());
+        for (reference, value) in wanted.into_iter().zip(read) {
+            match value {
+                Ok(value) if value.len() > limits::FIELD_VALUE => {
+                    let cause = format!("{reference} has {} bytes; a value has at most 1 MiB", value.len());
+                    faults.push(Fault::Refused(cause));
+                }
+                Ok(value) => values.push((reference, value)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        let mut faults = faults.into_iter();
+        let Some(first) = faults.next() else { return Ok(values) };
+        Err(self.failed(first, faults.collect()))
+    }
+}
+
+pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>, others: Vec<Fault>) -> Refusal {
+    Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others }))
+}
+
+impl Broker {
+    pub(super) fn links(&self) -> Result<Rc<Links>, Refusal> {
+        Ok(Rc::clone(&self.unsealed.borrow().as_ref().ok_or(Refusal::Locked)?.links))
+    }
+
+    /// A linked vault, with the secrets of its link.
+    pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
+        let fields = self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default();
+        let secrets = links::secrets(fields, &link.name);
+        let mut opened = self.linked.0.borrow_mut();
+        let vault = if let Some(vault) = opened.get(&link.name) {
+            Rc::clone(vault)
+        } else {
+            let vault = linked::open(link).map_err(|fault| failed(&link.name, fault, None, Vec::new()))?;
+            opened.insert(link.name.clone(), Rc::clone(&vault));
+            vault
+        };
+        Ok(Asked { name: link.name.clone(), vault, call: self.call(client, secrets) })
+    }
+
+    pub(super) fn call(&self, client: &Client, secrets: Vec<(String, SecretBytes)>) -> Call {
+        Call {
+            secrets: Secrets::new(secrets),
+            desktop: self.desktop().map(|desktop| desktop.variables().collect()).unwrap_or_default(),
+            terminal: keyloan_platform::terminal::path_of_device(client.requester.terminal),
+        }
+    }
+
+    /// The values behind references of linked vaults. The first vault that fails ends it for all.
+    pub(super) async fn read_linked(
+        &self,
+        client: &Client,
+        _approved: &Approved,
+        wanted: &[&Reference],
+    ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+        let links = self.links()?;
+        let mut batches: BTreeMap<&VaultName, (&Link, Vec<Reference>)> = BTreeMap::new();
+        for reference in wanted {
+            let link = links.meant(&reference.vault)?;
+            let (_, batch) = batches.entry(&link.name).or_insert_with(|| (link, Vec::new()));
+            if !batch.contains(reference) {
+                batch.push((*reference).clone());
+            }
+        }
+        let mut reading = JoinSet::new();
+        for (link, batch) in batches.into_values() {
+            reading.spawn_local(self.asked(client, link)?.read(batch));
+        }
+        let mut values = HashMap::with_capacity(wanted.len());
+        while let Some(read) = reading.join_next().await {
+            values.extend(read.map_err(|_| Refusal::Task)??);
+        }
+        // What a vault said while it was unlinked, or the local one locked, is not given out any more.
+        if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
+    }
+
+    pub(super) async fn linked_get(
+        &self,
+        client: &Client,
+        reference: Reference,
+    ) -> Result<SecretBytes, Refusal> {
+        self.open_vault_for(client, &format!("read '{reference}'")).await?;
+        self.links()?.meant(&reference.vault)?;
+        let title = "give out a value";
+        let shown = reference.to_string();
+        let subject = Subject::of_item(&format!("{title}: {shown}"), &reference.subject());
+        let act = Act {
+            subjects: vec![(Kind::ItemRead, subject)],
+            title: title.to_owned(),
+            names: vec![shown.clone()],
+            beyond: Beyond::Nothing,
+        };
+        let approved = self.authorise(client, act, |question| Self::about(question, "gives", &shown)).await?;
+        let read = self.read_linked(client, &approved, &[&reference]).await;
+        let value = read.and_then(|mut values| values.remove(&reference).ok_or(Refusal::Task));
+        let value = value.map_err(|refusal| self.failed(&approved, refusal))?;
+        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        Ok(value)
+    }
+
+    pub(crate) async fn linked_set(
+        &self,
+        client: &Client,
+        reference: Reference,
+        public: bool,
+        value: Option<SecretBytes>,
+    ) -> Result<Reply, Refusal> {
+        if reference.vault.is_local() {
+            return self.item_set(client, reference.item, reference.field, public, value).await;
+        }
+        if public {
+            return Err(Refusal::Input("only the local vault has public fields"));
+        }
+        self.open_vault_for(client, &format!("store a value as '{reference}'")).await?;
+        self.links()?.meant(&reference.vault)?;
+        let value = match value {
+            Some(value) => value,
+            None => self.typed_value(client, &format!("value of {reference}")).await?,
+        };
+        if value.is_empty() || value.len() > limits::FIELD_VALUE {
+            return Err(Refusal::Input("a value has at least 1 byte and at most 1 MiB"));
+        }
+        let shown = reference.to_string();
+        let act = Act {
+            subjects: vec![(Kind::ItemWrite, Subject::of_item(&shown, &reference.subject()))],
+            title: "store a value in a linked vault".to_owned(),
+            names: vec![shown.clone()],
+            beyond: Beyond::Nothing,
+        };
+        let about = format!("{shown}, {} bytes", value.len());
+        let approved =
+            self.authorise(client, act, |question| Self::about(question, "stores", &about)).await?;
+        let stored = async {
+            let links = self.links()?;
+            let asked = self.asked(client, links.meant(&reference.vault)?)?;
+            let written = asked.within(asked.vault.write(&asked.call, &reference, &value)).await;
+            written.map_err(|fault| asked.refusal(fault))
+        };
+        stored.await.map_err(|refusal| self.failed(&approved, refusal))?;
+        let changed = Event::ItemChanged {
+            request: approved.request,
+            item: reference.subject(),
+            field: Some(reference.field.to_string()),
+            action: "stored",
+        };
+        self.record(&changed, approved.durable)?;
+        Ok(Reply::done(format!("stored: {shown}")))
+    }
+}

@@ -1,0 +1,105 @@
+//! Reading what was approved for a loan: the local vault's items, and those of linked vaults, one batch a vault.
+
+use super::{Approved, Broker, Client, Refusal};
+use crate::env_set::plan::{self, From, Plan, PlanError, Planned, VARS};
+use crate::vault::local::item_file::Field;
+use crate::vault::local::{LocalVault, index};
+use keyloan_protocol::control::Value;
+use keyloan_protocol::control::response::{FilePart, LentFile};
+use keyloan_protocol::env_vars;
+use keyloan_protocol::names::VarName;
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::secret::SecretBytes;
+use std::collections::HashMap;
+
+impl Broker {
+    /// Reads what was approved, each item once.
+    pub(super) async fn read_planned(
+        &self,
+        client: &Client,
+        approved: &Approved,
+        plan: &Plan,
+    ) -> Result<(Vec<Value>, Vec<LentFile>), Refusal> {
+        let elsewhere = plan.variables.iter().flat_map(Planned::references);
+        let elsewhere: Vec<&Reference> = elsewhere.filter(|reference| !reference.vault.is_local()).collect();
+        let elsewhere = self.read_linked(client, approved, &elsewhere).await?;
+        let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new(), elsewhere };
+        let mut values = Vec::with_capacity(plan.variables.len());
+        let mut files = Vec::new();
+        for planned in &plan.variables {
+            let name = &planned.name;
+            match &planned.from {
+                From::Literal(text) => {
+                    values.push(Value::new(name.as_str(), SecretBytes::copy_of(text.as_bytes())));
+                }
+                From::Field(reference) => {
+                    let value = items.of(reference)?;
+                    values.push(environment_value(name, value)?);
+                }
+                // With all others of its item, below.
+                From::Vars(_) => {}
+                From::Files(form, parts) => {
+                    let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
+                    for (file, reference) in parts {
+                        let content = items.of(reference)?;
+                        // No variable's name holds a slash.
+                        let value = format!("{name}/{file}");
+                        values.push(Value::new(&value, SecretBytes::copy_of(content)));
+                        lent.parts.push(FilePart { name: file.clone(), value });
+                    }
+                    files.push(lent);
+                }
+            }
+        }
+        for item in plan.items_with_variables() {
+            let text = items.field(item.as_str(), VARS)?;
+            let gone = || Refusal::NoField { item: item.to_string(), field: VARS.to_owned() };
+            let held: HashMap<_, _> = env_vars::parse_vars(text).map_err(|_| gone())?.into_iter().collect();
+            let of_item = |planned: &&Planned| matches!(&planned.from, From::Vars(from) if from == item);
+            for Planned { name, .. } in plan.variables.iter().filter(of_item) {
+                values.push(environment_value(name, held.get(name).ok_or_else(gone)?)?);
+            }
+        }
+        Ok((values, files))
+    }
+}
+
+/// Items as they are read for one loan.
+struct Items<'a> {
+    vault: &'a LocalVault,
+    read: HashMap<String, Vec<Field>>,
+    elsewhere: HashMap<Reference, SecretBytes>,
+}
+
+impl Items<'_> {
+    fn of(&mut self, reference: &Reference) -> Result<&[u8], Refusal> {
+        if reference.vault.is_local() {
+            return self.field(reference.item.as_str(), reference.field.as_str());
+        }
+        self.elsewhere.get(reference).map(SecretBytes::expose).ok_or(Refusal::Task)
+    }
+
+    fn field(&mut self, item: &str, field: &str) -> Result<&[u8], Refusal> {
+        if !self.read.contains_key(item) {
+            let fields = self.vault.read(index::Kind::Item, item)?;
+            let gone = || Refusal::NotFound { what: "item", name: item.to_owned() };
+            self.read.insert(item.to_owned(), fields.ok_or_else(gone)?);
+        }
+        let held = self.read[item].iter().find(|held| held.name.as_str() == field);
+        let gone = || Refusal::NoField { item: item.to_owned(), field: field.to_owned() };
+        held.map(|held| held.value.expose()).ok_or_else(gone)
+    }
+}
+
+fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
+    let fault = value
+        .contains(&0)
+        .then(|| {
+            format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)")
+        })
+        .or_else(|| plan::too_long(name, value.len()));
+    match fault {
+        Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
+        None => Ok(Value::new(name.as_str(), SecretBytes::copy_of(value))),
+    }
+}

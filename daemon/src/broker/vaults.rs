@@ -1,0 +1,380 @@
+//! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
+//! linked and which programs that will run.
+
+use super::linked::failed;
+use super::{Broker, Client, Refusal};
+use crate::approval::question::Question;
+use crate::audit::event::Event;
+use crate::audit::sink::Durable;
+use crate::clock;
+use crate::vault::linked::links::{self, Link, Links};
+use crate::vault::linked::pinned::Pinned;
+use crate::vault::linked::{self, Fault};
+use crate::vault::local;
+use crate::vault::local::index;
+use crate::vault::local::item_file::Field;
+use keyloan_protocol::control::Message;
+use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
+use keyloan_protocol::names::VaultName;
+use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
+use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tokio::task::JoinSet;
+
+type Done = Result<Reply, Refusal>;
+
+/// Names sent in one reply, far below what a header holds.
+const PIECE: usize = 1000;
+
+/// What is asked for with `vault add`.
+pub(crate) struct NewLink {
+    pub(crate) name: VaultName,
+    /// Without one, that of the link that is replaced.
+    pub(crate) kind: Option<String>,
+    pub(crate) settings: BTreeMap<String, String>,
+    pub(crate) searched: Option<bool>,
+    pub(crate) replace: bool,
+    pub(crate) secrets: Vec<(String, SecretBytes)>,
+}
+
+impl NewLink {
+    /// The link, and its kind. What is not given stays as it was in the one that is replaced.
+    async fn link(&self, old: Option<&Link>) -> Result<(Link, &'static Kind), Refusal> {
+        let name = self.kind.as_deref().or(old.map(|old| old.kind.as_str()));
+        let name = name.ok_or(Refusal::Input("the kind of vault is missing"))?;
+        let kind = vault_kinds::kind(name).ok_or_else(|| {
+            let known: Vec<&str> = vault_kinds::KINDS.iter().map(|kind| kind.name).collect();
+            Refusal::Link(format!("there is no kind of vault '{name}' (there is: {})", known.join(", ")))
+        })?;
+        let old = old.filter(|old| old.kind == kind.name);
+        let secret = |key: &str| kind.setting(key).is_some_and(|setting| setting.is == Is::Secret);
+        for key in self.settings.keys() {
+            if kind.setting(key).is_none() {
+                let known: Vec<&str> = kind.settings.iter().map(|setting| setting.key).collect();
+                let known = known.join(", ");
+                return Err(Refusal::Link(format!("{name} has no setting '{key}' (it has: {known})")));
+            }
+            if secret(key) {
+                return Err(Refusal::Link(format!(
+                    "{key} is a secret: typed unseen, or given with --secret-fd {key}=N"
+                )));
+            }
+        }
+        if let Some((key, _)) = self.secrets.iter().find(|(key, _)| !secret(key)) {
+            return Err(Refusal::Link(format!("{name} has no secret '{key}'")));
+        }
+        let home = keyloan_platform::paths::home();
+        let mut link = Link {
+            name: self.name.clone(),
+            kind: kind.name.to_owned(),
+            searched: self.searched.or(old.map(|old| old.searched)).unwrap_or(kind.searched),
+            settings: BTreeMap::new(),
+            programs: BTreeMap::new(),
+        };
+        for setting in kind.settings.iter().filter(|setting| setting.is != Is::Secret) {
+            let held = old.and_then(|old| match setting.is {
+                Is::Program => old.programs.get(setting.key)?.path.to_str(),
+                _ => old.setting(setting.key),
+            });
+            let given = self.settings.get(setting.key).map(String::as_str).filter(|value| !value.is_empty());
+            let value = match (given.or(held), setting.needed) {
+                (Some(value), _) | (None, Needed::Else(value)) => value,
+                (None, Needed::No) => continue,
+                (None, Needed::Always) => {
+                    return Err(Refusal::Link(format!("{name} needs {}=… ({})", setting.key, setting.asks)));
+                }
+            };
+            let absolute = || {
+                let path = links::absolute(value, home.as_deref());
+                path.ok_or_else(|| Refusal::Link(format!("{}: a whole path is wanted", setting.key)))
+            };
+            let key = setting.key.to_owned();
+            match setting.is {
+                Is::Program => {
+                    let pinned = Pinned::of(&absolute()?).await.map_err(|fault| self.refused(fault))?;
+                    link.programs.insert(key, pinned);
+                }
+                Is::Path => {
+                    link.settings.insert(key, absolute()?.display().to_string());
+                }
+                Is::Text | Is::Secret => {
+                    link.settings.insert(key, value.to_owned());
+                }
+            }
+        }
+        Ok((link, kind))
+    }
+
+    fn refused(&self, fault: Fault) -> Refusal {
+        failed(&self.name, fault, None, Vec::new())
+    }
+}
+
+impl Broker {
+    pub(crate) async fn vault_list(&self, client: &Client) -> Done {
+        self.open_vault_for(client, "list the linked vaults").await?;
+        let links = self.links()?;
+        let fields = self.sealed_links()?;
+        let secrets = |link: &Link| {
+            let own = fields.iter().filter_map(|field| {
+                let (vault, key) = field.name.as_str().split_once('/')?;
+                (vault == link.name.as_str()).then(|| key.to_owned())
+            });
+            own.collect()
+        };
+        let local = LinkedVault {
+            name: VaultName::local(),
+            kind: VaultName::LOCAL.to_owned(),
+            searched: true,
+            settings: BTreeMap::new(),
+            programs: Vec::new(),
+            secrets: Vec::new(),
+        };
+        let vaults = links.iter().map(|link| link.summary(secrets(link)));
+        Ok(Reply::Vaults { vaults: std::iter::once(local).chain(vaults).collect() })
+    }
+
+    fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
+        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
+    }
+
+    pub(crate) async fn vault_add(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        mut new: NewLink,
+    ) -> Done {
+        self.open_vault_for(client, "link a vault").await?;
+        let links = self.links()?;
+        let old = links.named(&new.name);
+        if new.name.is_local() {
+            return Err(Refusal::Input("'local' is the built-in vault, and no other can have its name"));
+        }
+        match old {
+            Some(_) if !new.replace => {
+                return Err(Refusal::Link(format!(
+                    "there is a vault '{}' already (--replace changes it)",
+                    new.name
+                )));
+            }
+            None if new.replace => links.meant(&new.name).map(drop)?,
+            None if links.len() >= links::MOST => {
+                return Err(Refusal::Input("no more than 16 vaults can be linked"));
+            }
+            _ => {}
+        }
+        let (link, kind) = new.link(old).await?;
+        if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
+            return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
+        }
+        let action = if old.is_some() { "changed" } else { "added" };
+        let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
+        self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
+        let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
+        secrets.append(&mut new.secrets);
+        self.ask_for_secrets(client, kind, &link.name, old.is_some(), &mut secrets).await?;
+        let call = self.call(client, secrets);
+        let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
+        let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
+        let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
+        let note = match tried {
+            Ok(()) => format!("{action}: {}, and it answers", link.name),
+            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
+                format!("{action}: {}; it is {fault}", link.name)
+            }
+            Err(fault) => {
+                let hint = vault.hint(&fault);
+                return Err(failed(&link.name, fault, hint, Vec::new()));
+            }
+        };
+        self.change_links(
+            client,
+            &links,
+            links.with(link.clone()),
+            &link,
+            call.secrets.into_inner(),
+            action,
+        )?;
+        Ok(Reply::done(note))
+    }
+
+    /// The secrets of a link that are not given anew.
+    fn kept_secrets(
+        &self,
+        old: Option<&Link>,
+        given: &[(String, SecretBytes)],
+    ) -> Result<Vec<(String, SecretBytes)>, Refusal> {
+        let Some(old) = old else { return Ok(Vec::new()) };
+        let mut kept = links::secrets(self.sealed_links()?, &old.name);
+        kept.retain(|(key, _)| !given.iter().any(|(other, _)| other == key));
+        Ok(kept)
+    }
+
+    /// Those that are needed are typed on the requester's terminal, unseen; so are others, where there is one.
+    async fn ask_for_secrets(
+        &self,
+        client: &Client,
+        kind: &Kind,
+        name: &VaultName,
+        replaces: bool,
+        secrets: &mut Vec<(String, SecretBytes)>,
+    ) -> Result<(), Refusal> {
+        for setting in kind.settings.iter().filter(|setting| setting.is == Is::Secret) {
+            let is_there = secrets.iter().any(|(key, _)| key == setting.key);
+            let optional = setting.needed != Needed::Always;
+            if is_there || optional && (replaces || client.requester.terminal == 0) {
+                continue;
+            }
+            let what = format!("{} of {name}", setting.asks);
+            let typed = if optional {
+                self.typed_or_nothing(client, &what).await?
+            } else {
+                Some(self.typed_value(client, &what).await?)
+            };
+            secrets.extend(typed.map(|typed| (setting.key.to_owned(), typed)));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn vault_remove(
+        &self,
+        client: &Client,
+        passphrase: Option<SecretBytes>,
+        name: VaultName,
+    ) -> Done {
+        self.open_vault_for(client, "unlink a vault").await?;
+        if name.is_local() {
+            return Err(Refusal::Input("'local' is the built-in vault and stays"));
+        }
+        let links = self.links()?;
+        let Some(link) = links.named(&name) else {
+            return Err(links.meant(&name).map_or_else(Refusal::from, |link| {
+                Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name))
+            }));
+        };
+        self.prove_passphrase(client, passphrase, &question("unlink a vault", link)).await?;
+        self.change_links(client, &links, links.without(&name), link, Vec::new(), "removed")?;
+        Ok(Reply::done(format!("removed: {name}; what is in it stays where it is")))
+    }
+
+    /// Writes the links down and goes by them from here on.
+    fn change_links(
+        &self,
+        client: &Client,
+        before: &Rc<Links>,
+        after: Links,
+        link: &Link,
+        secrets: Vec<(String, SecretBytes)>,
+        action: &'static str,
+    ) -> Result<(), Refusal> {
+        if !Rc::ptr_eq(before, &self.links()?) {
+            return Err(Refusal::LinksChanged);
+        }
+        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets)?;
+        self.vault.borrow_mut().check_writable()?;
+        let (name, kind) = (link.name.to_string(), link.kind.clone());
+        let by = self.who(&client.requester);
+        self.record(&Event::VaultChanged { name, kind, action, by }, Durable::Now)?;
+        self.vault.borrow_mut().write(index::Kind::Sealed, local::VAULTS, &fields, &clock::now(), None)?;
+        if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
+            unsealed.links = Rc::new(after);
+        }
+        self.linked.forget(&link.name);
+        // A yes was given to what the name stood for then.
+        self.end_all_grants("the vaults were changed");
+        Ok(())
+    }
+
+    /// How vaults are, each told as soon as it is known.
+    pub(crate) async fn vault_test(&self, client: &Client, names: Vec<VaultName>) -> Done {
+        self.open_vault_for(client, "look at the linked vaults").await?;
+        let links = self.links()?;
+        let all = names.is_empty();
+        let report = |name: &VaultName, state: Result<(), (Fault, Option<String>)>| VaultReport {
+            name: name.clone(),
+            state: state.as_ref().map_or_else(|(fault, _)| fault.key(), |()| "ready").to_owned(),
+            cause: state.as_ref().err().map(|(fault, _)| fault.to_string()),
+            hint: state.err().and_then(|(_, hint)| hint),
+        };
+        let mut testing = JoinSet::new();
+        if all || names.iter().any(VaultName::is_local) {
+            let local = report(&VaultName::local(), Ok(()));
+            testing.spawn_local(async move { local });
+        }
+        let named: Vec<&Link> = if all {
+            links.iter().collect()
+        } else {
+            let linked = names.iter().filter(|name| !name.is_local());
+            linked.map(|name| links.meant(name)).collect::<Result<_, _>>()?
+        };
+        for link in named {
+            match self.asked(client, link) {
+                Ok(asked) => {
+                    testing.spawn_local(async move {
+                        let state = asked.within(asked.vault.state(&asked.call)).await;
+                        let state = state.map_err(|fault| {
+                            let hint = asked.vault.hint(&fault);
+                            (fault, hint)
+                        });
+                        report(&asked.name, state)
+                    });
+                }
+                Err(Refusal::Linked(failed)) => {
+                    let told = report(&link.name, Err((failed.fault, failed.hint)));
+                    testing.spawn_local(async move { told });
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        }
+        while let Some(tested) = testing.join_next().await {
+            let states = vec![tested.map_err(|_| Refusal::Task)?];
+            // A client that is gone is noticed by its connection.
+            let _ = client.replies.send(Message::new(Reply::VaultStates { states, more: true })).await;
+        }
+        Ok(Reply::VaultStates { states: Vec::new(), more: false })
+    }
+
+    /// The names of a vault's items: no secret to the user's own programs, as those of the local vault.
+    pub(crate) async fn vault_items(&self, client: &Client, name: VaultName) -> Done {
+        self.open_vault_for(client, "list a vault's items").await?;
+        let links = self.links()?;
+        let asked = self.asked(client, links.meant(&name)?)?;
+        let listed = asked.within(asked.vault.list(&asked.call)).await;
+        let listed = listed.map_err(|fault| asked.refusal(fault))?;
+        let mut items = listed.into_iter().map(|listed| {
+            let item = listed.item;
+            let one = |field| Reference { vault: name.clone(), item: item.clone(), field }.to_string();
+            let references = listed.fields.into_iter().map(one).collect();
+            ListedItem { item, references }
+        });
+        loop {
+            let piece: Vec<ListedItem> = items.by_ref().take(PIECE).collect();
+            if piece.len() < PIECE {
+                return Ok(Reply::Listed { items: piece, more: false });
+            }
+            let _ = client.replies.send(Message::new(Reply::Listed { items: piece, more: true })).await;
+        }
+    }
+}
+
+fn question(title: &str, link: &Link) -> Question {
+    let mut question = Question::new(title);
+    Broker::about(&mut question, "name", link.name.as_str());
+    Broker::about(&mut question, "kind", &link.kind);
+    for (key, value) in &link.settings {
+        Broker::about(&mut question, "setting", &format!("{key} {value}"));
+    }
+    for program in link.programs.values() {
+        let pinned = match &program.sha256 {
+            Some(hash) => format!("{}, while its SHA-256 is {hash}", program.path.display()),
+            None => program.path.display().to_string(),
+        };
+        Broker::about(&mut question, "runs", &pinned);
+    }
+    if link.searched {
+        Broker::about(&mut question, "searched", "for items titled with a directory's path");
+    }
+    question
+}

@@ -1,0 +1,165 @@
+//! Vaults that people have elsewhere: what every kind of them can do, and how that fails.
+//!
+//! A vault is read only behind an approval that is in the log; the broker sees to that. What it is asked for at once
+//! is one batch. Nothing here is kept from one request to the next but what a kind itself must keep (a process of its
+//! own, a token), and that goes when the local vault is locked.
+
+pub(crate) mod links;
+mod pass;
+pub(crate) mod pinned;
+mod runner;
+
+use crate::vault::linked::links::Link;
+use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::secret::SecretBytes;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// What a vault is doing. Dropped when the requester goes away or the time is up, and with it every process that was
+/// started for it.
+pub(crate) type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, Fault>> + 'a>>;
+
+/// A linked vault. Whoever implements it reads `docs/vaults.md` first.
+pub(crate) trait LinkedVault {
+    /// How it is, found out without asking a person and without reading a value: `Ok` where it would answer.
+    fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()>;
+
+    /// The names of its items, and of their fields where those are known without reading values.
+    fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>>;
+
+    /// The values of all references, in their order, in as few processes or requests as the vault allows. What is
+    /// wrong with the vault fails all of it; what is wrong with one reference fails that one.
+    fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>>;
+
+    /// Stores a value, where the kind allows that.
+    fn write<'a>(&'a self, _call: &'a Call, _at: &'a Reference, _value: &'a SecretBytes) -> Doing<'a, ()> {
+        Box::pin(async { Err(Fault::Refused("keyloan does not write to a vault of this kind".to_owned())) })
+    }
+
+    /// The ssh keys it holds, by their public halves.
+    #[expect(dead_code, reason = "the agent offers the keys of linked vaults as soon as a kind has them")]
+    fn ssh_keys<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<SshKey>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    /// How long it may take; longer where a person may be asked by the vault itself.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(20)
+    }
+
+    /// What to do about a fault, as a command where there is one.
+    fn hint(&self, fault: &Fault) -> Option<String>;
+}
+
+pub(crate) type Read = Result<SecretBytes, Fault>;
+
+/// What comes with a request: nothing of it is the requester's word.
+#[derive(Default)]
+pub(crate) struct Call {
+    /// Those of the link, as the local vault keeps them.
+    pub(crate) secrets: Secrets,
+    /// Where a program of the vault's own may ask the person: the variables of the desktop that the local vault was
+    /// unlocked from, and the requester's terminal as the kernel has it.
+    pub(crate) desktop: Vec<(&'static str, OsString)>,
+    pub(crate) terminal: Option<PathBuf>,
+}
+
+#[derive(Default)]
+pub(crate) struct Secrets(Vec<(String, SecretBytes)>);
+
+impl Secrets {
+    pub(crate) fn new(secrets: Vec<(String, SecretBytes)>) -> Self {
+        Self(secrets)
+    }
+
+    /// To be written down.
+    pub(crate) fn into_inner(self) -> Vec<(String, SecretBytes)> {
+        self.0
+    }
+
+    #[expect(dead_code, reason = "for kinds whose links have secrets")]
+    pub(crate) fn expose(&self, key: &str) -> Option<&SecretBytes> {
+        self.0.iter().find(|(held, _)| held == key).map(|(_, secret)| secret)
+    }
+}
+
+/// An item's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) item: ItemName,
+    pub(crate) fields: Vec<FieldName>,
+}
+
+#[expect(dead_code, reason = "see `ssh_keys`")]
+pub(crate) struct SshKey {
+    pub(crate) item: ItemName,
+    /// `ssh-ed25519 AAAA… comment`.
+    pub(crate) public: String,
+}
+
+/// Why a vault did not do what it was asked for. Texts are keyloan's own words with names and paths in them; what a
+/// vault or its program printed is never part of one, since it may hold values.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("not signed in")]
+    #[expect(dead_code, reason = "for kinds with accounts")]
+    SignedOut,
+    #[error("locked: {0}")]
+    Locked(String),
+    #[error("there is no item '{0}'")]
+    NoItem(String),
+    #[error("there is no field '{field}' in item '{item}'")]
+    NoField { item: String, field: String },
+    #[error("'{what}' is more than one thing there")]
+    Ambiguous { what: String, candidates: Vec<String> },
+    #[error("{0}")]
+    Refused(String),
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("asked too often; it answers again {until}")]
+    #[expect(dead_code, reason = "for kinds that count")]
+    RateLimited { until: String },
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Fault {
+    /// For programs.
+    pub(crate) fn key(&self) -> &'static str {
+        match self {
+            Self::SignedOut => "signed_out",
+            Self::Locked(_) => "locked",
+            Self::NoItem(_) | Self::NoField { .. } => "not_found",
+            Self::Ambiguous { .. } => "ambiguous",
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Broken(_) => "broken",
+        }
+    }
+
+    /// It is about what was asked for, and not about the vault.
+    pub(crate) fn is_about_the_item(&self) -> bool {
+        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Ambiguous { .. })
+    }
+
+    pub(crate) fn no_item(reference: &Reference) -> Self {
+        Self::NoItem(reference.item.to_string())
+    }
+
+    pub(crate) fn no_field(reference: &Reference) -> Self {
+        Self::NoField { item: reference.item.to_string(), field: reference.field.to_string() }
+    }
+}
+
+/// A vault by its link. What costs anything is left until it is asked for something.
+pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
+    match link.kind.as_str() {
+        "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
+        other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
+    }
+}

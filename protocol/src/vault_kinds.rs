@@ -1,0 +1,69 @@
+//! The kinds of linked vaults: what each is called, and what has to be known to link one. The client asks people for
+//! it, the daemon for the secrets among it.
+
+/// A kind of vault that can be linked.
+#[derive(Debug)]
+pub struct Kind {
+    /// As `keyloan vault add` takes it.
+    pub name: &'static str,
+    pub about: &'static str,
+    pub settings: &'static [Setting],
+    /// Whether its titles are searched for directories (`~/coverage`) unless said otherwise: where that costs next to
+    /// nothing and asks nobody.
+    pub searched: bool,
+}
+
+#[derive(Debug)]
+pub struct Setting {
+    pub key: &'static str,
+    /// What a person is asked.
+    pub asks: &'static str,
+    pub is: Is,
+    pub needed: Needed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Is {
+    Text,
+    /// An absolute path, `~/` for the home directory.
+    Path,
+    /// The same, of a program: it is pinned when the vault is added.
+    Program,
+    /// Kept sealed in the local vault, and never shown.
+    Secret,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needed {
+    Always,
+    /// Else this.
+    Else(&'static str),
+    No,
+}
+
+/// Every kind, in the order of lists.
+pub const KINDS: &[Kind] = &[Kind {
+    name: "pass",
+    about: "the standard Unix password manager: a directory of files encrypted by gpg",
+    settings: &[
+        Setting {
+            key: "store",
+            asks: "directory of the password store",
+            is: Is::Path,
+            needed: Needed::Else("~/.password-store"),
+        },
+        Setting { key: "gpg", asks: "gpg", is: Is::Program, needed: Needed::Else("/usr/bin/gpg") },
+        Setting { key: "gnupghome", asks: "another home for gpg", is: Is::Path, needed: Needed::No },
+    ],
+    searched: true,
+}];
+
+pub fn kind(name: &str) -> Option<&'static Kind> {
+    KINDS.iter().find(|kind| kind.name == name)
+}
+
+impl Kind {
+    pub fn setting(&self, key: &str) -> Option<&'static Setting> {
+        self.settings.iter().find(|setting| setting.key == key)
+    }
+}
