@@ -138,7 +138,6 @@ pub(crate) enum Beyond {
 pub(crate) struct Approved {
     request: u64,
     durable: Durable,
-    names: Vec<String>,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -274,7 +273,7 @@ impl Broker {
             }
         };
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable, names: act.names })
+        Ok(Approved { request, durable })
     }
 
     /// Puts the question where policy and the last unlock say it belongs.

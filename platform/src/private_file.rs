@@ -285,8 +285,30 @@ impl Fresh {
         Ok(Self { file, making, place: place.to_owned() })
     }
 
+    /// For a file that is to take the place of one that is there, with that one's permissions.
+    pub fn instead_of(place: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mode = std::fs::symlink_metadata(place)?.permissions();
+        let mut part = place.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        part.push(format!(".{}.part", std::process::id()));
+        let making = place.with_file_name(part);
+        // What an interrupted change left.
+        let _ = std::fs::remove_file(&making);
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&making)?;
+        file.set_permissions(mode)?;
+        Ok(Self { file, making, place: place.to_owned() })
+    }
+
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Takes the place of what is there, in one instant.
+    pub fn replace(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.making, &self.place)?;
+        let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
     }
 
     /// Never replaces what is there.

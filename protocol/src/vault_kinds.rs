@@ -42,7 +42,9 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[Kind {
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND];
+
+const PASS: Kind = Kind {
     name: "pass",
     about: "the standard Unix password manager: a directory of files encrypted by gpg",
     settings: &[
@@ -56,7 +58,38 @@ pub const KINDS: &[Kind] = &[Kind {
         Setting { key: "gnupghome", asks: "another home for gpg", is: Is::Path, needed: Needed::No },
     ],
     searched: true,
-}];
+};
+
+const KEEPASS: Kind = Kind {
+    name: "keepass",
+    about: "a database of KeePass or KeePassXC: KDBX 4, or KDBX 3 to read only",
+    settings: &[
+        Setting { key: "database", asks: "the database's file", is: Is::Path, needed: Needed::Always },
+        Setting { key: "keyfile", asks: "its key file", is: Is::Path, needed: Needed::No },
+        Setting { key: "password", asks: "password", is: Is::Secret, needed: Needed::No },
+    ],
+    searched: false,
+};
+
+const COMMAND: Kind = Kind {
+    name: "command",
+    about: "any program that prints a value",
+    settings: &[
+        Setting { key: "program", asks: "the program", is: Is::Program, needed: Needed::Always },
+        text("read", "its arguments to print one value", Needed::Else("{item} {field}")),
+        text("batch", "its arguments to print many values", Needed::No),
+        text("list", "its arguments to print the items' names", Needed::No),
+        text("test", "its arguments to end with 0 where it would answer", Needed::No),
+        text("missing", "the status that it ends with where there is no such item", Needed::No),
+        text("environment", "variables for it (NAME=value, with spaces between)", Needed::No),
+        text("seconds", "how long it may take", Needed::Else("20")),
+    ],
+    searched: false,
+};
+
+const fn text(key: &'static str, asks: &'static str, needed: Needed) -> Setting {
+    Setting { key, asks, is: Is::Text, needed }
+}
 
 pub fn kind(name: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|kind| kind.name == name)

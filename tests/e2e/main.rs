@@ -39,4 +39,6 @@ mod ssh_stand_in;
 mod ssh_upstream;
 mod terminal;
 mod vault;
+mod vault_command;
+mod vault_keepass;
 mod vault_pass;

@@ -16,6 +16,7 @@ use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
 use keyloan_protocol::control::response::{self, FileForm, PlannedVariable, Reply};
 use keyloan_protocol::limits;
+use keyloan_protocol::names::VarName;
 use keyloan_protocol::time_span::TimeSpan;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -44,7 +45,7 @@ impl Broker {
         found: Found,
     ) -> Result<Message<Reply>, Refusal> {
         self.open_vault_for(client, "lend credentials to a command").await?;
-        let plan = self.plan(&client.requester, &ask, found).await?;
+        let mut plan = self.plan(client, &ask, found).await?;
         if ask.dry_run {
             return self.describe_plan(&client.requester, plan).await;
         }
@@ -52,7 +53,7 @@ impl Broker {
         let act = Act {
             subjects: subjects(&plan, &client.requester, time),
             title: title(&plan),
-            names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
+            names: names(&plan),
             beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
@@ -61,15 +62,11 @@ impl Broker {
         let approved = self
             .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
             .await?;
-        let read = self.read_planned(client, &approved, &plan).await;
+        let read = self.read_planned(client, &approved, &mut plan).await;
         let (values, files) = read.map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
-        let lent = Event::Lent {
-            request: approved.request,
-            loan,
-            names: approved.names.clone(),
-            pid: requester.peer.pid,
-        };
+        let lent =
+            Event::Lent { request: approved.request, loan, names: names(&plan), pid: requester.peer.pid };
         if let Err(error) = self.record(&lent, approved.durable) {
             self.loans.borrow_mut().forget(loan);
             return Err(error.into());
@@ -80,7 +77,8 @@ impl Broker {
     }
 
     /// Puts the sets together from names alone.
-    async fn plan(&self, requester: &Requester, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
+    async fn plan(&self, client: &Client, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
+        let requester = &client.requester;
         let by_directory = ask.sets.is_empty() || found.manifest.is_some();
         if by_directory && !requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
@@ -98,19 +96,27 @@ impl Broker {
             (None, None) => None,
             _ => return Err(Refusal::Input("a file and its place in the search belong together")),
         };
-        let vault = self.vault.borrow();
-        let search = Search {
-            index: vault.index()?,
-            links: &*self.links()?,
-            home: keyloan_platform::paths::home(),
-            directories: found.directories,
-            file,
-        };
-        let plan = search.plan(&ask.sets, &ask.only)?;
-        if plan.variables.is_empty() {
-            return Err(PlanError::Nothing.into());
+        let (mut directories, mut file) = (found.directories, file);
+        let (mut elsewhere, mut unsearched) = (Vec::new(), Vec::new());
+        let mut has_looked = false;
+        loop {
+            let links = self.links()?;
+            let wanted = {
+                let vault = self.vault.borrow();
+                let home = keyloan_platform::paths::home();
+                let search =
+                    Search { index: vault.index()?, links: &links, elsewhere, home, directories, file };
+                let wanted = search.wanted_elsewhere(&ask.sets);
+                if has_looked || wanted.is_empty() || links.iter().all(|link| !link.searched) {
+                    return planned(search.plan(&ask.sets, &ask.only), unsearched);
+                }
+                (directories, file) = (search.directories, search.file);
+                wanted
+            };
+            (elsewhere, unsearched) = self.titled(client, &links, &wanted).await?;
+            // Locks and links may have changed meanwhile, so all is looked at anew.
+            has_looked = true;
         }
-        Ok(plan)
     }
 
     /// What the trust list says of a file.
@@ -138,6 +144,12 @@ impl Broker {
             beyond: Beyond::Nothing,
         };
         let judgement = self.judge(requester, &act).await?;
+        let mut notes = plan.notes;
+        notes.extend(
+            plan.unread
+                .iter()
+                .map(|unread| format!("which variables {} has is known when it is read", unread.reference)),
+        );
         let variables = plan
             .variables
             .into_iter()
@@ -151,7 +163,7 @@ impl Broker {
             variables,
             decision: judgement.verdict.to_string(),
             decided_by: judgement.rule,
-            notes: plan.notes,
+            notes,
         };
         Ok(Message::new(Reply::Plan(plan)))
     }
@@ -203,6 +215,25 @@ impl Opened {
     }
 }
 
+/// The plan, with a word on the vaults that could not be searched. Where nothing was found, that is why.
+fn planned(plan: Result<Plan, PlanError>, mut unsearched: Vec<Refusal>) -> Result<Plan, Refusal> {
+    let mut plan = match plan {
+        Err(PlanError::Nothing) if !unsearched.is_empty() => return Err(unsearched.remove(0)),
+        plan => plan?,
+    };
+    if plan.variables.is_empty() && plan.unread.is_empty() {
+        return Err(PlanError::Nothing.into());
+    }
+    plan.notes.extend(unsearched.iter().map(|refusal| format!("not searched: {refusal}")));
+    Ok(plan)
+}
+
+/// What a loan is about, by name: variables, and sets that are not read yet.
+fn names(plan: &Plan) -> Vec<String> {
+    let unread = plan.unread.iter().map(|unread| unread.reference.to_string());
+    plan.variables.iter().map(|planned| planned.name.to_string()).chain(unread).collect()
+}
+
 fn unreadable(cause: &'static str) -> Refusal {
     Refusal::Manifest { path: FILE.to_owned(), cause, faults: Vec::new() }
 }
@@ -236,7 +267,7 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
         };
         match &planned.from {
             From::Literal(_) => add(None),
-            From::Field(reference) => add(Some(&reference.subject())),
+            From::Field(reference) | From::Line(reference) => add(Some(&reference.subject())),
             From::Vars(item) => add(Some(item.as_str())),
             From::Files(_, parts) => {
                 for (_, reference) in parts {
@@ -245,6 +276,12 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
             }
         }
     }
+    for unread in &plan.unread {
+        let (what, item) = (format!("all of {}", unread.reference), Some(unread.reference.subject()));
+        let only: Vec<&str> = plan.only.iter().map(VarName::as_str).collect();
+        let what = format!("{what} {}", only.join(" "));
+        subjects.push((Kind::Env, Subject { what, to: to.clone(), item, ..Subject::default() }));
+    }
     subjects
 }
 
@@ -252,7 +289,7 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
 fn title(plan: &Plan) -> String {
     let files = plan.variables.iter().filter(|planned| planned.is_file()).count();
     let variables = plan.variables.len() - files;
-    let parts = [(variables, "variable"), (files, "file")];
+    let parts = [(variables, "variable"), (files, "file"), (plan.unread.len(), "whole set")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(count, noun));
     format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
 }
@@ -274,6 +311,16 @@ fn describe(
         }
         question.list("lends", &parts, "; ", Certainty::Verified);
     }
+    for unread in &plan.unread {
+        let which = if plan.only.is_empty() {
+            "every variable".to_owned()
+        } else {
+            let only: Vec<&str> = plan.only.iter().map(VarName::as_str).collect();
+            only.join(", ")
+        };
+        let text = format!("{which} of {}, as that vault has them", unread.reference);
+        Broker::about(question, "lends", &text);
+    }
     for note in &plan.notes {
         Broker::about(question, "note", note);
     }
@@ -293,7 +340,7 @@ fn describe(
 fn from_parts(from: &From) -> Vec<String> {
     match from {
         From::Literal(_) => vec!["a literal".to_owned()],
-        From::Field(reference) => vec![reference.to_string()],
+        From::Field(reference) | From::Line(reference) => vec![reference.to_string()],
         From::Vars(item) => vec![format!("local://{item}/{VARS}")],
         From::Files(form, parts) => parts
             .iter()

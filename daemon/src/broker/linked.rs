@@ -5,6 +5,7 @@ use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::audit::event::Event;
 use crate::clock::timeout;
+use crate::env_set::plan::Titled;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::linked::links::{self, Link, Links};
@@ -24,6 +25,9 @@ use tokio::task::JoinSet;
 
 /// Above the vault's own time, so that the vault says first what took so long.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// A search for titles comes before the question, and nobody wants to wait for that.
+const SEARCH: Duration = Duration::from_secs(5);
 
 /// Vaults as they were opened, until the local one is locked or their link changes.
 #[derive(Default)]
@@ -140,6 +144,43 @@ impl Broker {
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
         if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
+    }
+
+    /// Which of these titles the vaults have that are searched, in the order of the vaults; and why some could not be.
+    pub(super) async fn titled(
+        &self,
+        client: &Client,
+        links: &Links,
+        wanted: &[String],
+    ) -> Result<(Vec<Titled>, Vec<Refusal>), Refusal> {
+        let mut searching = JoinSet::new();
+        let (mut found, mut unsearched) = (Vec::new(), Vec::new());
+        for (at, link) in links.iter().filter(|link| link.searched).enumerate() {
+            match self.asked(client, link) {
+                Ok(asked) => {
+                    searching.spawn_local(async move {
+                        let listed = timeout(SEARCH, asked.vault.list(&asked.call)).await;
+                        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
+                        let listed = listed.unwrap_or_else(|_| late());
+                        (at, asked.name.clone(), listed.map_err(|fault| asked.refusal(fault)))
+                    });
+                }
+                Err(refusal) => unsearched.push(refusal),
+            }
+        }
+        while let Some(searched) = searching.join_next().await {
+            match searched.map_err(|_| Refusal::Task)? {
+                (at, vault, Ok(listed)) => found.extend(
+                    listed
+                        .into_iter()
+                        .filter(|listed| wanted.iter().any(|title| title == listed.item.as_str()))
+                        .map(|listed| (at, Titled { vault: vault.clone(), item: listed.item })),
+                ),
+                (_, _, Err(refusal)) => unsearched.push(refusal),
+            }
+        }
+        found.sort_by_key(|(at, _)| *at);
+        Ok((found.into_iter().map(|(_, titled)| titled).collect(), unsearched))
     }
 
     pub(super) async fn linked_get(

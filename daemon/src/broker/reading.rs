@@ -1,12 +1,13 @@
 //! Reading what was approved for a loan: the local vault's items, and those of linked vaults, one batch a vault.
 
 use super::{Approved, Broker, Client, Refusal};
-use crate::env_set::plan::{self, From, Plan, PlanError, Planned, VARS};
+use crate::env_set::plan::{self, From, Plan, PlanError, Planned, Unread, VARS};
 use crate::vault::local::item_file::Field;
 use crate::vault::local::{LocalVault, index};
 use keyloan_protocol::control::Value;
 use keyloan_protocol::control::response::{FilePart, LentFile};
 use keyloan_protocol::env_vars;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::VarName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
@@ -18,11 +19,14 @@ impl Broker {
         &self,
         client: &Client,
         approved: &Approved,
-        plan: &Plan,
+        plan: &mut Plan,
     ) -> Result<(Vec<Value>, Vec<LentFile>), Refusal> {
         let elsewhere = plan.variables.iter().flat_map(Planned::references);
-        let elsewhere: Vec<&Reference> = elsewhere.filter(|reference| !reference.vault.is_local()).collect();
+        let elsewhere = elsewhere.filter(|reference| !reference.vault.is_local());
+        let unread = plan.unread.iter().map(|unread| &unread.reference);
+        let elsewhere: Vec<&Reference> = elsewhere.chain(unread).collect();
         let elsewhere = self.read_linked(client, approved, &elsewhere).await?;
+        open_sets(plan, &elsewhere)?;
         let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new(), elsewhere };
         let mut values = Vec::with_capacity(plan.variables.len());
         let mut files = Vec::new();
@@ -38,6 +42,13 @@ impl Broker {
                 }
                 // With all others of its item, below.
                 From::Vars(_) => {}
+                From::Line(reference) => {
+                    let text = items.of(reference)?;
+                    let gone = || no_field(reference);
+                    let held = env_vars::parse_vars(text).map_err(|_| gone())?;
+                    let value = held.into_iter().rev().find(|(held, _)| held == name).ok_or_else(gone)?.1;
+                    values.push(environment_value(name, value)?);
+                }
                 From::Files(form, parts) => {
                     let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
                     for (file, reference) in parts {
@@ -62,6 +73,45 @@ impl Broker {
         }
         Ok((values, files))
     }
+}
+
+/// Puts the variables of the sets that were read in the place of these, as `Draft` does it for sets whose names are
+/// known: later sets win, and what steers is left out.
+fn open_sets(plan: &mut Plan, values: &HashMap<Reference, SecretBytes>) -> Result<(), Refusal> {
+    for Unread { reference, at } in std::mem::take(&mut plan.unread) {
+        let text = values.get(&reference).ok_or(Refusal::Task)?;
+        let fault = |error| PlanError::Faults(vec![format!("{reference}: {error}")]);
+        let held = env_vars::parse_vars(text.expose()).map_err(fault)?;
+        for (name, _) in held {
+            if !plan.only.is_empty() && !plan.only.contains(&name) {
+                continue;
+            }
+            if env_vars::steers(name.as_str()) {
+                let note =
+                    format!("{name} of {reference} is not lent: it steers what runs or where it talks");
+                plan.notes.push(note);
+            } else if !plan.variables.iter().any(|planned| planned.name == name && planned.at > at) {
+                plan.variables.retain(|planned| planned.name != name);
+                let from = From::Line(reference.clone());
+                plan.variables.push(Planned { name, from, set: format!("item '{}'", reference.item), at });
+            }
+        }
+    }
+    if let Some(name) = plan.only.iter().find(|name| plan.variables.iter().all(|held| held.name != **name)) {
+        return Err(PlanError::Faults(vec![format!("no set that was asked for has {name}")]).into());
+    }
+    if plan.variables.is_empty() {
+        return Err(PlanError::Nothing.into());
+    }
+    if plan.variables.len() > limits::VALUES {
+        let many = format!("{} values; one loan holds at most {}", plan.variables.len(), limits::VALUES);
+        return Err(PlanError::Faults(vec![many]).into());
+    }
+    Ok(())
+}
+
+fn no_field(reference: &Reference) -> Refusal {
+    Refusal::NoField { item: reference.subject(), field: reference.field.to_string() }
 }
 
 /// Items as they are read for one loan.

@@ -7,7 +7,7 @@ use crate::vault::local::index::{Entry, EntryField, Index, Kind};
 use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{FileName, ItemName, SetName, VarName, escaped};
+use keyloan_protocol::names::{FieldName, FileName, ItemName, SetName, VarName, VaultName, escaped};
 use keyloan_protocol::reference::Reference;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -21,6 +21,22 @@ pub(crate) struct Planned {
     pub(crate) from: From,
     /// Which set asks for it, and where that is written.
     pub(crate) set: String,
+    /// Which of the sets that is: later ones win.
+    pub(crate) at: usize,
+}
+
+/// A whole set in a linked vault: what it is called is known, which variables it has only when it is read.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) reference: Reference,
+    pub(crate) at: usize,
+}
+
+/// An item of a linked vault that has the title of a directory or a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Titled {
+    pub(crate) vault: VaultName,
+    pub(crate) item: ItemName,
 }
 
 #[derive(Debug)]
@@ -29,6 +45,8 @@ pub(crate) enum From {
     Field(Reference),
     /// A line of an item's `vars`.
     Vars(ItemName),
+    /// A line of a set of a linked vault, which has been read.
+    Line(Reference),
     /// Lent as files.
     Files(FileForm, Vec<(FileName, Reference)>),
 }
@@ -41,7 +59,7 @@ impl Planned {
     /// The references whose values are lent in this variable.
     pub(crate) fn references(&self) -> Vec<&Reference> {
         match &self.from {
-            From::Field(reference) => vec![reference],
+            From::Field(reference) | From::Line(reference) => vec![reference],
             From::Files(_, parts) => parts.iter().map(|(_, reference)| reference).collect(),
             From::Literal(_) | From::Vars(_) => Vec::new(),
         }
@@ -64,7 +82,8 @@ impl Plan {
             From::Vars(item) => vec![format!("local://{item}/{VARS}")],
             _ => planned.references().iter().map(ToString::to_string).collect(),
         };
-        let mut all: Vec<String> = self.variables.iter().flat_map(one).collect();
+        let unread = self.unread.iter().map(|unread| unread.reference.to_string());
+        let mut all: Vec<String> = self.variables.iter().flat_map(one).chain(unread).collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -77,6 +96,10 @@ const TOGETHER: usize = limits::FRAME - limits::HEADER;
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) variables: Vec<Planned>,
+    /// Sets whose variables are not known yet.
+    pub(crate) unread: Vec<Unread>,
+    /// Where not empty, only these are lent.
+    pub(crate) only: Vec<VarName>,
     /// Sentences for the person, about what is left out.
     pub(crate) notes: Vec<String>,
 }
@@ -106,6 +129,8 @@ pub(crate) struct File {
 pub(crate) struct Search<'a> {
     pub(crate) index: &'a Index,
     pub(crate) links: &'a Links,
+    /// What linked vaults have of the titles that are searched for, in the order of the vaults.
+    pub(crate) elsewhere: Vec<Titled>,
     pub(crate) home: Option<PathBuf>,
     /// Nearest first.
     pub(crate) directories: Vec<PathBuf>,
@@ -114,7 +139,7 @@ pub(crate) struct Search<'a> {
 
 impl Search<'_> {
     /// The plan for named sets, left to right, or for the directory's own set.
-    pub(crate) fn plan(self, sets: &[SetName], only: &[VarName]) -> Result<Plan, PlanError> {
+    pub(crate) fn plan(&self, sets: &[SetName], only: &[VarName]) -> Result<Plan, PlanError> {
         let mut draft = Draft::default();
         if sets.is_empty() {
             self.default_set(&mut draft)?;
@@ -144,8 +169,35 @@ impl Search<'_> {
                 draft.add_item(entry);
                 return Ok(());
             }
+            if let Some(titled) = self.titled_elsewhere(directory) {
+                return draft.add_unread(titled);
+            }
         }
         Err(PlanError::Nothing)
+    }
+
+    /// The titles that linked vaults are to be searched for: those of directories that lie nearer than whatever is
+    /// set here, and of sets that are not here.
+    pub(crate) fn wanted_elsewhere(&self, sets: &[SetName]) -> Vec<String> {
+        if sets.is_empty() {
+            let has_set = |at: usize, directory: &Path| {
+                let in_file = |file: &File| {
+                    let unusable = file.trust.is_err() || file.manifest.is_err();
+                    unusable || file.manifest.as_ref().is_ok_and(|manifest| manifest.default.is_some())
+                };
+                self.file.as_ref().is_some_and(|file| file.at == at && in_file(file))
+                    || self.titled(directory).is_some()
+            };
+            let nearer =
+                self.directories.iter().enumerate().take_while(|(at, directory)| !has_set(*at, directory));
+            return nearer.flat_map(|(_, directory)| self.titles(directory)).collect();
+        }
+        let in_file = |name: &SetName| {
+            let file = self.file.as_ref().and_then(|file| file.manifest.as_ref().ok());
+            file.is_some_and(|manifest| manifest.sets.contains_key(name))
+        };
+        let missing = sets.iter().filter(|name| !in_file(name) && self.with_vars(name.as_str()).is_none());
+        missing.map(ToString::to_string).collect()
     }
 
     fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
@@ -166,6 +218,12 @@ impl Search<'_> {
                 }
             }
             (None, Some(entry)) => draft.add_item(entry),
+            (None, None)
+                if let Some(titled) =
+                    self.elsewhere.iter().find(|titled| titled.item.as_str() == name.as_str()) =>
+            {
+                draft.add_unread(titled)?;
+            }
             (None, None) => {
                 // A broken file may be what hides the set.
                 if let Some(file) = &self.file {
@@ -179,8 +237,8 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The item titled with a directory's path, the home written as `~` or in full.
-    fn titled(&self, directory: &Path) -> Option<&Entry> {
+    /// A directory's path as titles have it: the home written as `~`, or in full.
+    fn titles(&self, directory: &Path) -> Vec<String> {
         let short = self
             .home
             .as_ref()
@@ -188,7 +246,16 @@ impl Search<'_> {
             .filter(|rest| !rest.as_os_str().is_empty())
             .and_then(Path::to_str)
             .map(|rest| format!("~/{rest}"));
-        short.and_then(|short| self.with_vars(&short)).or_else(|| self.with_vars(directory.to_str()?))
+        short.into_iter().chain(directory.to_str().map(str::to_owned)).collect()
+    }
+
+    fn titled(&self, directory: &Path) -> Option<&Entry> {
+        self.titles(directory).iter().find_map(|title| self.with_vars(title))
+    }
+
+    fn titled_elsewhere(&self, directory: &Path) -> Option<&Titled> {
+        let titles = self.titles(directory);
+        self.elsewhere.iter().find(|titled| titles.iter().any(|title| title == titled.item.as_str()))
     }
 
     fn with_vars(&self, title: &str) -> Option<&Entry> {
@@ -213,6 +280,8 @@ impl File {
 struct Draft {
     plan: Plan,
     faults: Vec<String>,
+    /// Sets so far.
+    at: usize,
 }
 
 impl Draft {
@@ -222,8 +291,18 @@ impl Draft {
         self.plan.variables.push(planned);
     }
 
+    /// A set in a linked vault, which is read only behind a yes.
+    fn add_unread(&mut self, titled: &Titled) -> Result<(), PlanError> {
+        self.at += 1;
+        let field = FieldName::parse(VARS).map_err(|_| PlanError::Nothing)?;
+        let reference = Reference { vault: titled.vault.clone(), item: titled.item.clone(), field };
+        self.plan.unread.push(Unread { reference, at: self.at });
+        Ok(())
+    }
+
     /// `table` is the path to the tables `env` and `files` in the file.
     fn add_set(&mut self, set: &[(VarName, Source)], table: &str, file: &Path) {
+        self.at += 1;
         for (name, source) in set {
             let (from, key) = match source {
                 Source::Literal(text) => (From::Literal(text.clone()), "env"),
@@ -231,7 +310,7 @@ impl Draft {
                 Source::Files(form, parts) => (From::Files(*form, parts.clone()), "files"),
             };
             let set = format!("[{table}{key}] of {}", file.display());
-            self.add(Planned { name: name.clone(), from, set });
+            self.add(Planned { name: name.clone(), from, set, at: self.at });
         }
     }
 
@@ -266,6 +345,7 @@ impl Draft {
     }
 
     fn add_item(&mut self, entry: &Entry) {
+        self.at += 1;
         let title = escaped(&entry.title, limits::NAME);
         let Ok(item) = ItemName::parse(&entry.title) else { return };
         for field in entry.fields.iter().filter(|field| field.name.as_str() == VARS) {
@@ -280,7 +360,7 @@ impl Draft {
                     continue;
                 }
                 let set = format!("item '{title}'");
-                self.add(Planned { name: name.clone(), from: From::Vars(item.clone()), set });
+                self.add(Planned { name: name.clone(), from: From::Vars(item.clone()), set, at: self.at });
             }
         }
     }
@@ -292,11 +372,13 @@ impl Draft {
         // Whoever names what they want is not told what else they will not get.
         self.plan.notes.clear();
         for name in only {
-            if !self.plan.variables.iter().any(|planned| planned.name == *name) {
+            let may_come = !self.plan.unread.is_empty();
+            if !may_come && !self.plan.variables.iter().any(|planned| planned.name == *name) {
                 self.faults.push(format!("no set that was asked for has {name}"));
             }
         }
         self.plan.variables.retain(|planned| only.contains(&planned.name));
+        self.plan.only = only.to_vec();
     }
 }
 

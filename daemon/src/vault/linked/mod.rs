@@ -4,6 +4,8 @@
 //! is one batch. Nothing here is kept from one request to the next but what a kind itself must keep (a process of its
 //! own, a token), and that goes when the local vault is locked.
 
+mod command;
+mod keepass;
 pub(crate) mod links;
 mod pass;
 pub(crate) mod pinned;
@@ -81,7 +83,6 @@ impl Secrets {
         self.0
     }
 
-    #[expect(dead_code, reason = "for kinds whose links have secrets")]
     pub(crate) fn expose(&self, key: &str) -> Option<&SecretBytes> {
         self.0.iter().find(|(held, _)| held == key).map(|(_, secret)| secret)
     }
@@ -160,6 +161,8 @@ impl Fault {
 pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
     match link.kind.as_str() {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
+        "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
+        "command" => Ok(Rc::new(command::Command::open(link)?)),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }

@@ -9,7 +9,7 @@
 
 use super::links::Link;
 use super::pinned::Pinned;
-use super::runner::{Ended, Order};
+use super::runner::{Ended, Order, together};
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
 use crate::patience;
 use keyloan_protocol::limits;
@@ -56,7 +56,7 @@ impl Pass {
         arguments: &[&str],
         input: Option<&SecretBytes>,
     ) -> Result<Ended, Fault> {
-        let mut variables = call.desktop.clone();
+        let mut variables: Vec<(&str, OsString)> = call.desktop.clone();
         variables.extend(self.gnupghome.clone().map(|home| ("GNUPGHOME", home)));
         variables.extend(call.terminal.clone().map(|terminal| ("GPG_TTY", terminal.into())));
         let common = ["--batch", "--quiet", "--no-tty", "--status-fd", "2"];
@@ -170,24 +170,6 @@ impl LinkedVault for Pass {
             _ => None,
         }
     }
-}
-
-/// Several that do not wait for one another.
-async fn together<T>(doing: Vec<impl Future<Output = T>>) -> Vec<T> {
-    let mut doing: Vec<_> = doing.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<T>> = doing.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        let mut waiting = false;
-        for (one, place) in doing.iter_mut().zip(&mut done).filter(|(_, place)| place.is_none()) {
-            match one.as_mut().poll(context) {
-                std::task::Poll::Ready(value) => *place = Some(value),
-                std::task::Poll::Pending => waiting = true,
-            }
-        }
-        if waiting { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
-    })
-    .await;
-    done.into_iter().flatten().collect()
 }
 
 /// Reads a file whole; a pipe in its place would keep whoever reads it waiting.

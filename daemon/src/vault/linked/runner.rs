@@ -33,7 +33,7 @@ pub(super) struct Order<'a> {
     pub(super) program: &'a Pinned,
     pub(super) arguments: Vec<OsString>,
     /// All that the environment holds besides `HOME`, `PATH` and `LANG`.
-    pub(super) variables: Vec<(&'static str, OsString)>,
+    pub(super) variables: Vec<(&'a str, OsString)>,
     /// Its standard input; without one `/dev/null`.
     pub(super) input: Option<&'a SecretBytes>,
     /// The longest output.
@@ -136,4 +136,22 @@ async fn whole(mut from: impl AsyncRead + Unpin, most: usize) -> Result<SecretBy
         all.extend_from_slice(&piece[..open.min(PIECE)]);
     }
     Ok(SecretBytes::copy_of(&all))
+}
+
+/// Several that do not wait for one another.
+pub(super) async fn together<T>(doing: Vec<impl Future<Output = T>>) -> Vec<T> {
+    let mut doing: Vec<_> = doing.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<T>> = doing.iter().map(|_| None).collect();
+    std::future::poll_fn(|context| {
+        let mut waiting = false;
+        for (one, place) in doing.iter_mut().zip(&mut done).filter(|(_, place)| place.is_none()) {
+            match one.as_mut().poll(context) {
+                std::task::Poll::Ready(value) => *place = Some(value),
+                std::task::Poll::Pending => waiting = true,
+            }
+        }
+        if waiting { std::task::Poll::Pending } else { std::task::Poll::Ready(()) }
+    })
+    .await;
+    done.into_iter().flatten().collect()
 }

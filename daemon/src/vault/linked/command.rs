@@ -1,0 +1,245 @@
+//! Any program that prints a value: for vaults that keyloan does not know. It is run by its pinned path with arguments
+//! from a template, never by a shell.
+
+use super::links::Link;
+use super::pinned::Pinned;
+use super::runner::{Ended, Order, together};
+use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use keyloan_protocol::limits;
+use keyloan_protocol::names::ItemName;
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::secret::SecretBytes;
+use std::ffi::OsString;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// Processes at once.
+const AT_ONCE: usize = 4;
+/// The output of a whole batch.
+const BATCH: usize = limits::FRAME;
+const SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
+
+pub(super) struct Command {
+    program: Pinned,
+    read: Template,
+    batch: Option<Template>,
+    list: Option<Template>,
+    test: Option<Template>,
+    missing: Option<i32>,
+    environment: Vec<(String, String)>,
+    deadline: Duration,
+}
+
+/// Arguments, in which `{item}` and `{field}` stand for a reference's.
+#[derive(Debug, PartialEq, Eq)]
+struct Template(Vec<String>);
+
+impl Template {
+    /// Words, or a list in JSON where one has white space in it.
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if text.trim_start().starts_with('[') {
+            let words = serde_json::from_str(text);
+            return words
+                .map(Self)
+                .map_err(|_| Fault::Broken("a template that begins with [ is a JSON list".to_owned()));
+        }
+        Ok(Self(text.split_whitespace().map(str::to_owned).collect()))
+    }
+
+    fn filled(&self, reference: &Reference) -> Result<Vec<OsString>, Fault> {
+        let (item, field) = (reference.item.as_str(), reference.field.as_str());
+        let fill = |word: &String| {
+            if matches!(word.as_str(), "{item}" if item.starts_with('-'))
+                || word == "{field}" && field.starts_with('-')
+            {
+                let cause = "a name that begins with '-' would pass for an option of the program";
+                return Err(Fault::Refused(cause.to_owned()));
+            }
+            // What a name holds is no template.
+            let (mut filled, mut rest) = (String::new(), word.as_str());
+            while let Some(at) = rest.find('{') {
+                let (before, from) = rest.split_at(at);
+                filled.push_str(before);
+                let (value, length) = if from.starts_with("{item}") {
+                    (item, "{item}".len())
+                } else if from.starts_with("{field}") {
+                    (field, "{field}".len())
+                } else {
+                    ("{", 1)
+                };
+                filled.push_str(value);
+                rest = &from[length..];
+            }
+            filled.push_str(rest);
+            Ok(OsString::from(filled))
+        };
+        self.0.iter().map(fill).collect()
+    }
+
+    fn plain(&self) -> Vec<OsString> {
+        self.0.iter().map(OsString::from).collect()
+    }
+}
+
+impl Command {
+    pub(super) fn open(link: &Link) -> Result<Self, Fault> {
+        let optional = |key: &str| link.setting(key).map(Template::parse).transpose();
+        let wrong = |key: &str, what: &str| Fault::Broken(format!("{key} takes {what}"));
+        let missing = link.setting("missing").map(str::parse).transpose();
+        let seconds: u64 = link.setting("seconds").unwrap_or("20").parse().unwrap_or(0);
+        if !SECONDS.contains(&seconds) {
+            return Err(wrong("seconds", "a number from 1 to 300"));
+        }
+        let variable = |text: &str| {
+            let split = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            split.ok_or_else(|| wrong("environment", "NAME=value, with spaces between"))
+        };
+        let environment = link.setting("environment").unwrap_or_default().split_whitespace();
+        Ok(Self {
+            program: link.program("program")?.clone(),
+            read: optional("read")?.ok_or_else(|| wrong("read", "the program's arguments"))?,
+            batch: optional("batch")?,
+            list: optional("list")?,
+            test: optional("test")?,
+            missing: missing.map_err(|_| wrong("missing", "a status"))?,
+            environment: environment.map(variable).collect::<Result<_, _>>()?,
+            deadline: Duration::from_secs(seconds),
+        })
+    }
+
+    async fn run(
+        &self,
+        arguments: Vec<OsString>,
+        input: Option<&SecretBytes>,
+        most: usize,
+    ) -> Result<Ended, Fault> {
+        let variables = self.environment.iter();
+        let variables = variables.map(|(name, value)| (name.as_str(), OsString::from(value))).collect();
+        let deadline = self.deadline;
+        Order { program: &self.program, arguments, variables, input, most, deadline }.run().await
+    }
+
+    fn failed(&self, status: i32) -> Fault {
+        Fault::Refused(format!("{} ended with status {status}", self.program.path.display()))
+    }
+
+    async fn one(&self, reference: &Reference) -> Read {
+        let ended = self.run(self.read.filled(reference)?, None, limits::FIELD_VALUE + 1).await?;
+        match ended.status {
+            0 => {
+                let value = ended.output.expose();
+                // Every other program ends what it prints with a line end; one that is part of a value comes in pairs.
+                Ok(SecretBytes::copy_of(value.strip_suffix(b"\n").unwrap_or(value)))
+            }
+            status if Some(status) == self.missing => Err(Fault::no_item(reference)),
+            status => Err(self.failed(status)),
+        }
+    }
+
+    /// All at once: `ITEM NUL FIELD NUL` for each on standard input, and back, in the same order, `+VALUE NUL`, or `-NUL`
+    /// for what is not there.
+    async fn many(&self, batch: &Template, wanted: &[Reference]) -> Result<Vec<Read>, Fault> {
+        let length = wanted.iter().map(|one| one.item.as_str().len() + one.field.as_str().len() + 2).sum();
+        let mut input = Zeroizing::new(Vec::with_capacity(length));
+        for reference in wanted {
+            for name in [reference.item.as_str(), reference.field.as_str()] {
+                input.extend_from_slice(name.as_bytes());
+                input.push(0);
+            }
+        }
+        let ended = self.run(batch.plain(), Some(&SecretBytes::copy_of(&input)), BATCH).await?;
+        if ended.status != 0 {
+            return Err(self.failed(ended.status));
+        }
+        let garbage = || {
+            Fault::Broken(format!("{} does not answer as docs/vaults.md has it", self.program.path.display()))
+        };
+        let answers = ended.output.expose().strip_suffix(b"\0").ok_or_else(garbage)?;
+        let answers: Vec<&[u8]> = answers.split(|byte| *byte == 0).collect();
+        if answers.len() != wanted.len() {
+            return Err(garbage());
+        }
+        let read = |(answer, reference): (&&[u8], &Reference)| match answer.split_first() {
+            Some((b'+', value)) => Ok(Ok(SecretBytes::copy_of(value))),
+            Some((b'-', [])) => Ok(Err(Fault::no_item(reference))),
+            _ => Err(garbage()),
+        };
+        answers.iter().zip(wanted).map(read).collect()
+    }
+}
+
+impl LinkedVault for Command {
+    fn state<'a>(&'a self, _call: &'a Call) -> Doing<'a, ()> {
+        Box::pin(async {
+            let Some(test) = &self.test else { return self.program.check().await };
+            let ended = self.run(test.plain(), None, limits::FIELD_VALUE).await?;
+            if ended.status == 0 { Ok(()) } else { Err(self.failed(ended.status)) }
+        })
+    }
+
+    fn list<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<Listed>> {
+        Box::pin(async {
+            let cannot = || Fault::Refused("its link does not say how it lists: list=ARGUMENTS".to_owned());
+            let ended = self.run(self.list.as_ref().ok_or_else(cannot)?.plain(), None, BATCH).await?;
+            if ended.status != 0 {
+                return Err(self.failed(ended.status));
+            }
+            let lines = ended.output.expose().split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let item = |line: &[u8]| ItemName::parse(str::from_utf8(line).ok()?).ok();
+            let listed = lines.filter_map(item).map(|item| Listed { item, fields: Vec::new() });
+            Ok(listed.collect())
+        })
+    }
+
+    fn read<'a>(&'a self, _call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
+        Box::pin(async {
+            if let Some(batch) = &self.batch {
+                return self.many(batch, wanted).await;
+            }
+            let mut read = Vec::with_capacity(wanted.len());
+            for some in wanted.chunks(AT_ONCE) {
+                for one in together(some.iter().map(|reference| self.one(reference)).collect()).await {
+                    match one {
+                        Err(fault) if !fault.is_about_the_item() => return Err(fault),
+                        one => read.push(one),
+                    }
+                }
+            }
+            Ok(read)
+        })
+    }
+
+    fn patience(&self) -> Duration {
+        // As many as one loan can have, in the worst case one after another.
+        self.deadline * 4
+    }
+
+    fn hint(&self, fault: &Fault) -> Option<String> {
+        let path = self.program.path.display();
+        matches!(fault, Fault::Refused(_)).then(|| format!("try the program by itself: {path}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(template: &str, reference: &str) -> Result<Vec<OsString>, Fault> {
+        Template::parse(template)?.filled(&Reference::parse(reference).unwrap())
+    }
+
+    #[test]
+    fn names_are_put_in_whole_and_once() {
+        let words = |template, reference| filled(template, reference).unwrap();
+        assert_eq!(words("show {item} -f={field}", "c://web/it's x/a b"), ["show", "web/it's x", "-f=a b"]);
+        assert_eq!(words("{item}", "c://{field}/x"), ["{field}"]);
+        assert_eq!(words("[\"a b\",\"{x}{item}\"]", "c://$(id)/x"), ["a b", "{x}$(id)"]);
+    }
+
+    #[test]
+    fn a_name_does_not_pass_for_an_option() {
+        assert!(matches!(filled("{item}", "c://--delete/x"), Err(Fault::Refused(_))));
+        assert!(matches!(filled("x {field}", "c://a/-f"), Err(Fault::Refused(_))));
+        assert!(filled("--item={item}", "c://-a/x").is_ok());
+    }
+}

@@ -1,0 +1,167 @@
+//! KeePass databases as linked vaults: made and read back by the real `keepassxc-cli`.
+
+use keyloan_e2e::programs::needed;
+use keyloan_e2e::sandbox::Output;
+use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
+use std::path::{Path, PathBuf};
+
+const PASSWORD: &str = "the database's password\n";
+
+/// Custom data of an entry makes keepassxc-cli write KDBX 4.
+const XML: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
+<KeePassFile><Meta><Generator>KeePassXC</Generator><DatabaseName>test</DatabaseName></Meta>
+<Root><Group><UUID>AAAAAAAAAAAAAAAAAAAAAQ==</UUID><Name>Root</Name>
+<Entry><UUID>AAAAAAAAAAAAAAAAAAAABQ==</UUID>
+<CustomData><Item><Key>a</Key><Value>b</Value></Item></CustomData>
+<String><Key>Title</Key><Value>pypi</Value></String>
+<String><Key>UserName</Key><Value>__token__</Value></String>
+<String><Key>Password</Key><Value ProtectInMemory="True">tök "1"</Value></String>
+<String><Key>empty</Key><Value></Value></String></Entry>
+<Group><UUID>AAAAAAAAAAAAAAAAAAAAAg==</UUID><Name>Internet</Name>
+<Entry><UUID>AAAAAAAAAAAAAAAAAAAABg==</UUID>
+<String><Key>Title</Key><Value>twice</Value></String>
+<String><Key>Password</Key><Value ProtectInMemory="True">one</Value></String></Entry></Group>
+<Group><UUID>AAAAAAAAAAAAAAAAAAAAAw==</UUID><Name>Work</Name>
+<Entry><UUID>AAAAAAAAAAAAAAAAAAAABw==</UUID>
+<String><Key>Title</Key><Value>twice</Value></String>
+<String><Key>Password</Key><Value ProtectInMemory="True">two</Value></String></Entry></Group>
+</Group></Root></KeePassFile>
+"#;
+
+fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
+    let run = sandbox.command(needed("keepassxc-cli"), arguments).env("QT_QPA_PLATFORM", "offscreen");
+    run.stdin(input).run()
+}
+
+fn made(sandbox: &Sandbox) -> PathBuf {
+    let xml = sandbox.write("home/x.xml", XML);
+    let database = sandbox.path("home/keys.kdbx");
+    let arguments = ["import", "-p", xml.to_str().unwrap(), database.to_str().unwrap()];
+    keepassxc(sandbox, &arguments, &PASSWORD.repeat(2)).ok();
+    database
+}
+
+fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
+    let setting = format!("database={}", database.display());
+    let secret = sandbox.write("database-password", password);
+    let line = "exec 5<\"$1\"; shift; exec \"$@\"";
+    let passphrase = sandbox.write("passphrase", PASSPHRASE);
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", "exec 3<\"$1\"; shift; exec \"$@\"", "sh"]).arg(passphrase);
+    command.args(["/bin/sh", "-c", line, "sh"]).arg(secret);
+    command.arg(keyloan_e2e::programs::bin().join("keyloan"));
+    command.args(["vault", "add", "keys", "--kind", "keepass", &setting, "--passphrase-fd", "3"]);
+    command.args(["--secret-fd", "password=5"]).args(more);
+    sandbox.prepared(command).run()
+}
+
+fn get(sandbox: &Sandbox, reference: &str) -> Output {
+    sandbox.keyloan(&["item", "get", reference]).run()
+}
+
+#[test]
+fn what_keepassxc_wrote_is_read() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    let file = sandbox.write("home/key.bin", b"\x00\xff binary \n");
+    let import = ["attachment-import", database.to_str().unwrap(), "pypi", "key.bin", file.to_str().unwrap()];
+    keepassxc(&sandbox, &import, PASSWORD).ok();
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
+    assert_eq!(get(&sandbox, "keys://pypi/username").ok().text(), "__token__");
+    assert_eq!(get(&sandbox, "keys://pypi/key.bin").ok().stdout, b"\x00\xff binary \n");
+    assert_eq!(get(&sandbox, "keys://pypi/empty").ok().text(), "");
+    assert_eq!(get(&sandbox, "keys://Work/twice/password").ok().text(), "two");
+    get(&sandbox, "keys://pypi/nothing").refused(1, "there is no field 'nothing'");
+    get(&sandbox, "keys://nothing/x").refused(1, "there is no item 'nothing'");
+    let ambiguous = get(&sandbox, "keys://twice/password").refused(1, "more than one thing");
+    assert!(ambiguous.stderr.contains("Internet/twice") && ambiguous.stderr.contains("Work/twice"));
+    let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
+    assert!(listed.contains("keys://Internet/twice/password\n"), "{listed}");
+}
+
+#[test]
+fn keepassxc_reads_what_keyloan_wrote_and_nothing_else_has_changed() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    for (reference, value) in [
+        ("keys://pypi/password", "new & <better>"),
+        ("keys://Work/fresh ü/password", "a\nb"),
+        ("keys://pypi/api key", "x"),
+    ] {
+        sandbox.keyloan(&["item", "set", reference]).stdin(value).run().ok();
+    }
+    let path = database.to_str().unwrap();
+    let show = |entry: &str, attribute: &str| {
+        keepassxc(&sandbox, &["show", "-s", "-a", attribute, path, entry], PASSWORD).ok().text()
+    };
+    assert_eq!(show("pypi", "Password"), "new & <better>\n");
+    assert_eq!(show("Work/fresh ü", "Password"), "a\nb\n");
+    assert_eq!(show("pypi", "api key"), "x\n");
+    assert_eq!(show("pypi", "UserName"), "__token__\n");
+    assert_eq!(show("Internet/twice", "Password"), "one\n");
+    let exported = keepassxc(&sandbox, &["export", path], PASSWORD).ok().text();
+    assert!(
+        exported.contains("<Key>a</Key>") && exported.contains("tök \"1\""),
+        "custom data and history stay"
+    );
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "new & <better>");
+}
+
+#[test]
+fn a_wrong_password_a_missing_file_and_a_damaged_one_are_told_apart() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &sandbox.path("home/none.kdbx"), PASSWORD, &[]).refused(7, "No such file");
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    let whole = std::fs::read(&database).unwrap();
+    for (content, said) in [
+        (b"not a database".to_vec(), "no KeePass database"),
+        (whole[..whole.len() / 2].to_vec(), "keys: "),
+        (Vec::new(), "no KeePass database"),
+    ] {
+        sandbox.write("home/keys.kdbx", content);
+        get(&sandbox, "keys://pypi/password").refused(7, said);
+    }
+    sandbox.write("home/keys.kdbx", &whole);
+    get(&sandbox, "keys://pypi/password").ok();
+    add(&sandbox, &database, "wrong\n", &["--replace"]).ok();
+    get(&sandbox, "keys://pypi/password")
+        .refused(7, "locked: its password or its key file is not the right one");
+    let tested = sandbox.keyloan(&["vault", "test", "keys", "--json"]).run().refused(7, "1 of 1");
+    let tested: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
+    assert_eq!(tested[0]["state"], "locked");
+}
+
+#[test]
+fn a_key_file_opens_and_the_older_format_is_read_and_not_written() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let (database, keyfile) = (sandbox.path("home/old.kdbx"), sandbox.path("home/old.key"));
+    let (path, key) = (database.to_str().unwrap(), keyfile.to_str().unwrap());
+    keepassxc(&sandbox, &["db-create", "--set-key-file", key, "-p", path], &PASSWORD.repeat(2)).ok();
+    let entry = ["add", "-k", key, "-p", path, "pypi"];
+    keepassxc(&sandbox, &entry, &format!("{PASSWORD}tok\n")).ok();
+    let setting = format!("keyfile={key}");
+    add(&sandbox, &database, PASSWORD, &[&setting]).ok();
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tok");
+    let before = std::fs::read(&database).unwrap();
+    let refused = sandbox.keyloan(&["item", "set", "keys://pypi/password"]).stdin("x").run();
+    refused.refused(7, "KDBX 3");
+    assert_eq!(std::fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn neither_the_password_nor_the_link_is_in_any_file_of_the_users() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    std::fs::remove_file(sandbox.path("database-password")).unwrap();
+    for word in ["the database's password", "keys.kdbx"] {
+        let found =
+            sandbox.command(needed("grep"), &["-rl", word, sandbox.path("home/.local").to_str().unwrap()]);
+        assert_eq!(found.run().text(), "", "{word}");
+    }
+    let listed = sandbox.keyloan(&["vault", "list"]).run().ok().text();
+    assert!(listed.contains("password is kept") && !listed.contains("the database's"), "{listed}");
+}
