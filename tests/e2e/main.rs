@@ -41,4 +41,5 @@ mod terminal;
 mod vault;
 mod vault_command;
 mod vault_keepass;
+mod vault_links;
 mod vault_pass;

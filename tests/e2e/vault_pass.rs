@@ -90,3 +90,101 @@ fn the_callers_environment_is_not_believed() {
     let given = started(sandbox.keyloan(&["item", "get", "pass://web/pypi/user"])).run().ok();
     assert_eq!(given.text(), "me");
 }
+
+/// A store whose gpg is a script of the test's, which may well call the real one.
+fn with_gpg<'a>(sandbox: &'a Sandbox, script: &str) -> Store<'a> {
+    let store = Store::new(sandbox);
+    let gpg = sandbox.write_program("home/gpg", format!("#!/bin/sh\n{script}\n"));
+    let setting = format!("gpg={}", gpg.display());
+    let arguments = ["vault", "add", "pass", &setting, "--passphrase-fd", "3"];
+    sandbox.keyed(keyloan_e2e::PASSPHRASE, &arguments).run().ok();
+    store
+}
+
+#[test]
+fn twenty_references_cost_one_process_a_file() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let count = sandbox.path("run/count");
+    let script = format!("echo \"$*\" >>{}; exec /usr/bin/gpg \"$@\"", count.display());
+    let store = with_gpg(&sandbox, &script);
+    let fields: String = (0..20).map(|at| format!("f{at}: v{at}\n")).collect();
+    store.insert("one", format!("pw\n{fields}"));
+    store.insert("two", "pw\n");
+    std::fs::remove_file(&count).unwrap();
+    let lines: String = (0..20).map(|at| format!("V{at} = \"pass://one/f{at}\"\n")).collect();
+    sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}TWO = \"pass://two/password\"\n"));
+    sandbox.keyloan(&["trust"]).run().ok();
+    let lent = sandbox.with_secrets(&["--", "sh", "-c", "echo $V0 $V19 $TWO"]).run().ok();
+    assert_eq!(lent.text(), "v0 v19 pw\n");
+    assert_eq!(std::fs::read_to_string(&count).unwrap().lines().count(), 2);
+}
+
+#[test]
+fn a_gpg_that_fails_in_every_way_is_told_apart() {
+    let ready = "case \"$*\" in *list-secret-keys*) exec /usr/bin/gpg \"$@\";; esac";
+    for (fails, said) in [
+        ("echo garbage", "gpg cannot make sense of 'web'"),
+        ("echo s3cret; kill -9 $$", "died of signal 9"),
+        ("head -c 1000000000 /dev/zero", "printed more than"),
+        ("echo '[GNUPG:] DECRYPTION_OKAY' >&2; echo x; exit 1", "gpg cannot make sense of 'web'"),
+        ("echo '[GNUPG:] ENC_TO 1 1 0' >&2; echo '[GNUPG:] NO_SECKEY 1' >&2; exit 2", "no secret key"),
+    ] {
+        let sandbox = Sandbox::with_approver(approver::ALLOW);
+        let store = with_gpg(&sandbox, &format!("{ready}\n{fails}"));
+        store.insert("web", "pw\n");
+        let refused = sandbox.keyloan(&["item", "get", "pass://web/password"]).run().refused(7, said);
+        assert!(!refused.stderr.contains("s3cret"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_store_that_is_none_and_a_file_that_is_none_are_told_apart() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let add =
+        || sandbox.keyed(keyloan_e2e::PASSPHRASE, &["vault", "add", "pass", "--passphrase-fd", "3"]).run();
+    add().refused(7, "is no password store");
+    let store = Store::new(&sandbox);
+    sandbox.write("home/.password-store/.gpg-id", "somebody@example.org\n");
+    add().refused(7, "no secret key for somebody@example.org");
+    store.pass(&["init", "keyloan@example.org"]).run().ok();
+    add().ok();
+    sandbox.write("home/.password-store/broken.gpg", "not encrypted");
+    sandbox.make_directory("home/.password-store/directory.gpg");
+    sandbox.command("/usr/bin/mkfifo", &["../home/.password-store/pipe.gpg"]).run().ok();
+    let get = |item: &str| sandbox.keyloan(&["item", "get", &format!("pass://{item}/password")]).run();
+    get("broken").refused(7, "gpg cannot make sense of 'broken'");
+    get("directory").refused(7, "no file that gpg made");
+    get("pipe").refused(7, "no file that gpg made");
+}
+
+#[test]
+fn an_item_titled_with_a_directory_lends_its_variables_from_a_password_store() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let store = lending(&sandbox);
+    store.insert("~/coverage", "# coverage\nTOKEN=a=b\nLD_PRELOAD=/tmp/x.so\nOTHER=2\n");
+    store.insert("staging", "STAGE=1\nOTHER=3\n");
+    let directory = sandbox.make_directory("home/coverage");
+    let below = sandbox.make_directory("home/coverage/src");
+    let asked = sandbox.path("run/asked");
+    sandbox.set_approver(approver::keeping(&asked));
+    let line = "echo \"$TOKEN|$OTHER|$LD_PRELOAD|$STAGE\"";
+    let lent = sandbox.with_secrets(&["--", "sh", "-c", line]).within(&below).run().ok();
+    assert_eq!(lent.text(), "a=b|2||\n");
+    assert!(lent.stderr.contains("LD_PRELOAD of pass://~/coverage/vars is not lent"), "{}", lent.stderr);
+    let question = &approver::questions(&asked)[0];
+    assert_eq!(question.title(), "lend 1 whole set to a command");
+    question.says("lends", "every variable of pass://~/coverage/vars, as that vault has them", "verified");
+    assert_eq!(sandbox.events("lent")[0]["names"], serde_json::json!(["TOKEN", "OTHER"]));
+    // Named sets, later ones win, and one variable of them.
+    let sets = ["-s", "~/coverage", "-s", "staging", "--"];
+    let both = sandbox.with_secrets(&[&sets[..], &["sh", "-c", line]].concat()).run().ok();
+    assert_eq!(both.text(), "a=b|3||1\n");
+    let only = ["-s", "staging", "--only", "STAGE", "--", "sh", "-c", line];
+    assert_eq!(sandbox.with_secrets(&only).run().ok().text(), "|||1\n");
+    let none = ["-s", "staging", "--only", "NOTHING", "--", "true"];
+    sandbox.with_secrets(&none).run().refused(125, "no set that was asked for has NOTHING");
+    // An item of the local vault is nearer than one of the same title elsewhere.
+    sandbox.keyloan(&["item", "set", "~/coverage", "vars"]).stdin("TOKEN=local\n").run().ok();
+    let lent = sandbox.with_secrets(&["--", "sh", "-c", line]).within(&directory).run().ok();
+    assert_eq!(lent.text(), "local|||\n");
+}
