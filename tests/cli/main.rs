@@ -127,6 +127,30 @@ fn items() {
 }
 
 #[test]
+fn linked_vaults() {
+    let mut told = with_token();
+    told.sandbox.write_program("home/vault", "#!/bin/sh\n[ \"$1\" = a ] && echo tok || exit 9\n");
+    told.run("keyloan vault list");
+    told.run(
+        "keyloan vault add any --kind command program=~/vault missing=9 --passphrase-fd 3 3<../passphrase",
+    );
+    told.run("keyloan vault add any --kind command program=~/vault --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan vault list");
+    told.run("keyloan vault test");
+    told.run("keyloan item get any://a/b");
+    told.run("keyloan item get any://x/b");
+    told.run("keyloan item set any://a/b </dev/null");
+    told.run("echo x | keyloan item set any://a/b");
+    told.run("keyloan item list --vault any");
+    told.run("keyloan item get op://Work/x/y");
+    told.run("rm ~/vault; keyloan vault test any");
+    told.run("keyloan vault remove any --passphrase-fd 3 3<../wrong");
+    told.run("keyloan vault remove any --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan vault remove local");
+    told.end("linked-vaults.txt");
+}
+
+#[test]
 fn lending() {
     let mut told = with_token();
     told.run("with-secrets --dry-run -- printenv");

@@ -153,7 +153,7 @@ fn twenty_references_cost_one_process_where_the_program_takes_batches() {
     let count = sandbox.path("run/count");
     let script = format!("echo run >>{}; xargs -0 -n 2 printf '+%s.%s\\0'", count.display());
     link(&sandbox, &script, &["batch=all"]).ok();
-    let lines: String = (0..20).map(|at| format!("V{at} = \"any://item {at}/f\"\n")).collect();
+    let lines = (0..20).map(|at| format!("V{at} = \"any://item {at}/f\"\n")).collect::<Vec<_>>().concat();
     sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}"));
     sandbox.keyloan(&["trust"]).run().ok();
     let lent = sandbox.with_secrets(&["--", "sh", "-c", "echo $V0 $V19"]).run().ok();

@@ -107,11 +107,11 @@ fn twenty_references_cost_one_process_a_file() {
     let count = sandbox.path("run/count");
     let script = format!("echo \"$*\" >>{}; exec /usr/bin/gpg \"$@\"", count.display());
     let store = with_gpg(&sandbox, &script);
-    let fields: String = (0..20).map(|at| format!("f{at}: v{at}\n")).collect();
+    let fields = (0..20).map(|at| format!("f{at}: v{at}\n")).collect::<Vec<_>>().concat();
     store.insert("one", format!("pw\n{fields}"));
     store.insert("two", "pw\n");
     std::fs::remove_file(&count).unwrap();
-    let lines: String = (0..20).map(|at| format!("V{at} = \"pass://one/f{at}\"\n")).collect();
+    let lines = (0..20).map(|at| format!("V{at} = \"pass://one/f{at}\"\n")).collect::<Vec<_>>().concat();
     sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}TWO = \"pass://two/password\"\n"));
     sandbox.keyloan(&["trust"]).run().ok();
     let lent = sandbox.with_secrets(&["--", "sh", "-c", "echo $V0 $V19 $TWO"]).run().ok();

@@ -29,6 +29,7 @@ mod ssh_vault;
 mod ssh_words;
 mod steering;
 mod trust;
+mod vaults;
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::{Output, Sandbox};

@@ -108,6 +108,11 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "test -x /usr/lib/gnupg/gpg-preset-passphrase"],
         "stands in for a pinentry",
     ),
+    tests(
+        "keepassxc",
+        &["keepassxc-cli"],
+        "writes the databases that keyloan reads, and reads those it wrote",
+    ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),

@@ -56,7 +56,7 @@ impl Asked {
     }
 
     fn failed(&self, fault: Fault, others: Vec<Fault>) -> Refusal {
-        let hint = self.vault.hint(&fault);
+        let hint = linked::hint(&self.name, &*self.vault, &fault);
         failed(&self.name, fault, hint, others)
     }
 

@@ -185,7 +185,7 @@ impl Broker {
                 format!("{action}: {}; it is {fault}", link.name)
             }
             Err(fault) => {
-                let hint = vault.hint(&fault);
+                let hint = linked::hint(&link.name, &*vault, &fault);
                 return Err(failed(&link.name, fault, hint, Vec::new()));
             }
         };
@@ -315,7 +315,7 @@ impl Broker {
                     testing.spawn_local(async move {
                         let state = asked.within(asked.vault.state(&asked.call)).await;
                         let state = state.map_err(|fault| {
-                            let hint = asked.vault.hint(&fault);
+                            let hint = linked::hint(&asked.name, &*asked.vault, &fault);
                             (fault, hint)
                         });
                         report(&asked.name, state)

@@ -179,7 +179,7 @@ impl LinkedVault for Command {
 
     fn list<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<Listed>> {
         Box::pin(async {
-            let cannot = || Fault::Refused("its link does not say how it lists: list=ARGUMENTS".to_owned());
+            let cannot = || Fault::Unable("its link does not say how it lists: list=ARGUMENTS".to_owned());
             let ended = self.run(self.list.as_ref().ok_or_else(cannot)?.plain(), None, BATCH).await?;
             if ended.status != 0 {
                 return Err(self.failed(ended.status));

@@ -12,7 +12,7 @@ pub(crate) mod pinned;
 mod runner;
 
 use crate::vault::linked::links::Link;
-use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use std::ffi::OsString;
@@ -39,7 +39,7 @@ pub(crate) trait LinkedVault {
 
     /// Stores a value, where the kind allows that.
     fn write<'a>(&'a self, _call: &'a Call, _at: &'a Reference, _value: &'a SecretBytes) -> Doing<'a, ()> {
-        Box::pin(async { Err(Fault::Refused("keyloan does not write to a vault of this kind".to_owned())) })
+        Box::pin(async { Err(Fault::Unable("keyloan does not write to a vault of this kind".to_owned())) })
     }
 
     /// The ssh keys it holds, by their public halves.
@@ -53,7 +53,7 @@ pub(crate) trait LinkedVault {
         Duration::from_secs(20)
     }
 
-    /// What to do about a fault, as a command where there is one.
+    /// What to do about a fault of this kind of vault, as a command where there is one; [`hint`] knows the rest.
     fn hint(&self, fault: &Fault) -> Option<String>;
 }
 
@@ -126,6 +126,12 @@ pub(crate) enum Fault {
     RateLimited { until: String },
     #[error("{0}")]
     Broken(String),
+    /// Its program is not the one that was pinned.
+    #[error("{0} was changed after the vault was added, so it is not run")]
+    Changed(String),
+    /// Nothing is wrong; this kind of vault, or its link, does not do that.
+    #[error("{0}")]
+    Unable(String),
 }
 
 impl Fault {
@@ -140,6 +146,8 @@ impl Fault {
             Self::Unreachable(_) => "unreachable",
             Self::RateLimited { .. } => "rate_limited",
             Self::Broken(_) => "broken",
+            Self::Changed(_) => "changed",
+            Self::Unable(_) => "unable",
         }
     }
 
@@ -154,6 +162,16 @@ impl Fault {
 
     pub(crate) fn no_field(reference: &Reference) -> Self {
         Self::NoField { item: reference.item.to_string(), field: reference.field.to_string() }
+    }
+}
+
+/// What to do about a fault, as a command where there is one.
+pub(crate) fn hint(name: &VaultName, vault: &dyn LinkedVault, fault: &Fault) -> Option<String> {
+    match fault {
+        Fault::NoItem(_) => Some(format!("keyloan item list --vault {name}")),
+        Fault::Changed(_) => Some(format!("if that was you: keyloan vault add --replace {name}")),
+        Fault::Unable(_) => Some("docs/vaults.md says what each kind can do".to_owned()),
+        fault => vault.hint(fault),
     }
 }
 

@@ -39,10 +39,7 @@ impl Pinned {
         if now.sha256.is_none() || now == *self {
             return Ok(());
         }
-        Err(Fault::Broken(format!(
-            "{} was changed after the vault was added, so it is not run",
-            self.path.display()
-        )))
+        Err(Fault::Changed(self.path.display().to_string()))
     }
 }
 

@@ -134,7 +134,7 @@ impl Opened {
         if self.version != Version::Four {
             let cause =
                 "it is a KDBX 3 database, which keyloan only reads (KeePassXC converts it, in its settings)";
-            return Err(Fault::Refused(cause.to_owned()));
+            return Err(Fault::Unable(cause.to_owned()));
         }
         let text = str::from_utf8(value.expose()).ok().filter(|text| {
             // What XML cannot hold would make the whole file unreadable.

@@ -13,6 +13,7 @@ use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
 use crate::patience;
 use database::{Key, Opened};
 use keyloan_platform::private_file::Fresh;
+use keyloan_protocol::names::VaultName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
@@ -28,6 +29,7 @@ const MOST: u64 = 64 * 1024 * 1024;
 const KEY_FILE: u64 = 1024 * 1024;
 
 pub(super) struct KeePass {
+    name: VaultName,
     database: PathBuf,
     keyfile: Option<PathBuf>,
     /// One derivation of the key at a time: it takes as much memory as the database says. It goes on when its
@@ -38,7 +40,7 @@ pub(super) struct KeePass {
 impl KeePass {
     pub(super) fn open(link: &Link) -> Result<Self, Fault> {
         let keyfile = link.setting("keyfile").map(PathBuf::from);
-        Ok(Self { database: link.path("database")?, keyfile, one: Arc::default() })
+        Ok(Self { name: link.name.clone(), database: link.path("database")?, keyfile, one: Arc::default() })
     }
 
     async fn file(&self, path: &Path, most: u64) -> Result<Vec<u8>, Fault> {
@@ -153,8 +155,9 @@ impl LinkedVault for KeePass {
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
-        matches!(fault, Fault::Locked(_))
-            .then(|| "keyloan vault add --replace NAME, and type the password anew".to_owned())
+        matches!(fault, Fault::Locked(_)).then(|| {
+            format!("type the password anew: keyloan vault add --replace {} --kind keepass", self.name)
+        })
     }
 }
 

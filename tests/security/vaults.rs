@@ -1,0 +1,47 @@
+//! Linked vaults: turning one to something else, from its environment and from its files.
+
+use keyloan_e2e::pass::Store;
+use keyloan_e2e::programs::needed;
+use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
+
+#[test]
+fn a_gpg_before_the_real_one_or_another_store_in_the_environment_serves_pass_and_not_keyloan() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let store = Store::new(&sandbox);
+    store.insert("web", "real\n");
+    store.link();
+    let evil = sandbox.make_directory("run/evil");
+    sandbox.write_program("run/evil/gpg", "#!/bin/sh\necho evil\n");
+    let path = format!("{}:/usr/bin:/bin", evil.display());
+    // The undefended victim.
+    let show = || sandbox.command(needed("pass"), &["show", "web"]).env("PATH", &path);
+    assert_eq!(show().run().ok().text(), "evil\n");
+    let elsewhere = show().env("PATH", "/usr/bin:/bin").env("PASSWORD_STORE_DIR", &evil);
+    assert_ne!(elsewhere.run().status, 0);
+
+    sandbox.stop();
+    // The daemon itself is started with the attacker's environment.
+    let unlock = sandbox.keyed(PASSPHRASE, &["unlock", "--passphrase-fd", "3"]);
+    unlock.env("PATH", &path).env("PASSWORD_STORE_DIR", &evil).env("GNUPGHOME", &evil).run().ok();
+    let get = sandbox.keyloan(&["item", "get", "pass://web/password"]);
+    let get = get.env("PATH", &path).env("PASSWORD_STORE_DIR", &evil).env("GNUPGHOME", &evil);
+    assert_eq!(get.run().ok().text(), "real");
+}
+
+#[test]
+fn a_vaults_program_that_is_exchanged_serves_a_script_and_not_keyloan() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let program = sandbox.write_program("home/vault", "#!/bin/sh\necho real\n");
+    let setting = format!("program={}", program.display());
+    let add = ["vault", "add", "any", "--kind", "command", &setting, "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &add).run().ok();
+    let line = "exec ~/vault";
+    assert_eq!(sandbox.command("/bin/sh", &["-c", line]).run().ok().text(), "real\n");
+    let ran = sandbox.path("run/ran");
+    sandbox.write_program("home/vault", format!("#!/bin/sh\ntouch {}\necho evil\n", ran.display()));
+    // The undefended victim: a script that calls it by its path.
+    assert_eq!(sandbox.command("/bin/sh", &["-c", line]).run().ok().text(), "evil\n");
+    std::fs::remove_file(&ran).unwrap();
+    sandbox.keyloan(&["item", "get", "any://a/b"]).run().refused(7, "was changed after the vault was added");
+    assert!(!ran.exists());
+}
