@@ -63,6 +63,9 @@ fn several_vaults_of_one_kind_have_names_and_survive_the_daemon() {
     assert_eq!(names, ["local", "one", "two"]);
     assert_eq!((&listed[1]["searched"], &listed[2]["searched"]), (&Value::Bool(false), &Value::Bool(true)));
     assert!(listed[1]["programs"][0]["sha256"].as_str().unwrap().len() == 64);
+    // A vault that is encrypted anew keeps its links.
+    keyed(&sandbox, &["rekey", "--new-passphrase-fd", "4"]).ok();
+    assert_eq!(sandbox.keyloan(&["item", "get", "two://a/b"]).run().ok().text(), "2");
     sandbox.keyloan(&["lock"]).run().ok();
     sandbox.keyloan(&["item", "get", "one://a/b"]).run().refused(4, "locked");
 }

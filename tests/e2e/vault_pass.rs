@@ -28,6 +28,15 @@ fn one_yes_lends_from_a_password_store_and_the_local_vault_and_names_both() {
     assert_eq!(lent.text(), "pypi-tok me own\nline 1\nline 2\n");
     let questions = approver::questions(&asked);
     assert_eq!(questions.len(), 1);
+    let certainty = |name: &str| {
+        let lines = questions[0].0["lines"].as_array().unwrap().iter();
+        let of = lines.filter(|line| line["text"].as_str().unwrap().starts_with(name));
+        of.map(|line| line["certainty"].as_str().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (certainty("PYPI "), certainty("KEY "), certainty("OWN ")),
+        (vec!["asked"], vec!["asked"], vec!["verified"])
+    );
     let shown = questions[0].0.to_string();
     for reference in ["pass://web/pypi/password", "pass://keys/it's ü/all", "local://pypi/token"] {
         assert!(shown.contains(reference), "{shown}");
@@ -173,7 +182,7 @@ fn an_item_titled_with_a_directory_lends_its_variables_from_a_password_store() {
     assert!(lent.stderr.contains("LD_PRELOAD of pass://~/coverage/vars is not lent"), "{}", lent.stderr);
     let question = &approver::questions(&asked)[0];
     assert_eq!(question.title(), "lend 1 whole set to a command");
-    question.says("lends", "every variable of pass://~/coverage/vars, as that vault has them", "verified");
+    question.says("lends", "every variable of pass://~/coverage/vars, as that vault has them", "asked");
     assert_eq!(sandbox.events("lent")[0]["names"], serde_json::json!(["TOKEN", "OTHER"]));
     // Named sets, later ones win, and one variable of them.
     let sets = ["-s", "~/coverage", "-s", "staging", "--"];

@@ -19,6 +19,8 @@ pub(crate) enum Certainty {
     Seen,
     /// Read from `known_hosts`, which any program of the user can write.
     KnownHosts,
+    /// What will be asked of a linked vault, which is read only after the yes and may not have it.
+    Asked,
     /// Said by the requester.
     Claimed,
 }
@@ -29,6 +31,7 @@ impl Certainty {
             Self::Verified => "verified",
             Self::Seen => "seen",
             Self::KnownHosts => "named by known_hosts",
+            Self::Asked => "asked of that vault",
             Self::Claimed => "claimed",
         }
     }

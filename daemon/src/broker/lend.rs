@@ -309,7 +309,9 @@ fn describe(
         if let Some(last) = parts.last_mut() {
             last.extend([", ", &planned.set]);
         }
-        question.list("lends", &parts, "; ", Certainty::Verified);
+        let elsewhere = planned.references().iter().any(|reference| !reference.vault.is_local());
+        let certainty = if elsewhere { Certainty::Asked } else { Certainty::Verified };
+        question.list("lends", &parts, "; ", certainty);
     }
     for unread in &plan.unread {
         let which = if plan.only.is_empty() {
@@ -319,7 +321,7 @@ fn describe(
             only.join(", ")
         };
         let text = format!("{which} of {}, as that vault has them", unread.reference);
-        Broker::about(question, "lends", &text);
+        question.line("lends", &text, Certainty::Asked);
     }
     for note in &plan.notes {
         Broker::about(question, "note", note);

@@ -3,6 +3,7 @@
 
 use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
+use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::clock::timeout;
 use crate::env_set::plan::Titled;
@@ -199,7 +200,8 @@ impl Broker {
             names: vec![shown.clone()],
             beyond: Beyond::Nothing,
         };
-        let approved = self.authorise(client, act, |question| Self::about(question, "gives", &shown)).await?;
+        let approved =
+            self.authorise(client, act, |question| question.line("gives", &shown, Certainty::Asked)).await?;
         let read = self.read_linked(client, &approved, &[&reference]).await;
         let value = read.and_then(|mut values| values.remove(&reference).ok_or(Refusal::Task));
         let value = value.map_err(|refusal| self.failed(&approved, refusal))?;
@@ -238,7 +240,7 @@ impl Broker {
         };
         let about = format!("{shown}, {} bytes", value.len());
         let approved =
-            self.authorise(client, act, |question| Self::about(question, "stores", &about)).await?;
+            self.authorise(client, act, |question| question.line("stores", &about, Certainty::Asked)).await?;
         let stored = async {
             let links = self.links()?;
             let asked = self.asked(client, links.meant(&reference.vault)?)?;

@@ -248,13 +248,14 @@ impl Broker {
         &self,
         client: &Client,
         what: &str,
+        nothing: &'static str,
     ) -> Result<Option<SecretBytes>, Refusal> {
         let _turn = self.queue.turn().await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
             let what = keyloan_protocol::names::escaped(what, 300);
-            let prompt = format!("keyloan: {what} (not shown; nothing for none): ");
+            let prompt = format!("keyloan: {what} (not shown; nothing {nothing}): ");
             match screen.read_line_of(&prompt, limits::FIELD_VALUE).await.map_err(No::Terminal)? {
                 Typed::Line(line) => Ok(Some(line).filter(|line| !line.is_empty())),
                 Typed::Cancelled => Err(No::Declined.into()),

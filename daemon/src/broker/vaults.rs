@@ -173,8 +173,9 @@ impl Broker {
         let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
         self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
+        let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
-        self.ask_for_secrets(client, kind, &link.name, old.is_some(), &mut secrets).await?;
+        self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
         let call = self.call(client, secrets);
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
         let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
@@ -212,28 +213,30 @@ impl Broker {
         Ok(kept)
     }
 
-    /// Those that are needed are typed on the requester's terminal, unseen; so are others, where there is one.
+    /// Those that are not given are typed on the requester's terminal, unseen. Without one, only what is needed is missed.
     async fn ask_for_secrets(
         &self,
         client: &Client,
         kind: &Kind,
         name: &VaultName,
-        replaces: bool,
+        given: &[String],
         secrets: &mut Vec<(String, SecretBytes)>,
     ) -> Result<(), Refusal> {
+        let has_terminal = client.requester.terminal != 0;
         for setting in kind.settings.iter().filter(|setting| setting.is == Is::Secret) {
-            let is_there = secrets.iter().any(|(key, _)| key == setting.key);
-            let optional = setting.needed != Needed::Always;
-            if is_there || optional && (replaces || client.requester.terminal == 0) {
-                continue;
-            }
+            let held = secrets.iter().position(|(key, _)| key == setting.key);
             let what = format!("{} of {name}", setting.asks);
-            let typed = if optional {
-                self.typed_or_nothing(client, &what).await?
-            } else {
-                Some(self.typed_value(client, &what).await?)
+            let typed = match (held, setting.needed) {
+                _ if given.contains(&setting.key.to_owned()) => continue,
+                (Some(_), _) if has_terminal => self.typed_or_nothing(client, &what, "to keep it").await?,
+                (None, Needed::Always) => Some(self.typed_value(client, &what).await?),
+                (None, _) if has_terminal => self.typed_or_nothing(client, &what, "for none").await?,
+                _ => continue,
             };
-            secrets.extend(typed.map(|typed| (setting.key.to_owned(), typed)));
+            if let Some(typed) = typed {
+                secrets.retain(|(key, _)| key != setting.key);
+                secrets.push((setting.key.to_owned(), typed));
+            }
         }
         Ok(())
     }

@@ -155,9 +155,8 @@ impl LinkedVault for KeePass {
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
-        matches!(fault, Fault::Locked(_)).then(|| {
-            format!("type the password anew: keyloan vault add --replace {} --kind keepass", self.name)
-        })
+        matches!(fault, Fault::Locked(_))
+            .then(|| format!("type the password anew: keyloan vault add --replace {}", self.name))
     }
 }
 
