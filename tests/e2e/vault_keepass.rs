@@ -2,6 +2,7 @@
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::Output;
+use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
 use std::path::{Path, PathBuf};
 
@@ -163,4 +164,39 @@ fn neither_the_password_nor_the_link_is_in_any_file_of_the_users() {
     }
     let listed = sandbox.keyloan(&["vault", "list"]).run().ok().text();
     assert!(listed.contains("password is kept") && !listed.contains("the database's"), "{listed}");
+}
+
+#[test]
+fn on_a_terminal_the_password_is_typed_unseen_and_can_be_typed_anew() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    let terminal = Terminal::open(&sandbox);
+    let password = PASSWORD.trim_end();
+    let typed = |line: &str, asked: &str, password: &str, said: &str| {
+        terminal.run(line);
+        if line.contains("--kind") {
+            terminal.expect("its key file [none]:");
+            terminal.press("Enter");
+        }
+        terminal.expect("assphrase");
+        terminal.type_text(PASSPHRASE);
+        terminal.press("Enter");
+        terminal.expect(asked);
+        terminal.type_text(password);
+        terminal.press("Enter");
+        let screen = terminal.expect(said);
+        assert!(password.is_empty() || !screen.contains(password), "{screen}");
+    };
+    let add = format!("keyloan vault add keys --kind keepass database={}", database.display());
+    typed(&add, "nothing for none", "some other password", "is not the right one");
+    assert_eq!(get(&sandbox, "keys://pypi/password").status, 7);
+    typed(
+        "keyloan vault add keys --replace",
+        "nothing to keep it",
+        password,
+        "changed: keys, and it answers",
+    );
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
+    typed("keyloan vault add keys --replace", "nothing to keep it", "", "changed: keys, and it answers");
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
 }

@@ -157,6 +157,10 @@ fn a_store_that_is_none_and_a_file_that_is_none_are_told_apart() {
     add().refused(7, "no secret key for somebody@example.org");
     store.pass(&["init", "keyloan@example.org"]).run().ok();
     add().ok();
+    let silent = sandbox.write_program("home/silent", "#!/bin/sh\n");
+    let other = format!("gpg={}", silent.display());
+    let other = ["vault", "add", "other", "--kind", "pass", &other, "--passphrase-fd", "3"];
+    sandbox.keyed(keyloan_e2e::PASSPHRASE, &other).run().refused(7, "is not the gpg that it should be");
     sandbox.write("home/.password-store/broken.gpg", "not encrypted");
     sandbox.make_directory("home/.password-store/directory.gpg");
     sandbox.command("/usr/bin/mkfifo", &["../home/.password-store/pipe.gpg"]).run().ok();
