@@ -3,3 +3,4 @@
 
 pub(crate) mod manifest;
 pub(crate) mod plan;
+mod planned;
