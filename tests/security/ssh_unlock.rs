@@ -47,7 +47,7 @@ fn unlocks_and_logs_in(ssh: &Ssh<'_>, terminal: &Terminal<'_>, server: &Server, 
     shown
 }
 
-/// Fails the test unless the question says that known_hosts gives all these names.
+/// Fails the test unless the question says that `known_hosts` gives all these names.
 #[track_caller]
 fn shows(shown: &str, names: &[&str]) {
     let to: Vec<_> = shown.lines().skip_while(|line| !line.starts_with("  to  ")).collect();
