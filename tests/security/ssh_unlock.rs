@@ -94,6 +94,29 @@ fn owned((text, certainty): (&str, &str)) -> (String, String) {
 }
 
 #[test]
+fn a_pinned_host_that_was_shown_under_other_names_only_gets_no_signature() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = with_a_key(&sandbox);
+    let evil = admitting(&ssh, EVIL);
+    pin(&ssh, EVIL, &format!("host-{EVIL}"));
+    // ssh itself is told where else to look; the daemon reads the file that anybody writes.
+    let believed = sandbox.write("ssh/believed", std::fs::read(ssh.known_hosts()).unwrap());
+    let config = std::fs::read_to_string(ssh.path("config")).unwrap();
+    let hosts = ssh.known_hosts().display().to_string();
+    sandbox.write("ssh/config", config.replace(&hosts, &believed.display().to_string()));
+    sandbox.write("home/.ssh/known_hosts", "");
+    called(&ssh, &evil, HOST);
+    let terminal = Terminal::open(&sandbox);
+    let shown = unlocks_and_logs_in(&ssh, &terminal, &evil, 255);
+    shows(&shown, &[HOST]);
+    assert!(evil.accepted() == 0 && sandbox.events("signed").is_empty());
+    let failed = sandbox.events("failed").pop().unwrap();
+    assert!(failed["cause"].as_str().unwrap().contains("calls the host otherwise"), "{failed}");
+    ssh.ssh(&[EVIL, "true"]).ok();
+    assert_eq!(ssh.questions().pop().unwrap().line("to").unwrap().1, "verified");
+}
+
+#[test]
 fn a_pinned_host_that_known_hosts_has_at_a_port_or_under_more_names_is_logged_in_to_as_the_vault_names_it() {
     for more in [format!("[{HOST}]:2222"), "alias.example.org".to_owned()] {
         let sandbox = Sandbox::with_vault();
