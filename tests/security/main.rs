@@ -25,6 +25,7 @@ mod ssh;
 mod ssh_binding;
 mod ssh_meanwhile;
 mod ssh_sockets;
+mod ssh_unlock;
 mod ssh_vault;
 mod ssh_words;
 mod steering;

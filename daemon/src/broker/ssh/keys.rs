@@ -175,12 +175,10 @@ impl Broker {
     pub(super) async fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
         // Not by the public half: another item may claim the same.
         let name = format!("item {}", key.item);
-        if let Some(opened) = self.ssh.opened.borrow_mut().find(name.as_bytes()) {
-            if *opened.public() == key.public {
-                return Ok(opened);
-            }
-            // The item is another key now.
-            self.ssh.opened.borrow_mut().close(name.as_bytes());
+        // Where the item is another key now, what is opened below takes its place.
+        let held = self.ssh.opened.borrow_mut().find(name.as_bytes());
+        if let Some(opened) = held.filter(|opened| *opened.public() == key.public) {
+            return Ok(opened);
         }
         let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
         let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };
