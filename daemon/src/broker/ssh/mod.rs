@@ -12,7 +12,7 @@ mod sockets;
 mod store;
 mod upstream;
 
-pub(super) use keys::FIELDS;
+pub(super) use keys::{FIELDS, PRIVATE_KEY, check_limit};
 pub(super) use permits::always_asked;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
