@@ -78,8 +78,10 @@ impl Flood {
             let oldest = self.places.iter().min_by_key(|(_, noes)| noes.until).map(|(place, _)| *place);
             self.places.retain(|place, _| Some(*place) != oldest);
         }
-        self.places.entry(asker.origin).or_default().one_more(FREE, now);
-        if is_shared && !asker.is_home {
+        let noes = self.places.entry(asker.origin).or_default();
+        noes.one_more(FREE, now);
+        // A place that is held back by itself is not to close the surface to all others.
+        if is_shared && !asker.is_home && noes.in_a_row <= FREE {
             self.shared.one_more(FREE_SHARED, now);
         }
     }
@@ -153,6 +155,10 @@ mod tests {
         assert!(closed_for(&flood, home, true, at(10)) > 20);
         flood.yes(home);
         assert_eq!(closed_for(&flood, place(51), true, at(10)), 0);
+        for seconds in [20, 50, 100, 200] {
+            flood.no(place(60), true, at(seconds));
+        }
+        assert_eq!(closed_for(&flood, place(51), true, at(200)), 0, "one place alone closes none but itself");
     }
 
     #[test]

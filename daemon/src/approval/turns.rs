@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use tokio::sync::oneshot;
 
 /// Questions that may wait behind the one that stands, of one place and of all but that of the last unlock.
-const EACH: usize = 8;
+const EACH: usize = 16;
 const ALL: usize = 32;
 
 /// What waits together: a passphrase that somebody offers by himself has room of its own, or whoever fills the place
