@@ -256,11 +256,17 @@ impl Broker {
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
                 unanswered.asked = false;
                 match answer {
+                    // As if it had been given before.
+                    Ok(Yes { by, covers: Covers::Granted }) => {
+                        self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
+                        Durable::Soon
+                    }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
                         if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
                             self.give_grant(offered, &act, offer.scope, request)?;
                         }
+                        Durable::Now
                     }
                     Err(no) => {
                         let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
@@ -268,7 +274,6 @@ impl Broker {
                         return Err(no.into());
                     }
                 }
-                Durable::Now
             }
         };
         self.last_used.set(clock::since_boot());

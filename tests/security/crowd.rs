@@ -21,7 +21,7 @@ fn asked_on_terminals(policy: &[&str]) -> Sandbox {
     sandbox
 }
 
-fn board<'a>(sandbox: &'a Sandbox) -> Terminal<'a> {
+fn board(sandbox: &Sandbox) -> Terminal<'_> {
     let terminal = Terminal::sized(sandbox, "board", 100, 60);
     terminal.run("keyloan approve --passphrase-fd 3 3<../passphrase; echo ended $?");
     terminal.expect("nothing is asked here");

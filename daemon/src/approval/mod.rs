@@ -102,4 +102,6 @@ pub(crate) enum Covers {
     /// The request alone.
     Once,
     Also(Offer),
+    /// Nobody was asked: a grant was given while it waited.
+    Granted,
 }

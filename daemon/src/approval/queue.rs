@@ -127,7 +127,7 @@ impl Queue {
             };
             self.board.denies()?;
             if let Some(by) = (told.covered)() {
-                return Ok(Yes { by, covers: Covers::Once });
+                return Ok(Yes { by, covers: Covers::Granted });
             }
             if has_turn {
                 break;
@@ -285,8 +285,8 @@ mod tests {
             let typed = SecretBytes::copy_of(typed.as_bytes());
             let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
             yes.map(|covers| match covers {
-                Covers::Once => None,
                 Covers::Also(offer) => Some(offer.scope),
+                Covers::Once | Covers::Granted => None,
             })
         };
         assert_eq!(scope("4711", "4711"), Some(None));

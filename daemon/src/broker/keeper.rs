@@ -285,7 +285,8 @@ impl Broker {
     pub(crate) fn tick(&self) {
         self.end_expired();
         self.end_grants_over();
-        self.tell_turned_away();
+        // The refusals did not depend on their record.
+        let _ = self.tell_turned_away();
         self.agent_tick();
         if !self.is_open() {
             return;

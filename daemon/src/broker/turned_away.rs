@@ -1,5 +1,5 @@
 //! Requests of a flood: refused before anybody is asked. A thousand a second would fill the disk with records that all
-//! say the same, so one is written down as any other is, and of those that follow within some seconds how many they were.
+//! say the same, so some are written down as any other is, and of those that follow at once how many they were.
 
 use super::{Broker, Refusal};
 use crate::approval::No;
@@ -9,14 +9,15 @@ use crate::clock;
 use crate::requester::Requester;
 use std::time::Duration;
 
-/// Refusals so soon after one that was written down are counted.
-const COUNTED: Duration = Duration::from_secs(5);
+/// So many within such a time are written down each.
+const WRITTEN: (u32, Duration) = (8, Duration::from_secs(5));
 
 #[derive(Default)]
 pub(super) struct TurnedAway {
-    /// When one was written down, since boot.
-    written: Option<Duration>,
-    since: u64,
+    /// Since boot.
+    from: Duration,
+    written: u32,
+    counted: u64,
 }
 
 impl Broker {
@@ -32,26 +33,24 @@ impl Broker {
     pub(super) fn turn_away(&self, requested: &Event, declined: &Event) -> Result<(), Refusal> {
         let now = clock::since_boot();
         let mut turned_away = self.turned_away.borrow_mut();
-        if turned_away.written.is_some_and(|written| now.saturating_sub(written) < COUNTED) {
-            turned_away.since += 1;
+        if now.saturating_sub(turned_away.from) >= WRITTEN.1 {
+            turned_away.from = now;
+            turned_away.written = 0;
+        }
+        if turned_away.written >= WRITTEN.0 {
+            turned_away.counted += 1;
             return Ok(());
         }
-        let count = std::mem::take(&mut turned_away.since);
-        turned_away.written = Some(now);
+        turned_away.written += 1;
         drop(turned_away);
-        self.note_turned_away(count)?;
+        self.tell_turned_away()?;
         // Nothing follows from it.
         Ok(self.record_all(&[requested, declined], Durable::Soon)?)
     }
 
     /// Called every few seconds.
-    pub(super) fn tell_turned_away(&self) {
-        let count = std::mem::take(&mut self.turned_away.borrow_mut().since);
-        // A refusal does not depend on its record.
-        let _ = self.note_turned_away(count);
-    }
-
-    fn note_turned_away(&self, count: u64) -> Result<(), Refusal> {
+    pub(super) fn tell_turned_away(&self) -> Result<(), Refusal> {
+        let count = std::mem::take(&mut self.turned_away.borrow_mut().counted);
         if count > 0 {
             self.record(&Event::TurnedAway { count }, Durable::Soon)?;
         }
