@@ -3,6 +3,7 @@
 use crate::attack;
 use crate::ssh::{HERE, both};
 use keyloan_e2e::agent::{Host, login};
+use keyloan_e2e::desktop::Desktop;
 use keyloan_e2e::programs::{bin, needed};
 use keyloan_e2e::sandbox::{Running, finished};
 use keyloan_e2e::terminal::Terminal;
@@ -270,6 +271,37 @@ fn a_new_terminal_for_every_question_does_not_wear_whoever_answers_out() {
     board.expect(ON_BOARD);
     honest.kill().unwrap();
     honest.wait().unwrap();
+}
+
+/// The victim is that of the test before: whether a PIN or a passphrase is wanted makes no difference to it.
+#[test]
+fn nor_do_windows_for_the_passphrase() {
+    let sandbox = asked_on_terminals(&["approver.pinentry=/usr/bin/pinentry-gtk-2"]);
+    let desktop = Desktop::open(&sandbox);
+    sandbox.keyloan(&["lock"]).run().ok();
+    desktop.on(sandbox.keyed(PASSPHRASE, &["unlock", "--passphrase-fd", "3"])).run().ok();
+    sandbox.keyloan(&["lock"]).run().ok();
+    let with_secrets = bin().join("with-secrets").display().to_string();
+    let arguments = ["-c", PTYS, "5", "each", &with_secrets, "--", "true"];
+    let mut crowd = sandbox.command(needed("python3"), &arguments).start();
+    eventually("they are refused unasked", || {
+        if desktop.find().is_some() {
+            desktop.window();
+            desktop.press("Escape");
+        }
+        crowd.try_wait().unwrap().is_some()
+    });
+    let shown = finished(crowd).ok().text();
+    assert_eq!(shown.matches("it was declined").count(), 3, "{shown}");
+    assert_eq!(shown.matches("only the terminal").count(), 2, "{shown}");
+    assert_eq!(desktop.find(), None);
+    // Who types the passphrase of his own accord is not held back.
+    let own = Terminal::open(&sandbox);
+    own.run("keyloan unlock; echo ended $?");
+    own.expect("Passphrase, Enter alone to decline:");
+    own.type_text(PASSPHRASE);
+    own.press("Enter");
+    own.expect("ended 0");
 }
 
 /// A broker that answers equal requests with the one answer.
