@@ -22,6 +22,7 @@ mod settings;
 mod ssh;
 mod status;
 mod surface;
+mod turned_away;
 
 pub(crate) use crate::approval::pinentry::Desktop;
 pub(crate) use copies::Opening;
@@ -98,6 +99,7 @@ pub(crate) struct Broker {
     syncing: Mutex<()>,
     grants: RefCell<grant::table::Table>,
     uses: RefCell<grant::uses::Uses>,
+    turned_away: RefCell<turned_away::TurnedAway>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
@@ -178,6 +180,7 @@ impl Broker {
             syncing: Mutex::default(),
             grants: RefCell::default(),
             uses: RefCell::default(),
+            turned_away: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
             stop: Notify::new(),
@@ -235,6 +238,10 @@ impl Broker {
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
                 Durable::Soon
             }
+            Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester) => {
+                self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
+                return Err(no.into());
+            }
             Verdict::Ask | Verdict::AskPin => {
                 self.record(&requested, Durable::Soon)?;
                 let mut question = Question::new(&act.title);
@@ -249,18 +256,24 @@ impl Broker {
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
                 unanswered.asked = false;
                 match answer {
+                    // As if it had been given before.
+                    Ok(Yes { by, covers: Covers::Granted }) => {
+                        self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
+                        Durable::Soon
+                    }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
                         if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
                             self.give_grant(offered, &act, offer.scope, request)?;
                         }
+                        Durable::Now
                     }
                     Err(no) => {
-                        self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
+                        let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
+                        self.record(&decided("declined", Some(no.to_string())), durable)?;
                         return Err(no.into());
                     }
                 }
-                Durable::Now
             }
         };
         self.last_used.set(clock::since_boot());
@@ -300,8 +313,8 @@ impl Broker {
         };
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
-        let unlocked_on = self.unlocked_on();
-        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier, deadline };
+        let asker = self.asker(requester);
+        let ways = Ways { program, desktop: self.desktop(), asker, pin_verifier, deadline };
         let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
         match self.queue.ask(question, requester, ways, told).await {
             Err(No::Unaskable) if is_without_pin => Err(No::Pinless),

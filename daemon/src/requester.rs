@@ -20,6 +20,16 @@ const LINEAGE: usize = 64;
 /// Looking at `/proc` costs as much as a signature; who makes thousands a second is looked at fifty times.
 const MOMENT: Duration = Duration::from_millis(20);
 
+/// A place that requests come from, for fairness between them: the session of a terminal, or one place for all that have
+/// none, since a process leaves its session as it likes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    #[default]
+    Nowhere,
+    /// As [`Requester::terminal_session`] has it.
+    Terminal(u64, (i32, u64)),
+}
+
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
     stat: Rc<StatFile>,
@@ -204,6 +214,11 @@ impl Requester {
         let leader = process::stat(stat.session)?;
         let found = (stat.terminal, (stat.session, leader.started));
         (self.peer.is_alive() && leader.terminal == stat.terminal).then_some(found)
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.terminal_session()
+            .map_or(Origin::Nowhere, |(terminal, leader)| Origin::Terminal(terminal, leader))
     }
 
     /// The directory as the requester's own file system shows it, where that is ours too.

@@ -10,6 +10,7 @@
 
 mod approve;
 mod asking;
+mod crowd;
 mod desktop;
 mod files;
 mod flood;

@@ -5,7 +5,7 @@
 mod assuan;
 pub(crate) mod board;
 pub(crate) mod child;
-mod flood;
+pub(crate) mod flood;
 pub(crate) mod notification;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
@@ -15,6 +15,7 @@ pub(crate) mod question;
 pub(crate) mod queue;
 pub(crate) mod steering;
 pub(crate) mod terminal;
+mod turns;
 
 use question::Offer;
 use std::time::Duration;
@@ -45,7 +46,8 @@ pub(crate) enum No {
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error(
-        "the last questions from there were declined or not answered, so it may ask again in {0} seconds          (a yes to the next one ends this)"
+        "the last questions from there were declined or not answered, so it may ask again in {0} seconds (a yes to \
+         the next one ends this)"
     )]
     Cooling(u64),
     #[error("there were five wrong PINs where you unlocked, so everything is locked")]
@@ -68,6 +70,23 @@ pub(crate) enum No {
     DeniesAll(u64),
     #[error("there is no PIN in the vault")]
     WithoutPin,
+    #[error(
+        "the last questions from several places were declined or not answered, so for {0} seconds only the terminal \
+         of the last unlock may ask (a yes ends this)"
+    )]
+    CoolingAll(u64),
+    #[error("{0} questions from there are waiting already")]
+    BusyHere(usize),
+}
+
+impl No {
+    /// Nobody was asked, because too much was asked before.
+    pub(crate) fn is_of_a_flood(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::BusyHere(_) | Self::Cooling(_) | Self::CoolingAll(_) | Self::DeniesAll(_)
+        )
+    }
 }
 
 /// Who said yes.
@@ -83,4 +102,6 @@ pub(crate) enum Covers {
     /// The request alone.
     Once,
     Also(Offer),
+    /// Nobody was asked: a grant was given while it waited.
+    Granted,
 }

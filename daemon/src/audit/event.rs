@@ -189,6 +189,10 @@ pub(crate) enum Event {
         expected: u64,
         found: u64,
     },
+    /// So many requests more than the last that was written down were refused without a question: there were too many.
+    TurnedAway {
+        count: u64,
+    },
 }
 
 /// The requester, for the log.

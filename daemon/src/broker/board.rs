@@ -52,7 +52,7 @@ impl Broker {
         self.open_with(client, &text, false)?;
         drop(text);
         if !was_open {
-            self.move_surface(requester.terminal, None);
+            self.move_surface(requester, None);
         }
         let screen = Screen::of(requester)?;
         let by = self.who(requester);
@@ -114,6 +114,7 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
+        Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),
         Event::UnlockFailed { by } => format!("wrong passphrase, typed for pid {}", by.pid),
         _ => return None,

@@ -116,6 +116,7 @@ impl Broker {
         self.record(&event, Durable::Now).inspect_err(|_| {
             self.grants.borrow_mut().revoke(id);
         })?;
+        self.queue.granted();
         Ok(())
     }
 

@@ -33,13 +33,14 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
-        self.queue.board.denies()?;
-        let turn = self.queue.turn().await?;
+        let (asker, desktop) = (self.asker(&client.requester), self.desktop());
+        self.queue.admits(asker, desktop.as_ref())?;
+        let turn = self.queue.turn(asker, false).await?;
         // Whoever asked before may have unlocked it meanwhile.
         if self.is_open() {
             return Ok(Gate::Open);
         }
-        match Place::find(self.desktop().as_ref(), &client.requester).await {
+        match Place::find(desktop.as_ref(), &client.requester).await {
             Err(No::Unaskable | No::Windowless(_) | No::Background) => {
                 drop(turn);
                 self.wait_until_opened().await?;
@@ -104,7 +105,7 @@ impl Broker {
             return Err(refusal);
         }
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         let judgement = self.judge(&client.requester, &act).await?;
         if judgement.verdict == Verdict::Deny {

@@ -139,6 +139,8 @@ impl Refusal {
                 "set a rule with the conditions of both, or give both the same verdict"
             }
             Self::No(No::DeniesAll(_)) => "end that with the passphrase: keyloan unlock",
+            Self::No(No::CoolingAll(_)) => "the passphrase ends that, too: keyloan unlock",
+            Self::No(No::Busy | No::BusyHere(_)) => "see what waits, and deny it: keyloan approve",
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {

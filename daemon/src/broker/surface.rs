@@ -2,6 +2,7 @@
 //! request that proves nothing moves nothing.
 
 use super::{Broker, Client, Refusal};
+use crate::approval::flood::Asker;
 use crate::approval::notification::Announced;
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
@@ -13,6 +14,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
 use crate::journal::{self, Level};
+use crate::requester::{Origin, Requester};
 use crate::vault::local::identity;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
@@ -30,15 +32,18 @@ const TRIES: u32 = 3;
 pub(super) struct Surface {
     /// Questions on other terminals are announced on this one; 0 for none.
     terminal: u64,
+    /// The same with its session: the number is another terminal's as soon as that one is closed.
+    origin: Origin,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
 }
 
 impl Broker {
-    pub(super) fn move_surface(&self, terminal: u64, desktop: Option<Desktop>) {
+    pub(super) fn move_surface(&self, requester: &Requester, desktop: Option<Desktop>) {
         let mut surface = self.surface.borrow_mut();
-        surface.terminal = terminal;
+        surface.terminal = requester.terminal;
+        surface.origin = requester.origin();
         surface.desktop = desktop;
     }
 
@@ -53,8 +58,10 @@ impl Broker {
         desktop
     }
 
-    pub(super) fn unlocked_on(&self) -> u64 {
-        self.surface.borrow().terminal
+    pub(super) fn asker(&self, requester: &Requester) -> Asker {
+        let origin = requester.origin();
+        let is_home = origin != Origin::Nowhere && origin == self.surface.borrow().origin;
+        Asker { origin, is_home }
     }
 
     /// For `status`.
@@ -145,7 +152,7 @@ impl Broker {
         if let Some(passphrase) = given {
             return self.unwrap_identity(client, wrapped, &passphrase).await;
         }
-        let turn = self.queue.turn().await?;
+        let turn = self.queue.turn(self.asker(&client.requester), true).await?;
         let terminal = if in_window { None } else { Place::find(None, &client.requester).await.ok() };
         let mut place = if let Some(terminal) = terminal {
             terminal
@@ -171,6 +178,11 @@ impl Broker {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause).into());
         }
+        // A window comes up before whoever sits there, whoever asked for it.
+        let mut standing = match place {
+            Place::Window(_) => Some(self.queue.stands(self.asker(&client.requester), true)?),
+            Place::Terminal(_) | Place::Board(_) => None,
+        };
         let _announced = self.tell(client, place, &question.title);
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
@@ -184,7 +196,11 @@ impl Broker {
             }
             Err(Refusal::WrongPassphrase)
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
+        let typed = timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()));
+        if let (Some(standing), Ok(_)) = (&mut standing, &typed) {
+            standing.yes();
+        }
+        typed
     }
 
     pub(super) async fn unwrap_identity(
@@ -222,7 +238,7 @@ impl Broker {
         if let Some(given) = given {
             return if given.len() < shortest { Err(too_short) } else { Ok(given) };
         }
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
@@ -245,7 +261,7 @@ impl Broker {
 
     /// A value for an item, typed unseen on the requester's terminal.
     pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
