@@ -10,6 +10,7 @@
 
 mod approve;
 mod asking;
+mod clock;
 mod desktop;
 mod files;
 mod flood;
