@@ -4,7 +4,7 @@
 use crate::attack;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::terminal::Terminal;
-use keyloan_e2e::{PIN, Sandbox, eventually};
+use keyloan_e2e::{PASSPHRASE, PIN, Sandbox, eventually};
 
 const PROMPT: &str = "PIN to allow, Enter alone to decline:";
 const ASK: &str = "read -p 'allow? ' a; [ \"$a\" = y ] && echo approved-$((40+2))";
@@ -162,4 +162,50 @@ fn a_requester_that_names_the_attackers_terminal_is_not_asked_there() {
         users.press("Enter");
         users.expect("ended 0");
     }
+}
+
+#[test]
+fn a_terminal_that_gets_the_number_of_the_one_of_the_unlock_is_not_told_and_not_trusted() {
+    let sandbox = asked_on_terminals();
+    let name = |terminal: &Terminal<'_>| {
+        terminal.tmux(&["display-message", "-p", "#{pane_tty}"]).ok().text().trim().to_owned()
+    };
+    let users = Terminal::sized(&sandbox, "users", 100, 40);
+    users.run("keyloan lock; keyloan unlock; echo unlocked $?");
+    users.expect("Passphrase, Enter alone to decline:");
+    users.type_text(PASSPHRASE);
+    users.press("Enter");
+    users.expect("unlocked 0");
+    let number = name(&users);
+    let second = Terminal::sized(&sandbox, "second", 150, 50);
+    drop(users);
+    // The lowest number that is free is given out next; a test beside this one may be faster.
+    let mut opened = Vec::new();
+    eventually("the attacker has it", || {
+        opened.push(Terminal::sized(&sandbox, &format!("evil-{}", opened.len()), 100, 40));
+        opened.last().is_some_and(|last| name(last) == number)
+    });
+    let evils = opened.last().unwrap();
+    // The undefended victim: whoever remembers a terminal by its name tells another one.
+    sandbox.command("/bin/sh", &["-c", &format!("echo somebody asks >{number}")]).run().ok();
+    evils.expect("somebody asks");
+    second.run("with-secrets -- true; echo ended $?");
+    second.expect(PROMPT);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert!(!evils.screen().contains("keyloan: asking on"), "{}", evils.screen());
+    second.press("Enter");
+    second.expect("ended 125");
+    for wrong in 1..=3 {
+        if wrong == 1 {
+            evils.run("with-secrets -- true; echo ended $?");
+            evils.expect(PROMPT);
+        }
+        evils.type_text("0000");
+        evils.press("Enter");
+        eventually("the wrong PIN is written down", || sandbox.events("pin_failed").len() == wrong);
+    }
+    evils.expect("ended 125");
+    // They were counted with those of every other terminal.
+    second.run("clear; with-secrets -- true; echo ended $?");
+    assert!(second.expect("ended 125").contains("after wrong PINs"));
 }

@@ -75,7 +75,7 @@ impl Broker {
         self.log.borrow_mut().set_counter(counter);
         self.opened(client)?;
         self.record(&Event::VaultCreated, Durable::Now)?;
-        self.move_surface(client.requester.terminal, desktop);
+        self.move_surface(&client.requester, desktop);
         let path = self.vault.borrow().path().display().to_string();
         let mut notes = vec![format!("the vault is at {path} and unlocked")];
         notes.extend(moved);
@@ -120,7 +120,7 @@ impl Broker {
         self.queue.board.deny_no_more();
         if moves {
             self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
-            self.move_surface(client.requester.terminal, how.desktop);
+            self.move_surface(&client.requester, how.desktop);
         }
         Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
     }
@@ -154,7 +154,7 @@ impl Broker {
         let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;
         self.open_with(client, &text, false)?;
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         Ok(())
     }

@@ -104,7 +104,7 @@ impl Broker {
             return Err(refusal);
         }
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         let judgement = self.judge(&client.requester, &act).await?;
         if judgement.verdict == Verdict::Deny {
