@@ -10,16 +10,21 @@
 
 mod approve;
 mod asking;
+mod clock;
 mod crowd;
 mod desktop;
 mod files;
 mod flood;
 mod identity;
+mod injection;
 mod interpreter;
 mod lent;
 mod log;
+mod loosened;
 mod memory;
 mod notification;
+mod pids;
+mod pinentry;
 mod policy;
 mod prompt;
 mod ssh;

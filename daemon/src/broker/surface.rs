@@ -13,9 +13,11 @@ use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
+use crate::grant::table::Terminal;
 use crate::journal::{self, Level};
-use crate::requester::{Origin, Requester};
+use crate::requester::Requester;
 use crate::vault::local::identity;
+use keyloan_platform::process;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
@@ -30,10 +32,8 @@ const TRIES: u32 = 3;
 /// The place of whoever proved the passphrase last.
 #[derive(Default)]
 pub(super) struct Surface {
-    /// Questions on other terminals are announced on this one; 0 for none.
-    terminal: u64,
-    /// The same with its session: the number is another terminal's as soon as that one is closed.
-    origin: Origin,
+    /// Questions on other terminals are announced on this one.
+    terminal: Option<Terminal>,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
@@ -42,8 +42,7 @@ pub(super) struct Surface {
 impl Broker {
     pub(super) fn move_surface(&self, requester: &Requester, desktop: Option<Desktop>) {
         let mut surface = self.surface.borrow_mut();
-        surface.terminal = requester.terminal;
-        surface.origin = requester.origin();
+        surface.terminal = requester.terminal_session();
         surface.desktop = desktop;
     }
 
@@ -59,9 +58,18 @@ impl Broker {
     }
 
     pub(super) fn asker(&self, requester: &Requester) -> Asker {
-        let origin = requester.origin();
-        let is_home = origin != Origin::Nowhere && origin == self.surface.borrow().origin;
-        Asker { origin, is_home }
+        let terminal = requester.terminal_session();
+        let is_home = terminal.is_some() && terminal == self.surface.borrow().terminal;
+        Asker { origin: requester.origin(), is_home }
+    }
+
+    /// The terminal of the last unlock while that session lasts, else 0: its number is soon that of another terminal,
+    /// which any program may open, and that would be told in its place.
+    fn unlocked_on(&self) -> u64 {
+        let is_the_same = |(terminal, (leader, started)): &Terminal| {
+            process::stat(*leader).is_some_and(|stat| stat.started == *started && stat.terminal == *terminal)
+        };
+        self.surface.borrow().terminal.filter(is_the_same).map_or(0, |(terminal, _)| terminal)
     }
 
     /// For `status`.
@@ -111,14 +119,12 @@ impl Broker {
 
     /// Writes one line to the terminal of the last unlock about what happens on another; whether there is another.
     pub(super) fn announce(&self, about: &str, line: &str) -> bool {
-        let surface = self.surface.borrow().terminal;
+        let surface = self.unlocked_on();
         let name = keyloan_platform::terminal::path_of_device(surface);
         if name.is_some_and(|name| name == Path::new("/dev").join(about)) {
             return false;
         }
-        if let Ok(terminal) =
-            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        {
+        if let Ok(terminal) = keyloan_platform::terminal::open(surface, process::effective_uid()) {
             let line = format!("\r\nkeyloan: {line}\r\n");
             // Non-blocking: a stopped terminal misses the line and nothing waits for it.
             let _ = nix::unistd::write(&terminal, line.as_bytes());
