@@ -197,6 +197,32 @@ impl Requester {
         self.peer.is_alive().then_some(programs)
     }
 
+    /// The programs that, together, are "this program" for whoever remembers what it was given: the one that it says
+    /// it becomes, its own, what that was, and the nearest above of another file; or all up to the leader of the
+    /// session. `None` where one of them does not show itself.
+    pub(crate) fn identity(&self, up_to_leader: bool) -> Option<Vec<PathBuf>> {
+        let lineage = self.lineage();
+        let session = lineage.first()?.1.session;
+        let has_leader = lineage.iter().any(|(pid, _)| *pid == session);
+        let mut programs: Vec<PathBuf> = self.claimed.program.iter().chain(&self.was).cloned().collect();
+        let above = programs.len();
+        for (pid, _) in lineage {
+            let found = process::exe(pid);
+            // Above a session, and where its leader has gone, may be what hides from everybody.
+            if found.is_none() && !has_leader && programs.len() > above {
+                break;
+            }
+            let program = found?;
+            if programs.len() == above || programs.last() != Some(&program) {
+                programs.push(program);
+            }
+            if pid == session || !up_to_leader && programs.len() > above + 1 {
+                break;
+            }
+        }
+        self.peer.is_alive().then_some(programs)
+    }
+
     /// The controlling terminal, with the leader of its session: a terminal's number is soon another's, a leader's pid
     /// and start are not.
     pub(crate) fn terminal_session(&self) -> Option<(u64, (i32, u64))> {

@@ -103,10 +103,10 @@ fn told(event: &Event) -> Option<String> {
             format!("{request} {decision} ({rule})")
         }
         Event::Decided { request, decision, approver: Some(by), .. } => format!("{request} {decision}: {by}"),
-        Event::Lent { request, loan, names, pid } => {
+        Event::Lent { request, loan, names, pid, .. } => {
             format!("{request} lent: {} to pid {pid} (loan {loan})", names.join(" "))
         }
-        Event::Released { request } => format!("{request} given out"),
+        Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {
