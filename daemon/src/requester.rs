@@ -35,6 +35,8 @@ pub(crate) struct Requester {
     /// Paths mean the same to the requester and to us.
     pub(crate) shares_our_mounts: bool,
     pub(crate) claimed: Claimed,
+    /// What another host asks comes by way of it: it may read its terminal, and send there what is typed.
+    pub(crate) serves_another_host: bool,
 }
 
 /// What a question says of a requester.
@@ -108,6 +110,7 @@ impl Requester {
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
             claimed: Claimed::default(),
+            serves_another_host: false,
             peer,
             stat,
         };
@@ -127,6 +130,7 @@ impl Requester {
         let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
         let first = self.was.take().or_else(|| self.programs[0].take());
         seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
+        seen.serves_another_host = self.serves_another_host;
         *self = seen;
         true
     }

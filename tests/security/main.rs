@@ -12,6 +12,7 @@ mod approve;
 mod asking;
 mod desktop;
 mod files;
+mod first_use;
 mod flood;
 mod identity;
 mod interpreter;

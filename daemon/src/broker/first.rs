@@ -44,15 +44,14 @@ impl Broker {
             Before::Never(never) if never.is_empty() => return,
             Before::Never(never) => never,
         };
-        let text = match &never[..] {
-            _ if is_signature(act) => "never used this key before".to_owned(),
-            [_, _, ..] if never == given.what => "was never given any of this before".to_owned(),
-            never => format!("was never given {} before", never.join(", ")),
+        // The label begins the sentence.
+        let what = match &never[..] {
+            _ if is_signature(act) => "this key".to_owned(),
+            [_, _, ..] if never == given.what => "all of this".to_owned(),
+            never => never.join(", "),
         };
         let mut parts = given.to.clone();
-        if let Some(last) = parts.last_mut() {
-            last.extend([" ", &text]);
-        }
+        parts[0].insert_str(0, &format!("of {what} by "));
         question.list(LABEL, &parts, " ← ", Certainty::Seen);
     }
 

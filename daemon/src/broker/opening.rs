@@ -42,7 +42,7 @@ impl Broker {
             return Ok(Gate::Open);
         }
         match Place::find(self.desktop().as_ref(), &client.requester).await {
-            Err(No::Unaskable | No::Windowless(_) | No::Background) => {
+            Err(No::Unaskable | No::Windowless(_) | No::Background | No::Overheard) => {
                 drop(turn);
                 self.wait_until_opened().await?;
                 Ok(Gate::Open)

@@ -71,7 +71,8 @@ impl Broker {
     ) -> Result<Message<Reply>, Refusal> {
         let Ok(name) = PlainName::parse(RECOVERY) else { return Err(Refusal::Task) };
         self.open_vault_for(client, "make a recovery key").await?;
-        let question = Question::new("make a recovery key for the vault");
+        let mut question = Question::new("make a recovery key for the vault");
+        Self::about(&mut question, "opens to", "whoever reads what is printed, without the passphrase");
         self.prove_passphrase(client, passphrase, &question).await?;
         let _alone = self.keeping.lock().await;
         let (key, recipient) = identity::recovery_key();
