@@ -1,28 +1,28 @@
 //! A person at a terminal of 80 columns, who reads what is asked there and says yes.
 
 use crate::page::golden;
-use crate::steady::{COLUMNS, steady};
+use crate::steady::{COLUMNS, TERMINAL, steady};
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, PIN, Sandbox};
 
 const PIN_LINE: &str = "PIN to allow, Enter alone to decline:";
 const PASSPHRASE_LINE: &str = "Passphrase, Enter alone to decline:";
 
-pub struct Person<'a> {
-    pub sandbox: &'a Sandbox,
-    pub terminal: Terminal<'a>,
+pub(crate) struct Person<'a> {
+    pub(crate) sandbox: &'a Sandbox,
+    pub(crate) terminal: Terminal<'a>,
 }
 
 impl<'a> Person<'a> {
     /// In a sandbox where nothing else answers any more.
-    pub fn of(sandbox: &'a Sandbox) -> Self {
+    pub(crate) fn of(sandbox: &'a Sandbox) -> Self {
         sandbox.policy("approver.command=");
         Self { sandbox, terminal: Terminal::sized(sandbox, "person", COLUMNS, 70) }
     }
 
     /// Runs a line that asks, compares what comes up, says yes and waits for the line's end.
     #[track_caller]
-    pub fn says_yes(&self, name: &str, line: &str) {
+    pub(crate) fn says_yes(&self, name: &str, line: &str) {
         self.is_asked(name, line);
         self.answer(if self.shows(PIN_LINE) { PIN } else { PASSPHRASE });
         self.terminal.expect("ended-0");
@@ -30,29 +30,29 @@ impl<'a> Person<'a> {
 
     /// The same where the yes is not the end, or what was asked for cannot come about here.
     #[track_caller]
-    pub fn turns_away(&self, name: &str, line: &str) {
+    pub(crate) fn turns_away(&self, name: &str, line: &str) {
         self.is_asked(name, line);
         self.terminal.press("C-c");
         self.terminal.expect("ended-");
     }
 
     #[track_caller]
-    pub fn is_asked(&self, name: &str, line: &str) {
+    pub(crate) fn is_asked(&self, name: &str, line: &str) {
         self.terminal.run(&format!("clear; {line}; echo ended-$?"));
         self.terminal.expect("alone to decline:");
-        golden(name, &steady(self.sandbox, &self.question()));
+        golden(name, &steady(self.sandbox, &TERMINAL, &self.question()));
         // What is typed within 0.3 seconds of a question does not count.
         std::thread::sleep(std::time::Duration::from_millis(400));
     }
 
-    pub fn answer(&self, text: &str) {
+    pub(crate) fn answer(&self, text: &str) {
         self.terminal.type_text(text);
         self.terminal.press("Enter");
     }
 
     /// Runs a line that asks nothing.
     #[track_caller]
-    pub fn runs(&self, line: &str) {
+    pub(crate) fn runs(&self, line: &str) {
         self.terminal.run(&format!("clear; {line}; echo ended-$?"));
         self.terminal.expect("ended-0");
     }

@@ -16,7 +16,7 @@ fn mark(name: &str) -> String {
 
 /// Fails the test unless the page shows this text under this name; writes it there where that is wished.
 #[track_caller]
-pub fn golden(name: &str, text: &str) {
+pub(crate) fn golden(name: &str, text: &str) {
     let _one = PAGE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut page = std::fs::read_to_string(path()).unwrap();
     let mark = mark(name);

@@ -99,7 +99,7 @@ fn keys_and_hosts() {
     person.says_yes("ssh-add", "ssh-add -q ../ssh/id");
     person.says_yes("ssh-add-constrained", "ssh-add -q -c -t 1h ../ssh/more");
     person.says_yes("key-store", "keyloan ssh add --keep ../ssh/id");
-    person.says_yes("key-generate", "keyloan ssh generate deploy --host github.com");
+    person.says_yes("key-generate", "keyloan ssh generate deploy --comment me@laptop");
     person.says_yes("key-set", "keyloan ssh set deploy --host git.example.org --confirm always");
     person.says_yes("host-pin", &format!("keyloan ssh hosts pin {HOST} --key \"$(cat ../ssh/id.pub)\""));
     person.says_yes(

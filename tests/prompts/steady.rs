@@ -4,19 +4,28 @@
 use keyloan_e2e::Sandbox;
 use keyloan_e2e::programs::bin;
 
-pub const COLUMNS: usize = 80;
-const GOES_ON: &str = "          ⋮ ";
+pub(crate) const COLUMNS: usize = 80;
+/// How a place breaks lines that are too long for it.
+pub(crate) struct Edge {
+    pub(crate) columns: usize,
+    pub(crate) goes_on: &'static str,
+}
+
+pub(crate) const TERMINAL: Edge = Edge { columns: COLUMNS, goes_on: "          ⋮ " };
+/// The last column stays free.
+pub(crate) const BOARD: Edge = Edge { columns: COLUMNS - 1, ..TERMINAL };
+pub(crate) const WINDOW: Edge = Edge { columns: 60, goes_on: "      " };
 
 /// The text of a question with steady names, numbers and paths.
-pub fn steady(sandbox: &Sandbox, shown: &str) -> String {
-    let lines = joined(shown);
-    let again: Vec<String> = lines.iter().map(|line| broken(line)).collect();
+pub(crate) fn steady(sandbox: &Sandbox, edge: &Edge, shown: &str) -> String {
+    let lines = joined(edge, shown);
+    let again: Vec<String> = lines.iter().map(|line| broken(edge, line)).collect();
     assert_eq!(
         trimmed(&again.join("\n")),
         trimmed(shown),
         "it is broken as keyloan breaks it, and put together as it was"
     );
-    let lines: Vec<String> = lines.iter().map(|line| broken(&steady_line(sandbox, line))).collect();
+    let lines: Vec<String> = lines.iter().map(|line| broken(edge, &steady_line(sandbox, line))).collect();
     trimmed(&lines.join("\n"))
 }
 
@@ -31,19 +40,19 @@ fn width(text: &str) -> usize {
 
 /// The lines of a question as they were before they were broken at a terminal's edge. The space that a line was broken
 /// at stands at its end, if there was room for it.
-fn joined(shown: &str) -> Vec<String> {
+fn joined(edge: &Edge, shown: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut before = "";
     for line in shown.lines() {
-        assert!(width(line.trim_end()) <= COLUMNS, "{line}");
-        match (line.strip_prefix(GOES_ON), lines.last_mut()) {
+        assert!(width(line.trim_end()) <= edge.columns, "{line}");
+        match (line.strip_prefix(edge.goes_on), lines.last_mut()) {
             (Some(rest), Some(last)) => {
                 let begins = before.rfind(' ').map_or(0, |space| width(&before[..=space]));
                 let is_certainty = rest.starts_with('(') && rest.trim_end().ends_with(')');
                 if is_certainty {
                     last.truncate(last.trim_end().len());
                     last.push_str("  ");
-                } else if !before.ends_with(' ') && begins > COLUMNS / 2 {
+                } else if !before.ends_with(' ') && begins > edge.columns / 2 {
                     last.push(' ');
                 }
                 last.push_str(rest);
@@ -56,19 +65,19 @@ fn joined(shown: &str) -> Vec<String> {
 }
 
 /// As keyloan breaks it.
-fn broken(line: &str) -> String {
+fn broken(edge: &Edge, line: &str) -> String {
     let (mut text, mut column) = (String::new(), 0);
     for word in line.split_inclusive(' ') {
-        let mut fits = column + width(word.trim_end()) <= COLUMNS;
+        let mut fits = column + width(word.trim_end()) <= edge.columns;
         for c in word.chars() {
             let wide = if c.is_ascii() { 1 } else { 2 };
-            let full = column + wide > COLUMNS;
+            let full = column + wide > edge.columns;
             if full && c == ' ' {
                 continue;
             }
-            if full || !fits && column > COLUMNS / 2 {
-                text.extend(["\n", GOES_ON]);
-                column = width(GOES_ON);
+            if full || !fits && column > edge.columns / 2 {
+                text.extend(["\n", edge.goes_on]);
+                column = width(edge.goes_on);
             }
             fits = true;
             text.push(c);
@@ -78,7 +87,7 @@ fn broken(line: &str) -> String {
     text
 }
 
-pub fn steady_line(sandbox: &Sandbox, line: &str) -> String {
+pub(crate) fn steady_line(sandbox: &Sandbox, line: &str) -> String {
     let path = |name: &str| sandbox.path(name).display().to_string();
     let root = path("");
     let mut line = line
@@ -98,6 +107,9 @@ pub fn steady_line(sandbox: &Sandbox, line: &str) -> String {
     for (before, is_of, instead) in [
         ("(pid ", &digit as &dyn Fn(char) -> bool, "4711"),
         ("pts/", &digit, "3"),
+        ("-P ", &digit, "22"),
+        ("git_signing_buffer_tmp", &|c| c.is_ascii_alphanumeric(), "Zb3A4s"),
+        ("/usr/bin/python3", &|c| c.is_ascii_digit() || c == '.', ""),
         ("display :", &digit, "0"),
         ("SHA-256 ", &hex, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
         ("SHA256:", &|c| c.is_ascii_alphanumeric() || "+/".contains(c), FINGERPRINT),

@@ -43,11 +43,12 @@ impl Broker {
             return Err(Refusal::Input("this terminal answers already"));
         }
         let was_open = self.is_open();
-        let question = Question::new(if was_open {
+        let mut question = Question::new(if was_open {
             "answer on this terminal what keyloan asks"
         } else {
             "unlock the vault, and answer on this terminal what keyloan asks"
         });
+        Self::about(&mut question, "then", "every question comes here, whoever asks, until it is left");
         let text = self.proved_identity(client, passphrase, question, None, false).await?;
         self.open_with(client, &text, false)?;
         drop(text);

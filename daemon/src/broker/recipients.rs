@@ -27,7 +27,7 @@ impl Broker {
         self.open_vault_for(client, "add a recipient").await?;
         // One that cannot be used is not worth a question.
         identity::recipient(&recipient)?;
-        let mut question = Question::new("add a recipient");
+        let mut question = Question::new("let a further key open the vault's files");
         Self::about(&mut question, "name", name.as_str());
         Self::about(&mut question, "opens to", &identity::shown(&recipient));
         self.prove_passphrase(client, passphrase, &question).await?;
