@@ -7,6 +7,7 @@
 
 mod board;
 mod copies;
+mod first;
 mod grants;
 mod items;
 mod judging;
@@ -36,6 +37,7 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, DEADLINE, No, Yes};
 use crate::audit::event::{Event, Who};
+use crate::audit::given::{Given, History};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
@@ -78,6 +80,7 @@ pub(crate) struct Broker {
     vault: RefCell<LocalVault>,
     unsealed: RefCell<Option<Unsealed>>,
     log: RefCell<Sink>,
+    history: History,
     queue: Queue,
     notifier: Notifier,
     loans: RefCell<Table>,
@@ -132,6 +135,8 @@ pub(crate) struct Approved {
     request: u64,
     durable: Durable,
     names: Vec<String>,
+    /// What a yes gives, for the record that says it was given.
+    given: Option<Given>,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -164,6 +169,7 @@ impl Broker {
             vault: RefCell::new(LocalVault::at(&paths.vault)),
             unsealed: RefCell::new(None),
             log: RefCell::new(log),
+            history: History::default(),
             queue: Queue::new(),
             notifier: Notifier::default(),
             loans: RefCell::default(),
@@ -218,13 +224,13 @@ impl Broker {
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
-        let durable = match judgement.verdict {
+        let (durable, given) = match judgement.verdict {
             Verdict::Allow(_) => {
                 if let Some((rule, limit)) = judgement.limit() {
                     self.uses.borrow_mut().count(rule, limit, clock::since_boot());
                 }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
-                Durable::Soon
+                (Durable::Soon, None)
             }
             Verdict::Deny => {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
@@ -236,7 +242,7 @@ impl Broker {
             {
                 let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
-                Durable::Soon
+                (Durable::Soon, None)
             }
             Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester) => {
                 self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
@@ -247,6 +253,8 @@ impl Broker {
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
+                let given = first::given(requester, &act);
+                self.show_first_time(&mut question, given.as_ref(), &act);
                 let offered = self.offered(requester, &act, &judgement)?;
                 if let Some(offered) = &offered {
                     offered.show(&mut question);
@@ -259,14 +267,14 @@ impl Broker {
                     // As if it had been given before.
                     Ok(Yes { by, covers: Covers::Granted }) => {
                         self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
-                        Durable::Soon
+                        (Durable::Soon, given.filter(Given::is_known))
                     }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
                         if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
                             self.give_grant(offered, &act, offer.scope, request)?;
                         }
-                        Durable::Now
+                        (Durable::Now, given.filter(Given::is_known))
                     }
                     Err(no) => {
                         let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
@@ -277,7 +285,7 @@ impl Broker {
             }
         };
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable, names: act.names })
+        Ok(Approved { request, durable, names: act.names, given })
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
@@ -335,6 +343,7 @@ impl Broker {
         log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
             journal::say(Level::Error, &format!("nothing is lent: {error}"));
         })?;
+        events.iter().for_each(|event| self.history.note(event));
         self.show_on_board(events);
         Ok(())
     }

@@ -45,6 +45,8 @@ pub(crate) struct Requester {
     /// Paths mean the same to the requester and to us.
     pub(crate) shares_our_mounts: bool,
     pub(crate) claimed: Claimed,
+    /// What another host asks comes by way of it: it may read its terminal, and send there what is typed.
+    pub(crate) serves_another_host: bool,
 }
 
 /// What a question says of a requester.
@@ -118,6 +120,7 @@ impl Requester {
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
             claimed: Claimed::default(),
+            serves_another_host: false,
             peer,
             stat,
         };
@@ -137,6 +140,7 @@ impl Requester {
         let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
         let first = self.was.take().or_else(|| self.programs[0].take());
         seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
+        seen.serves_another_host = self.serves_another_host;
         *self = seen;
         true
     }
@@ -203,6 +207,32 @@ impl Requester {
                 None => return None,
             }
             hides |= pid == session;
+        }
+        self.peer.is_alive().then_some(programs)
+    }
+
+    /// The programs that, together, are "this program" for whoever remembers what it was given: the one that it says
+    /// it becomes, its own, what that was, and the nearest above of another file; or all up to the leader of the
+    /// session. `None` where one of them does not show itself.
+    pub(crate) fn identity(&self, up_to_leader: bool) -> Option<Vec<PathBuf>> {
+        let lineage = self.lineage();
+        let session = lineage.first()?.1.session;
+        let has_leader = lineage.iter().any(|(pid, _)| *pid == session);
+        let mut programs: Vec<PathBuf> = self.claimed.program.iter().chain(&self.was).cloned().collect();
+        let above = programs.len();
+        for (pid, _) in lineage {
+            let found = process::exe(pid);
+            // Above a session, and where its leader has gone, may be what hides from everybody.
+            if found.is_none() && !has_leader && programs.len() > above {
+                break;
+            }
+            let program = found?;
+            if programs.len() == above || programs.last() != Some(&program) {
+                programs.push(program);
+            }
+            if pid == session || !up_to_leader && programs.len() > above + 1 {
+                break;
+            }
         }
         self.peer.is_alive().then_some(programs)
     }

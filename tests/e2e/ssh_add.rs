@@ -65,7 +65,7 @@ fn adding_a_key_is_asked_and_a_no_adds_nothing() {
     assert_eq!(question.title(), "add an ssh key to the agent");
     question.says("key", &format!("ssh-ed25519 {}", ssh.fingerprint("work")), "verified");
     question.says("comment", "work", "claimed");
-    question.says("stays", "for 600 seconds", "verified");
+    question.says("stays", "for 10m", "verified");
     ssh.add(&["-D"]).ok();
     ssh.answered_by(keyloan_e2e::approver::DENY, &["key.add=ask"]);
     ssh.add(&["-q", &key]).refused(1, "agent refused operation");

@@ -14,6 +14,7 @@ mod clock;
 mod crowd;
 mod desktop;
 mod files;
+mod first_use;
 mod flood;
 mod identity;
 mod injection;

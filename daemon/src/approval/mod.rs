@@ -46,6 +46,11 @@ pub(crate) enum No {
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error(
+        "there is no way to ask: another host asks by way of this program, which may send there what is typed on its \
+         terminal"
+    )]
+    Overheard,
+    #[error(
         "the last questions from there were declined or not answered, so it may ask again in {0} seconds (a yes to \
          the next one ends this)"
     )]

@@ -137,7 +137,10 @@ impl Broker {
         let act = Act {
             subjects: vec![(
                 Kind::ItemRead,
-                Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str()),
+                Subject {
+                    given: Some(format!("{item}/{field}")),
+                    ..Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str())
+                },
             )],
             title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
@@ -151,7 +154,10 @@ impl Broker {
             make(held.ok_or_else(|| no_field(item, field))?.value)
         };
         let given = read().map_err(|refusal| self.failed(&approved, refusal))?;
-        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        self.record(
+            &Event::Released { request: approved.request, given: approved.given.clone() },
+            approved.durable,
+        )?;
         Ok(given)
     }
 

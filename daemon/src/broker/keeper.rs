@@ -197,9 +197,11 @@ impl Broker {
                 self.record(&mismatch, Durable::Now)?;
             }
             self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?;
+            self.read_history()?;
             self.check_public_file()
         });
         if opened.is_err() {
+            self.history.forget();
             self.vault.borrow_mut().lock();
             *self.unsealed.borrow_mut() = None;
         }
@@ -254,6 +256,7 @@ impl Broker {
         let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
         self.surface.borrow_mut().pinentry = pinentry;
         self.lock_keys();
+        self.history.forget();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }

@@ -133,6 +133,7 @@ impl Broker {
             return Reply::Failure;
         }
         let is_local = !connection.binding.may_be_forwarded();
+        connection.client.requester.serves_another_host = !is_local;
         let done = match request {
             Request::List => return Reply::Identities(self.identities(connection).await),
             Request::Sign(sign) => {

@@ -82,10 +82,10 @@ impl Host {
                 let text = format!("a host that known_hosts calls {name}, WHICH IS PINNED WITH OTHER KEYS");
                 (text, Certainty::KnownHosts)
             }
-            Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
+            Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::Seen),
             Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
             Self::Slow => ("a host of which known_hosts says too much".to_owned(), Certainty::KnownHosts),
-            Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
+            Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::Seen),
         }
     }
 
