@@ -133,7 +133,7 @@ fn what_limits_a_key_is_not_stored_so_that_it_would_not_limit_it() {
     };
     set(&["key", "hosts"], "github.com").refused(2, "keyloan ssh set, or item set --public");
     set(&["key", "confirm"], "always").refused(2, "keyloan ssh set, or item set --public");
-    set(&["--public", "key", "confirm"], "sometimes").refused(2, "is 'always', or is not there");
+    set(&["--public", "key", "confirm"], "sometimes").refused(2, "is 'always' or 'session'");
     set(&["--public", "key", "hosts"], &"a ".repeat(65)).refused(2, "at most 64 hosts");
     set(&["--public", "key", "hosts"], "github.com").ok();
     assert_eq!(sandbox.ssh_keys()[0]["hosts"], serde_json::json!(["github.com"]));

@@ -110,11 +110,15 @@ fn who_may_write_items_but_add_no_keys_changes_none_by_their_fields() {
     for field in ["hosts", "confirm", "public_key"] {
         sandbox.keyloan(&["item", "rm", "stored", field]).run().refused(5, "key.add=deny");
     }
-    for field in ["private_key", "public_key", "certificate", "hosts", "confirm"] {
+    for field in ["private_key", "public_key", "certificate"] {
         for flag in [&["--public"][..], &[]] {
             let arguments = [&["item", "set"], flag, &["stored", field]].concat();
             sandbox.keyloan(&arguments).stdin("value").run().refused(5, "key.add=deny");
         }
+    }
+    for (field, value) in [("hosts", "*"), ("confirm", "session")] {
+        let arguments = ["item", "set", "--public", "stored", field];
+        sandbox.keyloan(&arguments).stdin(value).run().refused(5, "key.add=deny");
     }
     assert_eq!(sandbox.ssh_keys(), before);
     sandbox.keyloan(&["item", "set", "stored", "note"]).stdin("value").run().ok();

@@ -127,8 +127,8 @@ pub(in crate::broker) fn check_limit(
             "the hosts and the confirm of an ssh key are public: keyloan ssh set, or item set --public",
         )),
         HOSTS => check_hosts(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()),
-        CONFIRM if text.trim_end() != ALWAYS => {
-            Err(Refusal::Input("the confirm of an ssh key is 'always', or is not there"))
+        CONFIRM if ![ALWAYS, "session"].contains(&text.trim_end()) => {
+            Err(Refusal::Input("the confirm of an ssh key is 'always' or 'session'"))
         }
         _ => Ok(()),
     }
