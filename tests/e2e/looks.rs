@@ -162,7 +162,12 @@ fn what_looks_like_markup_takes_as_much_room_as_what_does_not() {
             assert_eq!(finished(asking).ok().text().trim(), text.trim());
             desktop.no_window();
         }
-        assert_eq!(seen[0].height, seen[1].height, "{}: it was taken for markup", look.name);
+        // But for a line that a longer pid takes; without its line ends it would be half as high.
+        assert!(
+            seen[0].height.abs_diff(seen[1].height) < 40,
+            "{}: it was taken for markup: {seen:?}",
+            look.name
+        );
     }
 }
 
