@@ -343,7 +343,9 @@ impl Broker {
         log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
             journal::say(Level::Error, &format!("nothing is lent: {error}"));
         })?;
-        events.iter().for_each(|event| self.history.note(event));
+        for event in events {
+            self.history.note(event);
+        }
         self.show_on_board(events);
         Ok(())
     }

@@ -18,6 +18,7 @@ mod git_ssh;
 mod grants;
 mod loans;
 mod logind;
+mod looks;
 mod mask;
 mod mask_processes;
 mod mask_terminal;

@@ -1,6 +1,6 @@
 //! A person at a terminal of 80 columns, who reads what is asked there and says yes.
 
-use crate::page::golden;
+use crate::page::{golden, keep_screen};
 use crate::steady::{COLUMNS, TERMINAL, steady};
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, PIN, Sandbox};
@@ -40,6 +40,7 @@ impl<'a> Person<'a> {
     pub(crate) fn is_asked(&self, name: &str, line: &str) {
         self.terminal.run(&format!("clear; {line}; echo ended-$?"));
         self.terminal.expect("alone to decline:");
+        keep_screen(name, &self.terminal.screen());
         golden(name, &steady(self.sandbox, &TERMINAL, &self.question()));
         // What is typed within 0.3 seconds of a question does not count.
         std::thread::sleep(std::time::Duration::from_millis(400));

@@ -14,6 +14,14 @@ fn mark(name: &str) -> String {
     format!("<!-- {name} -->\n```text\n")
 }
 
+/// Keeps a screen as it was, for people who judge how a question looks.
+pub(crate) fn keep_screen(name: &str, screen: &str) {
+    let default = || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("screenshots");
+    let directory = std::env::var_os("KEYLOAN_SCREENSHOTS").map_or_else(default, PathBuf::from);
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join(format!("terminal-{name}.txt")), screen).unwrap();
+}
+
 /// Fails the test unless the page shows this text under this name; writes it there where that is wished.
 #[track_caller]
 pub(crate) fn golden(name: &str, text: &str) {

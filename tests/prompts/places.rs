@@ -1,6 +1,6 @@
 //! The same question in other places: the enrolled terminal, a window, a notification.
 
-use crate::page::golden;
+use crate::page::{golden, keep_screen};
 use crate::steady::{BOARD, COLUMNS, WINDOW, steady, steady_line};
 use keyloan_e2e::desktop::Desktop;
 use keyloan_e2e::notification::Notifications;
@@ -108,6 +108,7 @@ fn the_enrolled_terminal() {
     let waiting = Terminal::sized(&sandbox, "waiting", COLUMNS, 24);
     waiting.run("keyloan item get pypi token");
     golden("board", &shown("1 more wait"));
+    keep_screen("board", &board.screen());
     allow(&board);
     asking.expect("\ntok\n");
 }

@@ -123,7 +123,7 @@ pub(crate) fn steady_line(sandbox: &Sandbox, line: &str) -> String {
     }
     if let Some(at) = line.find("SHA-512 ") {
         let rest = line.split_off(at + "SHA-512 ".len());
-        line += &format!("{}{}", "0c".repeat(64), rest.trim_start_matches(hex));
+        line.extend([&"0c".repeat(64), rest.trim_start_matches(hex)]);
     }
     line
 }

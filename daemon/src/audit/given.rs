@@ -180,7 +180,8 @@ mod tests {
     use super::*;
     use keyloan_platform::private_file::Directory;
     use std::fs;
-    use std::path::PathBuf;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
 
     const KEY: &[u8] = &[9; 32];
 
@@ -199,7 +200,12 @@ mod tests {
         (path, sink)
     }
 
-    fn read(path: &PathBuf) -> History {
+    fn rewrite(path: &Path, text: &str) {
+        let file = fs::OpenOptions::new().write(true).truncate(true).open(path.join("audit.jsonl"));
+        file.unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn read(path: &Path) -> History {
         let sink = Sink::open(Directory::open(path).unwrap()).unwrap();
         let history = History::default();
         let pairs = history.0.borrow().pairs.clone();
@@ -251,11 +257,10 @@ mod tests {
         // A genuine record with another program in it, and one that only says it is keyed.
         let file = path.join("audit.jsonl");
         let text = fs::read_to_string(&file).unwrap();
-        fs::write(
-            &file,
-            text.replace("/usr/bin/twine", "/tmp/evil").replace("\"keyed\":false", "\"keyed\":true"),
-        )
-        .unwrap();
+        rewrite(
+            &path,
+            &text.replace("/usr/bin/twine", "/tmp/evil").replace("\"keyed\":false", "\"keyed\":true"),
+        );
         let history = read(&path);
         assert_eq!(never(&history, &forged), ["mine"]);
         assert_eq!(never(&history, &mine), ["mine"]);
@@ -273,7 +278,7 @@ mod tests {
         let text = fs::read_to_string(&file).unwrap();
         let without: Vec<&str> =
             text.lines().enumerate().filter(|(at, _)| *at != 1).map(|(_, line)| line).collect();
-        fs::write(&file, without.join("\n") + "\n").unwrap();
+        rewrite(&path, &(without.join("\n") + "\n"));
         let all = given("/usr/bin/twine", &["one", "two", "three"]);
         assert_eq!(never(&read(&path), &all), ["two", "three"], "the third hangs on the second");
         fs::remove_dir_all(path).unwrap();

@@ -315,16 +315,17 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
         let mut add = |item: Option<&str>, field: &str| {
             let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
-            let given = item.map(|item| format!("{item}/{field}"));
-            let (item, to) = (item.map(str::to_owned), to.clone());
-            subjects.push((kind, Subject { what, to, item, given, ..Subject::default() }));
+            let (given, item) = (item.map(|item| format!("{item}/{field}")), item.map(str::to_owned));
+            subjects.push((kind, Subject { what, to: to.clone(), item, given, ..Subject::default() }));
         };
         match &planned.from {
             From::Literal(_) => add(None, ""),
             From::Field(reference) => add(Some(reference.item.as_str()), reference.field.as_str()),
             From::Vars(item) => add(Some(item.as_str()), VARS),
             From::Files(_, parts) => {
-                parts.iter().for_each(|(_, of)| add(Some(of.item.as_str()), of.field.as_str()));
+                for (_, of) in parts {
+                    add(Some(of.item.as_str()), of.field.as_str());
+                }
             }
         }
     }
