@@ -11,6 +11,7 @@
 mod approve;
 mod asking;
 mod crowd;
+mod crowd_memory;
 mod desktop;
 mod files;
 mod flood;
