@@ -7,7 +7,7 @@ use keyloan_e2e::sandbox::Running;
 use std::io::{BufRead, BufReader};
 
 /// A server as one writes it first: it reads each request whole, however many come.
-const NAIVE: &str = r#"
+const NAIVE: &str = r"
 import os, resource, socket, sys
 s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(99)
 held = []
@@ -15,7 +15,7 @@ for _ in range(64):
     c = socket.socket(socket.AF_UNIX); c.connect(sys.argv[1])
     d, _ = s.accept(); held.append(bytearray(4 << 20))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"#;
+";
 
 /// Announces 8 MiB on each connection, sends as much of them as is taken, and never the last byte.
 const SENDS: &str = r#"
