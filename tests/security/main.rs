@@ -12,6 +12,7 @@ mod approve;
 mod asking;
 mod clock;
 mod crowd;
+mod crowd_memory;
 mod desktop;
 mod files;
 mod first_use;
