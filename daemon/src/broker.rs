@@ -16,6 +16,7 @@ mod loans;
 mod log;
 mod made;
 mod opening;
+mod phrase;
 mod recipients;
 mod refusal;
 mod settings;
@@ -31,6 +32,7 @@ pub(crate) use refusal::Refusal;
 pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
 
 use crate::approval::notification::Notifier;
+use crate::approval::offer::Also;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, DEADLINE, No, Yes};
@@ -130,6 +132,8 @@ pub(crate) struct Approved {
     request: u64,
     durable: Durable,
     names: Vec<String>,
+    /// The yes is for keeping the name of a login's host with its key, too, as was offered.
+    keeps_host: bool,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -215,6 +219,7 @@ impl Broker {
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
+        let mut keeps_host = false;
         let durable = match judgement.verdict {
             Verdict::Allow(_) => {
                 if let Some((rule, limit)) = judgement.limit() {
@@ -251,8 +256,14 @@ impl Broker {
                 match answer {
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
-                        if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
-                            self.give_grant(offered, &act, offer.scope, request)?;
+                        if let Covers::Also(offer) = yes.covers {
+                            match (offer.also, offered) {
+                                (Also::Grant(scope), Some(offered)) => {
+                                    self.give_grant(offered, &act, scope, request)?;
+                                }
+                                (Also::Pin, _) => keeps_host = true,
+                                (Also::Grant(_), None) => {}
+                            }
                         }
                     }
                     Err(no) => {
@@ -264,7 +275,7 @@ impl Broker {
             }
         };
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable, names: act.names })
+        Ok(Approved { request, durable, names: act.names, keeps_host })
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
@@ -301,7 +312,8 @@ impl Broker {
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
         let unlocked_on = self.unlocked_on();
-        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier, deadline };
+        let (desktop, phrase) = (self.desktop(), self.phrase());
+        let ways = Ways { program, desktop, unlocked_on, pin_verifier, phrase, deadline };
         let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
         match self.queue.ask(question, requester, ways, told).await {
             Err(No::Unaskable) if is_without_pin => Err(No::Pinless),

@@ -4,11 +4,12 @@ use super::board::Board;
 use super::flood::Flood;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
-use super::question::{Offer, Question};
+use super::offer::Offer;
+use super::question::Question;
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};
 use crate::policy::rule::ApproverProgram;
-use crate::requester::Requester;
+use crate::requester::{Requester, TerminalSession};
 use keyloan_protocol::secret::SecretBytes;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -34,9 +35,11 @@ pub(crate) struct Queue {
 pub(crate) struct Ways {
     pub(crate) program: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
-    /// The terminal of the last unlock, 0 for none.
-    pub(crate) unlocked_on: u64,
+    /// The terminal of the last unlock.
+    pub(crate) unlocked_on: Option<TerminalSession>,
     pub(crate) pin_verifier: Option<SecretBytes>,
+    /// Shown in the places of the last unlock alone.
+    pub(crate) phrase: Option<Rc<SecretBytes>>,
     /// How long a human has to answer.
     pub(crate) deadline: Duration,
 }
@@ -113,9 +116,10 @@ impl Queue {
                 Some(board) => Place::Board(board),
                 None => Place::find(desktop.as_ref(), requester).await?,
             };
+            // Looked at with the terminal open: by its number alone it could be one that a program made since.
             let is_trusted = match &place {
                 Place::Board(_) | Place::Window(_) => true,
-                Place::Terminal(_) => requester.terminal == ways.unlocked_on,
+                Place::Terminal(_) => requester.is_on(ways.unlocked_on),
             };
             let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
             if closed_for > 0 {
@@ -124,7 +128,8 @@ impl Queue {
             (told.asking)(&place);
             let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
             let checked = (Arc::clone(&verifier), is_trusted);
-            let asked = self.ask_pin(&mut place, question, checked, told.wrong_pin);
+            let shown = question.with_phrase(ways.phrase.clone().filter(|_| is_trusted));
+            let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
             // A terminal or a window that failed is nobody's no.
             standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
@@ -246,28 +251,30 @@ impl Drop for Spot<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::offer::Also;
     use super::*;
     use crate::policy::rule::Scope;
 
     #[test]
     fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {
-        let offer = |scope| Offer { scope, words: String::new() };
-        let offers = [offer(Scope::Command), offer(Scope::Time(Duration::from_secs(600)))];
+        let offer = |scope| Offer { also: Also::Grant(scope), words: String::new() };
+        let ten = Scope::Time(Duration::from_secs(600));
+        let offers = [offer(Scope::Command), offer(ten)];
         let scope = |typed: &str, pin: &str| {
             let typed = SecretBytes::copy_of(typed.as_bytes());
             let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
             yes.map(|covers| match covers {
                 Covers::Once => None,
-                Covers::Also(offer) => Some(offer.scope),
+                Covers::Also(offer) => Some(offer.also),
             })
         };
         assert_eq!(scope("4711", "4711"), Some(None));
-        assert_eq!(scope("4711+c", "4711"), Some(Some(Scope::Command)));
-        assert_eq!(scope("4711 +10m", "4711"), Some(Some(offers[1].scope)));
+        assert_eq!(scope("4711+c", "4711"), Some(Some(Also::Grant(Scope::Command))));
+        assert_eq!(scope("4711 +10m", "4711"), Some(Some(Also::Grant(ten))));
         assert_eq!(scope("4712+c", "4711"), None);
         assert_eq!(scope("4711+20x", "4711"), None, "what was not offered is not given");
         assert_eq!(scope("4711+", "4711"), None);
         assert_eq!(scope("47+c", "47+c"), Some(None), "a PIN may end so");
-        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Scope::Command)));
+        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Also::Grant(Scope::Command))));
     }
 }

@@ -52,7 +52,7 @@ impl Broker {
         self.open_with(client, &text, false)?;
         drop(text);
         if !was_open {
-            self.move_surface(requester.terminal, None);
+            self.move_surface(requester, None);
         }
         let screen = Screen::of(requester)?;
         let by = self.who(requester);

@@ -104,7 +104,7 @@ impl Broker {
             return Err(refusal);
         }
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         let judgement = self.judge(&client.requester, &act).await?;
         if judgement.verdict == Verdict::Deny {
@@ -114,6 +114,6 @@ impl Broker {
         let by = format!("passphrase {}", place.name(&client.requester));
         let approved = Event::Approved { request, names: act.names.clone() };
         self.record_all(&[&decided("approved", judgement.rule, Some(by)), &approved], Durable::Now)?;
-        Ok(Approved { request, durable: Durable::Now, names: act.names })
+        Ok(Approved { request, durable: Durable::Now, names: act.names, keeps_host: false })
     }
 }

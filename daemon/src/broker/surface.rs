@@ -13,6 +13,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
 use crate::journal::{self, Level};
+use crate::requester::{Requester, TerminalSession};
 use crate::vault::local::identity;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
@@ -30,15 +31,17 @@ const TRIES: u32 = 3;
 pub(super) struct Surface {
     /// Questions on other terminals are announced on this one; 0 for none.
     terminal: u64,
+    session: Option<TerminalSession>,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
 }
 
 impl Broker {
-    pub(super) fn move_surface(&self, terminal: u64, desktop: Option<Desktop>) {
+    pub(super) fn move_surface(&self, requester: &Requester, desktop: Option<Desktop>) {
         let mut surface = self.surface.borrow_mut();
-        surface.terminal = terminal;
+        surface.terminal = requester.terminal;
+        surface.session = requester.terminal_session();
         surface.desktop = desktop;
     }
 
@@ -53,8 +56,8 @@ impl Broker {
         desktop
     }
 
-    pub(super) fn unlocked_on(&self) -> u64 {
-        self.surface.borrow().terminal
+    pub(super) fn unlocked_on(&self) -> Option<TerminalSession> {
+        self.surface.borrow().session
     }
 
     /// For `status`.
@@ -172,6 +175,9 @@ impl Broker {
             return Err(No::Unshowable(cause).into());
         }
         let _announced = self.tell(client, place, &question.title);
+        let is_own = matches!(place, Place::Terminal(_)) && client.requester.is_on(self.unlocked_on());
+        // Never in a window: which desktop that opens on may be what the request says, before the passphrase proves it.
+        let question = question.with_phrase(self.phrase().filter(|_| is_own));
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
             for _ in 0..TRIES {
