@@ -52,7 +52,7 @@ pub(crate) enum Command {
     /// Change the PIN for approvals
     Pin(Pin),
     /// Change the phrase by which you know keyloan's own questions
-    Phrase(Phrase),
+    Phrase(NewPhrase),
     /// Write the whole vault into one encrypted file
     Backup(Backup),
     /// Make the vault anew from a backup
@@ -101,6 +101,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "an option is named after its field")]
 pub(crate) struct Init {
     /// Read the passphrase from this descriptor
     #[arg(long, value_name = "N")]
@@ -186,7 +187,7 @@ pub(crate) struct Pin {
 }
 
 #[derive(Args)]
-pub(crate) struct Phrase {
+pub(crate) struct NewPhrase {
     /// Questions show none any more
     #[arg(long, conflicts_with = "phrase_fd")]
     pub(crate) remove: bool,

@@ -1,6 +1,6 @@
 //! What opens, closes and re-keys the vault.
 
-use crate::args::{Init, Passwd, Phrase, Pin, Unlock};
+use crate::args::{Init, NewPhrase, Passwd, Pin, Unlock};
 use crate::client::{self, Connection};
 use crate::environment;
 use crate::exit::Failure;
@@ -70,7 +70,7 @@ pub(crate) fn pin(pin: &Pin) -> Result<(), Failure> {
     client::tell(act, &message)
 }
 
-pub(crate) fn phrase(phrase: &Phrase) -> Result<(), Failure> {
+pub(crate) fn phrase(phrase: &NewPhrase) -> Result<(), Failure> {
     let act = "change the phrase";
     let message = Message::new(Request::Phrase { remove: phrase.remove });
     let message = client::with_secret(act, message, "passphrase", phrase.passphrase.passphrase_fd)?;

@@ -27,7 +27,15 @@ mod tests {
         let kept = |text: &str| parsed(&SecretBytes::copy_of(text.as_bytes()));
         assert_eq!(kept("  der blaue Reiher \n").unwrap().expose(), b"der blaue Reiher");
         assert!(kept("蒼い鷺が正午に飛ぶ").is_some());
-        for none in ["", "heron", "        a", "blue\theron", "blue \u{1b}[2J heron", "blue \u{202e}heron", &"x".repeat(61)] {
+        for none in [
+            "",
+            "heron",
+            "        a",
+            "blue\theron",
+            "blue \u{1b}[2J heron",
+            "blue \u{202e}heron",
+            &"x".repeat(61),
+        ] {
             assert!(kept(none).is_none(), "{none:?}");
         }
         assert!(parsed(&SecretBytes::copy_of(b"blue \xff heron")).is_none());

@@ -76,7 +76,8 @@ pub(crate) const LINES: usize = 60;
 impl Question {
     /// A title is keyloan's own words; a name that it quotes is somebody else's and becomes a line.
     pub(crate) fn new(title: &str) -> Self {
-        let mut question = Self { title: title.to_owned(), lines: Vec::new(), offers: Vec::new(), phrase: None, cut: None };
+        let mut question =
+            Self { title: title.to_owned(), lines: Vec::new(), offers: Vec::new(), phrase: None, cut: None };
         if let Some((before, rest)) = title.split_once('\'')
             && let Some((name, after)) = rest.rsplit_once('\'')
         {
@@ -191,8 +192,9 @@ impl Question {
         };
         let mut blocks: Vec<String> =
             self.lines.iter().flat_map(|line| line.blocks(&|block| length(block) <= room)).collect();
-        let offer =
-            |offer: &Offer| in_window(&format!("{BULLET} {}", shown_offer(offer, BULLET, "\\u{2022}"))) + "\n";
+        let offer = |offer: &Offer| {
+            in_window(&format!("{BULLET} {}", shown_offer(offer, BULLET, "\\u{2022}"))) + "\n"
+        };
         let mut offers: String = self.offers.iter().map(offer).collect();
         if let Some(phrase) = self.shown_phrase(BULLET, "\\u{2022}") {
             offers += &(in_window(&format!("{BULLET} phrase:  {phrase}")) + "\n");

@@ -2,9 +2,9 @@
 
 use super::board::Board;
 use super::flood::Flood;
+use super::offer::Offer;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
-use super::offer::Offer;
 use super::question::Question;
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};

@@ -17,7 +17,8 @@ use keyloan_protocol::secret::SecretBytes;
 use std::rc::Rc;
 
 /// Everybody who looks over a shoulder reads it.
-const SECRET: Refusal = Refusal::Input("the phrase is shown on the screen, so it is neither the passphrase nor the PIN");
+const SECRET: Refusal =
+    Refusal::Input("the phrase is shown on the screen, so it is neither the passphrase nor the PIN");
 
 impl Broker {
     /// `None` while the vault is locked, and where none was chosen.
@@ -78,7 +79,8 @@ impl Broker {
         let verifier = self.vault.borrow().sealed(local::PIN)?;
         let phrase = SecretBytes::copy_of(phrase.expose());
         self.derive(move || {
-            let is_passphrase = identity::passphrase(&phrase).is_ok_and(|text| identity::unwrap(&wrapped, &text).is_ok());
+            let is_passphrase =
+                identity::passphrase(&phrase).is_ok_and(|text| identity::unwrap(&wrapped, &text).is_ok());
             Ok(is_passphrase || verifier.is_some_and(|verifier| pin::is_right(&phrase, &verifier)))
         })
         .await
@@ -92,7 +94,7 @@ impl Broker {
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
             loop {
-                let prompt = "keyloan: a phrase that keyloan's own questions show you (no secret of yours; Enter for none): ";
+                let prompt = "keyloan: a phrase for keyloan's own questions to show (Enter for none): ";
                 let Typed::Line(line) = screen.read_line(prompt).await.map_err(No::Terminal)? else {
                     return Err(No::Declined.into());
                 };
