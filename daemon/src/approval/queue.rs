@@ -128,7 +128,8 @@ impl Queue {
             (told.asking)(&place);
             let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
             let checked = (Arc::clone(&verifier), is_trusted);
-            let shown = question.with_phrase(ways.phrase.clone().filter(|_| is_trusted));
+            let phrase = ways.phrase.clone().filter(|_| is_trusted && place.keeps_to_itself());
+            let shown = question.with_phrase(phrase);
             let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
             // A terminal or a window that failed is nobody's no.
