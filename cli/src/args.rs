@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Passwd(Passwd),
     /// Change the PIN for approvals
     Pin(Pin),
+    /// Change the phrase by which you know keyloan's own questions
+    Phrase(NewPhrase),
     /// Write the whole vault into one encrypted file
     Backup(Backup),
     /// Make the vault anew from a backup
@@ -99,6 +101,7 @@ pub(crate) enum Command {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "an option is named after its field")]
 pub(crate) struct Init {
     /// Read the passphrase from this descriptor
     #[arg(long, value_name = "N")]
@@ -106,6 +109,9 @@ pub(crate) struct Init {
     /// Read the PIN from this descriptor
     #[arg(long, value_name = "N")]
     pub(crate) pin_fd: Option<i32>,
+    /// Read the phrase that keyloan's own questions show from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) phrase_fd: Option<i32>,
 }
 
 #[derive(Args)]
@@ -178,6 +184,18 @@ pub(crate) struct Pin {
     /// Read the new PIN from this descriptor
     #[arg(long, value_name = "N")]
     pub(crate) pin_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct NewPhrase {
+    /// Questions show none any more
+    #[arg(long, conflicts_with = "phrase_fd")]
+    pub(crate) remove: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// Read the new phrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) phrase_fd: Option<i32>,
 }
 
 #[derive(Args)]

@@ -71,6 +71,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Status(status) => commands::status::status(&status),
         Command::Passwd(passwd) => commands::keeper::passwd(&passwd),
         Command::Pin(pin) => commands::keeper::pin(&pin),
+        Command::Phrase(phrase) => commands::keeper::phrase(&phrase),
         Command::Backup(backup) => commands::copies::backup(&backup),
         Command::Restore(restore) => commands::copies::restore(&restore),
         Command::Rekey(rekey) => commands::copies::rekey(&rekey),

@@ -17,6 +17,7 @@ mod loans;
 mod log;
 mod made;
 mod opening;
+mod phrase;
 mod recipients;
 mod refusal;
 mod settings;
@@ -33,6 +34,7 @@ pub(crate) use refusal::Refusal;
 pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
 
 use crate::approval::notification::Notifier;
+use crate::approval::offer::Also;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, DEADLINE, No, Yes};
@@ -137,6 +139,8 @@ pub(crate) struct Approved {
     names: Vec<String>,
     /// What a yes gives, for the record that says it was given.
     given: Option<Given>,
+    /// The yes is for keeping the name of a login's host with its key, too, as was offered.
+    keeps_host: bool,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -224,13 +228,19 @@ impl Broker {
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
-        let (durable, given) = match judgement.verdict {
+        let mut done = Approved {
+            request,
+            durable: Durable::Soon,
+            names: act.names.clone(),
+            given: None,
+            keeps_host: false,
+        };
+        match judgement.verdict {
             Verdict::Allow(_) => {
                 if let Some((rule, limit)) = judgement.limit() {
                     self.uses.borrow_mut().count(rule, limit, clock::since_boot());
                 }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
-                (Durable::Soon, None)
             }
             Verdict::Deny => {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
@@ -242,7 +252,6 @@ impl Broker {
             {
                 let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
-                (Durable::Soon, None)
             }
             Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester) => {
                 self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
@@ -267,14 +276,19 @@ impl Broker {
                     // As if it had been given before.
                     Ok(Yes { by, covers: Covers::Granted }) => {
                         self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
-                        (Durable::Soon, given.filter(Given::is_known))
                     }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
-                        if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
-                            self.give_grant(offered, &act, offer.scope, request)?;
+                        if let Covers::Also(offer) = yes.covers {
+                            match (offer.also, offered) {
+                                (Also::Grant(scope), Some(offered)) => {
+                                    self.give_grant(offered, &act, scope, request)?;
+                                }
+                                (Also::Pin, _) => done.keeps_host = true,
+                                (Also::Grant(_), None) => {}
+                            }
                         }
-                        (Durable::Now, given.filter(Given::is_known))
+                        done.durable = Durable::Now;
                     }
                     Err(no) => {
                         let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
@@ -282,10 +296,11 @@ impl Broker {
                         return Err(no.into());
                     }
                 }
+                done.given = given.filter(Given::is_known);
             }
-        };
+        }
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable, names: act.names, given })
+        Ok(done)
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
@@ -322,7 +337,8 @@ impl Broker {
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
         let asker = self.asker(requester);
-        let ways = Ways { program, desktop: self.desktop(), asker, pin_verifier, deadline };
+        let (desktop, phrase) = (self.desktop(), self.phrase());
+        let ways = Ways { program, desktop, asker, pin_verifier, phrase, deadline };
         let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
         match self.queue.ask(question, requester, ways, told).await {
             Err(No::Unaskable) if is_without_pin => Err(No::Pinless),

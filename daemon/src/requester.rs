@@ -93,6 +93,9 @@ impl Settled {
     }
 }
 
+/// A terminal by its number and the leader of its session, with that one's start.
+pub(crate) type TerminalSession = (u64, (i32, u64));
+
 /// What the client sent of itself.
 #[derive(Default)]
 pub(crate) struct Claimed {
@@ -239,7 +242,7 @@ impl Requester {
 
     /// The controlling terminal, with the leader of its session: a terminal's number is soon another's, a leader's pid
     /// and start are not.
-    pub(crate) fn terminal_session(&self) -> Option<(u64, (i32, u64))> {
+    pub(crate) fn terminal_session(&self) -> Option<TerminalSession> {
         let stat = process::stat(self.peer.pid).filter(|stat| stat.terminal != 0)?;
         let leader = process::stat(stat.session)?;
         let found = (stat.terminal, (stat.session, leader.started));
@@ -249,6 +252,11 @@ impl Requester {
     pub(crate) fn origin(&self) -> Origin {
         self.terminal_session()
             .map_or(Origin::Nowhere, |(terminal, leader)| Origin::Terminal(terminal, leader))
+    }
+
+    /// Whether it asks from that very terminal.
+    pub(crate) fn is_on(&self, terminal: Option<TerminalSession>) -> bool {
+        terminal.is_some_and(|(device, _)| device == self.terminal) && self.terminal_session() == terminal
     }
 
     /// The directory as the requester's own file system shows it, where that is ours too.

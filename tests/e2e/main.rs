@@ -8,6 +8,7 @@
 )]
 
 mod approve;
+mod approver;
 mod architecture;
 mod copies;
 mod daemon;
@@ -22,6 +23,7 @@ mod looks;
 mod mask;
 mod mask_processes;
 mod mask_terminal;
+mod phrase;
 mod policy;
 mod publish;
 mod recovery;
@@ -31,6 +33,7 @@ mod ssh_add;
 mod ssh_agent_lib;
 mod ssh_clients;
 mod ssh_files;
+mod ssh_first_use;
 mod ssh_forwarded;
 mod ssh_keys;
 mod ssh_locked;

@@ -7,6 +7,8 @@ pub(crate) mod board;
 pub(crate) mod child;
 pub(crate) mod flood;
 pub(crate) mod notification;
+pub(crate) mod offer;
+pub(crate) mod phrase;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
 pub(crate) mod place;
@@ -17,7 +19,7 @@ pub(crate) mod steering;
 pub(crate) mod terminal;
 mod turns;
 
-use question::Offer;
+use offer::Offer;
 use std::time::Duration;
 
 /// How long a human has to type a passphrase: there may be no policy yet that says how long.

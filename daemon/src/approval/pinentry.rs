@@ -112,6 +112,8 @@ pub(crate) struct Window {
     _child: Option<Child>,
     /// For people: the display.
     pub(crate) name: String,
+    /// The window is another program's, found over the session bus.
+    pub(super) passes_on: bool,
 }
 
 impl Window {
@@ -123,6 +125,7 @@ impl Window {
             _group: Group(child.id()),
             _child: Some(child),
             name: desktop.name.clone(),
+            passes_on: false,
         };
         window.greet().await?;
         Ok(window)
@@ -140,6 +143,7 @@ impl Window {
         {
             return Err(AssuanError::Ended);
         }
+        self.passes_on = flavor.expose().starts_with(b"gnome");
         // Never `ttyname`, nor what would let it keep a PIN (`allow-external-password-cache`). Grabbing the
         // keyboard is its default and stays: other X programs then see no keys in the ordinary way.
         self.assuan.command("OPTION", "lc-ctype=C.UTF-8").await?;
@@ -212,7 +216,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(said).await.unwrap();
         let (assuan, name) = (Assuan::new(ours), String::new());
-        (Window { assuan, settle, _group: Group(None), _child: None, name }, theirs)
+        (Window { assuan, settle, _group: Group(None), _child: None, name, passes_on: false }, theirs)
     }
 
     #[tokio::test]

@@ -69,6 +69,11 @@ impl Place {
         }
     }
 
+    /// Whether no program can take the place of what shows the question there.
+    pub(super) fn keeps_to_itself(&self) -> bool {
+        !matches!(self, Self::Window(window) if window.passes_on)
+    }
+
     pub(crate) async fn show(&mut self, question: &Question, wanted: Wanted) -> Result<(), No> {
         match self {
             Self::Board(board) => board.show(question),

@@ -3,7 +3,8 @@
 
 use super::Covers;
 use super::child::{self, Group};
-use super::question::{Offer, Question};
+use super::offer::Offer;
+use super::question::Question;
 use crate::patience;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;

@@ -3,9 +3,10 @@
 
 use super::board::Board;
 use super::flood::{Asker, Flood};
+use super::offer::Offer;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
-use super::question::{Offer, Question};
+use super::question::Question;
 use super::turns::{Spot, Turns};
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};
@@ -36,6 +37,8 @@ pub(crate) struct Ways {
     pub(crate) desktop: Option<Desktop>,
     pub(crate) asker: Asker,
     pub(crate) pin_verifier: Option<SecretBytes>,
+    /// Shown in the places of the last unlock alone.
+    pub(crate) phrase: Option<Rc<SecretBytes>>,
     /// How long a human has to answer.
     pub(crate) deadline: Duration,
 }
@@ -152,7 +155,8 @@ impl Queue {
                 None => Place::find(desktop.as_ref(), requester).await?,
             };
             let is_shared = matches!(place, Place::Board(_) | Place::Window(_));
-            let is_trusted = is_shared || asker.is_home;
+            // Looked at with the terminal open: by its number alone it could be one that a program made since.
+            let is_trusted = is_shared || asker.is_home && requester.origin() == asker.origin;
             let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
             if closed_for > 0 {
                 return Err(No::Closed(closed_for));
@@ -160,7 +164,9 @@ impl Queue {
             let mut standing = self.stands(asker, is_shared)?;
             (told.asking)(&place);
             let checked = (Arc::clone(&verifier), is_trusted);
-            let asked = self.ask_pin(&mut place, question, checked, told.wrong_pin);
+            let phrase = ways.phrase.clone().filter(|_| is_trusted && place.keeps_to_itself());
+            let shown = question.with_phrase(phrase);
+            let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
             // A terminal or a window that failed is nobody's no.
             standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
@@ -274,28 +280,30 @@ pub(crate) struct Turn<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::offer::Also;
     use super::*;
     use crate::policy::rule::Scope;
 
     #[test]
     fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {
-        let offer = |scope| Offer { scope, words: String::new() };
-        let offers = [offer(Scope::Command), offer(Scope::Time(Duration::from_secs(600)))];
+        let offer = |scope| Offer { also: Also::Grant(scope), words: String::new() };
+        let ten = Scope::Time(Duration::from_secs(600));
+        let offers = [offer(Scope::Command), offer(ten)];
         let scope = |typed: &str, pin: &str| {
             let typed = SecretBytes::copy_of(typed.as_bytes());
             let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
             yes.map(|covers| match covers {
-                Covers::Also(offer) => Some(offer.scope),
+                Covers::Also(offer) => Some(offer.also),
                 Covers::Once | Covers::Granted => None,
             })
         };
         assert_eq!(scope("4711", "4711"), Some(None));
-        assert_eq!(scope("4711+c", "4711"), Some(Some(Scope::Command)));
-        assert_eq!(scope("4711 +10m", "4711"), Some(Some(offers[1].scope)));
+        assert_eq!(scope("4711+c", "4711"), Some(Some(Also::Grant(Scope::Command))));
+        assert_eq!(scope("4711 +10m", "4711"), Some(Some(Also::Grant(ten))));
         assert_eq!(scope("4712+c", "4711"), None);
         assert_eq!(scope("4711+20x", "4711"), None, "what was not offered is not given");
         assert_eq!(scope("4711+", "4711"), None);
         assert_eq!(scope("47+c", "47+c"), Some(None), "a PIN may end so");
-        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Scope::Command)));
+        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Also::Grant(Scope::Command))));
     }
 }

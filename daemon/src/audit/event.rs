@@ -164,6 +164,9 @@ pub(crate) enum Event {
     PinChanged {
         by: Who,
     },
+    PhraseChanged {
+        by: Who,
+    },
     BackedUp {
         items: usize,
         recipients: Vec<String>,

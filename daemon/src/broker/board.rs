@@ -1,12 +1,14 @@
 //! `keyloan approve`: a terminal that answers. It is enrolled with the passphrase, said so elsewhere, and written down.
 
-use super::{Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::board::keys;
 use crate::approval::question::Question;
 use crate::approval::terminal::Screen;
 use crate::audit::event::{Event, Who};
 use crate::audit::sink::Durable;
 use crate::clock;
+use crate::policy::decide::Subject;
+use crate::policy::rule::Kind;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
@@ -42,7 +44,16 @@ impl Broker {
         if self.queue.board.terminal().as_ref() == Some(&terminal) {
             return Err(Refusal::Input("this terminal answers already"));
         }
+        let act = Act {
+            subjects: vec![(Kind::Approver, Subject::of(&terminal))],
+            title: "answer on this terminal what keyloan asks".to_owned(),
+            names: vec![terminal.clone()],
+            beyond: Beyond::Nothing,
+        };
         let was_open = self.is_open();
+        if was_open {
+            self.refuse_forbidden(requester, &act).await?;
+        }
         let mut question = Question::new(if was_open {
             "answer on this terminal what keyloan asks"
         } else {
@@ -52,6 +63,8 @@ impl Broker {
         let text = self.proved_identity(client, passphrase, question, None, false).await?;
         self.open_with(client, &text, false)?;
         drop(text);
+        // Of a locked vault it is known only now, and of an open one it may have changed.
+        self.refuse_forbidden(requester, &act).await?;
         if !was_open {
             self.move_surface(requester, None);
         }
@@ -116,6 +129,7 @@ fn told(event: &Event) -> Option<String> {
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
         Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
+        Event::HostChanged { request, host, action } => format!("{request} {action}: {host}"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),
         Event::UnlockFailed { by } => format!("wrong passphrase, typed for pid {}", by.pid),
         _ => return None,

@@ -1,7 +1,8 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
 use super::{Act, Beyond, Broker, Refusal};
-use crate::approval::question::{Certainty, Offer, Question};
+use crate::approval::offer::{Also, Offer};
+use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -40,9 +41,10 @@ impl Offered {
                     format!("covers that for ANYTHING on {terminal}, for {}", TimeSpan::of(*time))
                 }
             };
-            Some(Offer { scope: *scope, words })
+            Some(Offer { also: Also::Grant(*scope), words })
         };
-        question.offers = self.scopes.iter().filter_map(offer).collect();
+        // Next to the line that they are about.
+        question.offers.splice(0..0, self.scopes.iter().filter_map(offer));
     }
 
     fn holder(self, scope: Scope) -> Option<(Holder, String)> {

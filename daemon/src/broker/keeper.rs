@@ -47,12 +47,16 @@ impl Broker {
         client: &Client,
         passphrase: Option<SecretBytes>,
         new_pin: Option<SecretBytes>,
+        phrase: Option<SecretBytes>,
         desktop: Option<Desktop>,
     ) -> Done {
         self.no_vault_yet()?;
+        // A script that hands over all there has to be is asked for no more.
+        let is_typed = passphrase.is_none() || new_pin.is_none();
         let passphrase = self.new_secret(client, passphrase, "passphrase for the vault", 1).await?;
-        let passphrase = identity::passphrase(&passphrase)?;
         let pin = self.new_secret(client, new_pin, "PIN for approvals", pin::SHORTEST).await?;
+        let phrase = self.first_phrase(client, phrase, is_typed, [&passphrase, &pin]).await?;
+        let passphrase = identity::passphrase(&passphrase)?;
         let keys = Keys::generate().map_err(IdentityError::from)?;
         let text = Zeroizing::new(keys.expose_identity().to_owned());
         let (wrapped, verifier) = self
@@ -62,11 +66,12 @@ impl Broker {
             })
             .await?;
         let policy = print::print(&Policy::default()).join("\n");
-        let sealed = vec![
+        let mut sealed = vec![
             (local::POLICY, SecretBytes::new(policy.into_bytes())),
             (local::PIN, verifier),
             (local::TRUST, SecretBytes::new(TrustList::default().bytes())),
         ];
+        sealed.extend(phrase.map(|phrase| (local::PHRASE, phrase)));
         // Typing takes its time, and another may have made one meanwhile, whose log this is now.
         self.no_vault_yet()?;
         let moved = self.begin_log_anew()?;

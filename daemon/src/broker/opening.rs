@@ -119,6 +119,6 @@ impl Broker {
         let by = format!("passphrase {}", place.name(&client.requester));
         let approved = Event::Approved { request, names: act.names.clone() };
         self.record_all(&[&decided("approved", judgement.rule, Some(by)), &approved], Durable::Now)?;
-        Ok(Approved { request, durable: Durable::Now, names: act.names, given })
+        Ok(Approved { request, durable: Durable::Now, names: act.names, given, keeps_host: false })
     }
 }

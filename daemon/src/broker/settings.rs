@@ -10,7 +10,7 @@ use crate::clock;
 use crate::env_set::manifest;
 use crate::policy::decide::Subject;
 use crate::policy::parse::{self, Setting};
-use crate::policy::rule::Kind;
+use crate::policy::rule::{Kind, Rule, Verdict};
 use crate::policy::{compare, print};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
@@ -168,6 +168,15 @@ impl Broker {
         if let Some(path) = policy.pinentry.as_deref().filter(|path| !child::is_roots(path)) {
             return Err(Refusal::Pinentry(path.display().to_string()));
         }
+        if settings.iter().any(|setting| setting.starts_with("approver.")) {
+            let act = Act {
+                subjects: vec![(Kind::Approver, Subject::of("approver.*"))],
+                title: "set who answers".to_owned(),
+                names: settings.clone(),
+                beyond: Beyond::Nothing,
+            };
+            self.refuse_forbidden(&client.requester, &act).await?;
+        }
         let mut question = Question::new("change the policy");
         for setting in &settings {
             Self::about(&mut question, "sets", setting);
@@ -192,6 +201,10 @@ impl Broker {
         }
         // A yes was given under the rules that were.
         self.end_all_grants("the policy was changed");
+        let forbids = |rule: &Rule| rule.kind == Kind::Approver && rule.verdict == Verdict::Deny;
+        if self.with_policy(|policy| policy.rules.iter().any(forbids))? {
+            self.queue.board.end("the policy forbids it");
+        }
         Ok(Reply::done(format!("set: {}", shown(&settings.join(" ")))))
     }
 }

@@ -13,9 +13,8 @@ use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
-use crate::grant::table::Terminal;
 use crate::journal::{self, Level};
-use crate::requester::Requester;
+use crate::requester::{Requester, TerminalSession};
 use crate::vault::local::identity;
 use keyloan_platform::process;
 use keyloan_protocol::control::Message;
@@ -33,7 +32,7 @@ const TRIES: u32 = 3;
 #[derive(Default)]
 pub(super) struct Surface {
     /// Questions on other terminals are announced on this one.
-    terminal: Option<Terminal>,
+    terminal: Option<TerminalSession>,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
@@ -58,15 +57,13 @@ impl Broker {
     }
 
     pub(super) fn asker(&self, requester: &Requester) -> Asker {
-        let terminal = requester.terminal_session();
-        let is_home = terminal.is_some() && terminal == self.surface.borrow().terminal;
-        Asker { origin: requester.origin(), is_home }
+        Asker { origin: requester.origin(), is_home: requester.is_on(self.surface.borrow().terminal) }
     }
 
     /// The terminal of the last unlock while that session lasts, else 0: its number is soon that of another terminal,
     /// which any program may open, and that would be told in its place.
     fn unlocked_on(&self) -> u64 {
-        let is_the_same = |(terminal, (leader, started)): &Terminal| {
+        let is_the_same = |(terminal, (leader, started)): &TerminalSession| {
             process::stat(*leader).is_some_and(|stat| stat.started == *started && stat.terminal == *terminal)
         };
         self.surface.borrow().terminal.filter(is_the_same).map_or(0, |(terminal, _)| terminal)
@@ -190,6 +187,9 @@ impl Broker {
             Place::Terminal(_) | Place::Board(_) => None,
         };
         let _announced = self.tell(client, place, &question.title);
+        let is_own = matches!(place, Place::Terminal(_)) && self.asker(&client.requester).is_home;
+        // Never in a window: which desktop that opens on may be what the request says, before the passphrase proves it.
+        let question = question.with_phrase(self.phrase().filter(|_| is_own));
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
             for _ in 0..TRIES {

@@ -20,6 +20,8 @@ pub(crate) enum PolicyError {
         "{0} takes ask, ask-pin, allow, allow N/TIME (such as allow 20/1h), deny, or nothing to remove the rule"
     )]
     Verdict(&'static str),
+    #[error("approver takes ask (that is the passphrase), deny, or nothing to remove the rule")]
+    Approver,
     #[error("a condition is NAME=TEXT, NAME=TEXT* or forwarded, with commas between")]
     Condition,
     #[error("no condition is called that{}", nearest(.0, &attributes()))]
@@ -197,6 +199,8 @@ fn verdict(kind: Kind, text: &str) -> Result<Verdict, PolicyError> {
         Some(Limit { uses, within: between(within, 1, 7 * 86400)? })
     };
     match text {
+        // A PIN, or nobody, would say who else may say yes.
+        text if kind == Kind::Approver && !matches!(text, "ask" | "deny") => Err(PolicyError::Approver),
         "ask" => Ok(Verdict::Ask),
         "ask-pin" => Ok(Verdict::AskPin),
         "allow" => Ok(Verdict::Allow(None)),
@@ -396,6 +400,9 @@ pub(crate) mod tests {
             ("env[forwarded]=deny", "a request for env has no forwarded"),
             ("ssh.signature[host=a]=deny", "has no host"),
             ("trust[item=a]=deny", "a request for trust has no item"),
+            ("approver=allow", "approver takes ask (that is the passphrase), deny"),
+            ("approver=ask-pin", "approver takes ask"),
+            ("approver[item=a]=deny", "has no item"),
             ("env[program=/bin/x]=allow", "can be pretended"),
             ("env[repository=/x,item=a]=allow 1/1h", "can be pretended"),
             ("approver.command=bin/x", "approver.command takes the absolute path"),

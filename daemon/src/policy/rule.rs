@@ -25,10 +25,12 @@ pub(crate) enum Kind {
     KeyAdd,
     /// `trust`, `ssh hosts pin`.
     Trust,
+    /// Who answers: `approve`, and the settings of that name.
+    Approver,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Env,
         Self::File,
         Self::ItemRead,
@@ -38,6 +40,7 @@ impl Kind {
         Self::SshOther,
         Self::KeyAdd,
         Self::Trust,
+        Self::Approver,
     ];
 
     pub(crate) fn key(self) -> &'static str {
@@ -51,13 +54,14 @@ impl Kind {
             Self::SshOther => "ssh.other",
             Self::KeyAdd => "key.add",
             Self::Trust => "trust",
+            Self::Approver => "approver",
         }
     }
 
     /// Whether a request of this kind can have it.
     pub(crate) fn has(self, attribute: Attribute) -> bool {
         match attribute {
-            Attribute::Item => self != Self::Trust,
+            Attribute::Item => !matches!(self, Self::Trust | Self::Approver),
             Attribute::Host | Attribute::HostKey => self == Self::SshLogin,
             Attribute::Namespace => self == Self::SshSignature,
             Attribute::Forwarded => matches!(self, Self::SshLogin | Self::SshSignature | Self::SshOther),

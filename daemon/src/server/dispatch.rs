@@ -38,6 +38,7 @@ async fn serve(
     let passphrase = typed(&mut message, "passphrase")?;
     let pin = typed(&mut message, "pin")?;
     let new = typed(&mut message, "new")?;
+    let phrase = typed(&mut message, "phrase")?;
     let value = message.take("value");
     let identity = message.take("identity");
     let desktop = Desktop::from_values(|name| message.take(name));
@@ -79,7 +80,7 @@ async fn serve(
         }
         Request::ItemGet { item, field } => return broker.item_get(client, item, field).await,
         Request::Status => broker.status(),
-        Request::Init => broker.init(client, passphrase, pin, desktop).await?,
+        Request::Init => broker.init(client, passphrase, pin, phrase, desktop).await?,
         Request::Unlock { here, desktop: in_window, accept_rollback } => {
             let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
             broker.unlock(client, passphrase, how).await?
@@ -91,6 +92,7 @@ async fn serve(
         }
         Request::Passwd => broker.passwd(client, passphrase, new).await?,
         Request::Pin => broker.pin(client, passphrase, pin).await?,
+        Request::Phrase { remove } => broker.change_phrase(client, passphrase, phrase, remove).await?,
         Request::RecipientAdd { name, recipient } => {
             broker.recipient_add(client, passphrase, name, recipient).await?
         }

@@ -18,7 +18,7 @@ pub const DESKTOP: [(&str, &str); 5] = [
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Status,
-    /// Tail: `passphrase`, `pin`, and those of [`DESKTOP`] that are set.
+    /// Tail: `passphrase`, `pin`, `phrase` (or none), and those of [`DESKTOP`] that are set.
     Init,
     /// Tail: `passphrase`, and those of [`DESKTOP`] that are set. Whoever proves the passphrase says with
     /// these where questions go from then on.
@@ -40,6 +40,11 @@ pub enum Request {
     Passwd,
     /// Tail: `passphrase`, `pin` (the new one).
     Pin,
+    /// What genuine questions show. Tail: `passphrase`, `phrase` (the new one).
+    Phrase {
+        #[serde(default)]
+        remove: bool,
+    },
     /// Tail: `passphrase`.
     RecipientAdd {
         name: PlainName,

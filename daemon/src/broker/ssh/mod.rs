@@ -2,6 +2,7 @@
 //! record, key, record, reply. Listing what could be asked for needs no approval, as public halves are no secret.
 
 mod added;
+mod first_use;
 mod keys;
 mod manage;
 mod named;
@@ -121,6 +122,10 @@ pub(crate) enum AgentRefusal {
     Socket,
     #[error("nobody unlocked the vault in time")]
     StillLocked,
+    #[error(
+        "the host has another name, or another key, than the question said, so neither is kept and nobody logs in"
+    )]
+    NamedAnew,
 }
 
 impl Broker {

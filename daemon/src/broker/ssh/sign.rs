@@ -1,6 +1,7 @@
 //! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
 //! again of the vault where that was opened on the way.
 
+use super::first_use::FirstUse;
 use super::keys::VaultKey;
 use super::named::Host;
 use super::permits::{Covered, Holder, Permits, Place, beyond, sha256, subject};
@@ -12,6 +13,7 @@ use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
 use crate::broker::{Act, Refusal};
 use crate::clock;
+use crate::policy::rule::Verdict;
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
@@ -50,13 +52,22 @@ impl Broker {
             beyond: beyond(connection, &holder, &permits, covered),
         };
         let was_closed = matches!(gate, Gate::Closed(..));
-        let asks = was_closed || self.judge(&connection.client.requester, &act).await?.verdict.asks();
+        let verdict = if was_closed {
+            None
+        } else {
+            Some(self.judge(&connection.client.requester, &act).await?.verdict)
+        };
+        let asks = verdict.is_none_or(Verdict::asks);
         // A human is shown what is there now.
         if asks && !connection.client.requester.look_again() {
             return Err(AgentRefusal::Gone.into());
         }
+        let first = match verdict.filter(|_| asks) {
+            Some(verdict) => self.first_use(connection, &permits, verdict).await?,
+            None => None,
+        };
         let lines = if asks {
-            self.describe_signature(connection, &holder, &permits, &sign.key).await
+            self.describe_signature(connection, &holder, &permits, &sign.key, first.is_some()).await
         } else {
             Vec::new()
         };
@@ -65,6 +76,7 @@ impl Broker {
                 for (label, text, certainty) in &lines {
                     question.line(label, text, *certainty);
                 }
+                question.offers.extend(first.as_ref().map(FirstUse::offer));
             })
             .await?;
         // While somebody was asked, the key may have gone, and what was known of it while the vault was locked may be
@@ -75,6 +87,10 @@ impl Broker {
         } else {
             (holder, permits)
         };
+        if let Some(first) = first.filter(|_| approved.keeps_host) {
+            let kept = self.keep_first_use(&connection.client, &first, &approved).await;
+            kept.map_err(|refusal| self.failed(&approved, refusal))?;
+        }
         // What a rule or a grant allowed, those allow again for as long as they do.
         let was_asked = asks && matches!(approved.durable, Durable::Now);
         let covered = if was_asked { Covered::of(&permits, &sign.key, algorithm) } else { None };
