@@ -39,3 +39,4 @@ mod ssh_stand_in;
 mod ssh_upstream;
 mod terminal;
 mod vault;
+mod ways;

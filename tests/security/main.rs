@@ -10,6 +10,7 @@
 
 mod approve;
 mod asking;
+mod askpass;
 mod desktop;
 mod files;
 mod flood;

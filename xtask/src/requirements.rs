@@ -101,6 +101,11 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "test -x /usr/libexec/gcr-prompter"],
         "the window that pinentry-gnome3 asks for",
     ),
+    tests(
+        "ssh-askpass-gnome",
+        &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],
+        "an askpass program, as ssh calls one",
+    ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),

@@ -57,28 +57,6 @@ impl Broker {
         self.surface.borrow().terminal
     }
 
-    /// For `status`.
-    pub(super) fn where_questions_go(&self) -> String {
-        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
-            return format!("the approver program {}", program.path.display());
-        }
-        let denied = self.queue.board.denied_for().div_ceil(60);
-        if denied > 0 {
-            return format!("are denied for another {denied} min; keyloan unlock ends that");
-        }
-        let terminal = "the requester's own terminal, with the PIN";
-        if let Some(board) = self.queue.board.terminal() {
-            return format!("keyloan approve on {board}, with the PIN");
-        }
-        let Some(desktop) = self.desktop() else { return terminal.to_owned() };
-        match desktop.programs().next() {
-            Some(program) => {
-                format!("a window on {} ({}), with the PIN; else {terminal}", desktop.name, program.display())
-            }
-            None => format!("{terminal} (for {} there is no pinentry)", desktop.name),
-        }
-    }
-
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
     /// terminal of the last unlock of one on another terminal, and its desktop of both.
     pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) -> Option<Announced> {
@@ -88,6 +66,11 @@ impl Broker {
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
                 self.notify(format!("in a window on {}: {title}", window.name))
+            }
+            Place::Askpass(askpass) => {
+                let on = askpass.name();
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on: on.clone() }));
+                self.notify(format!("in {on}: {title}"))
             }
             Place::Board(board) => {
                 let on = format!("keyloan approve on {}", board.terminal);
