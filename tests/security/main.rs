@@ -30,6 +30,7 @@ mod ssh_vault;
 mod ssh_words;
 mod steering;
 mod trust;
+mod wayland;
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::{Output, Sandbox};
