@@ -64,7 +64,9 @@ fn an_askpass_program_can_neither_be_answered_nor_read_by_others() {
     let asking = sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).start();
     askpass_window(&desktop);
     let daemon = sandbox.daemon().unwrap().to_string();
-    let pid = sandbox.command(needed("pgrep"), &["-P", &daemon]).run().ok().text();
+    // Not the notification that a question stands.
+    let sealed = ["-P", &daemon, "-f", "^/proc/self/fd/"];
+    let pid = sandbox.command(needed("pgrep"), &sealed).run().ok().text();
     for (done, program) in ATTACKS {
         let tried = attack(&sandbox, program, &[pid.trim()]);
         let said = tried.text() + &tried.stderr;
