@@ -7,6 +7,7 @@
 
 mod board;
 mod copies;
+mod first;
 mod grants;
 mod items;
 mod judging;
@@ -22,6 +23,7 @@ mod settings;
 mod ssh;
 mod status;
 mod surface;
+mod turned_away;
 mod ways;
 
 pub(crate) use crate::approval::pinentry::Desktop;
@@ -36,6 +38,7 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
 use crate::approval::{Covers, No, Yes};
 use crate::audit::event::{Event, Who};
+use crate::audit::given::{Given, History};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
@@ -78,6 +81,7 @@ pub(crate) struct Broker {
     vault: RefCell<LocalVault>,
     unsealed: RefCell<Option<Unsealed>>,
     log: RefCell<Sink>,
+    history: History,
     queue: Queue,
     notifier: Notifier,
     loans: RefCell<Table>,
@@ -99,6 +103,7 @@ pub(crate) struct Broker {
     syncing: Mutex<()>,
     grants: RefCell<grant::table::Table>,
     uses: RefCell<grant::uses::Uses>,
+    turned_away: RefCell<turned_away::TurnedAway>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
@@ -131,6 +136,8 @@ pub(crate) struct Approved {
     request: u64,
     durable: Durable,
     names: Vec<String>,
+    /// What a yes gives, for the record that says it was given.
+    given: Option<Given>,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -163,6 +170,7 @@ impl Broker {
             vault: RefCell::new(LocalVault::at(&paths.vault)),
             unsealed: RefCell::new(None),
             log: RefCell::new(log),
+            history: History::default(),
             queue: Queue::new(),
             notifier: Notifier::default(),
             loans: RefCell::default(),
@@ -179,6 +187,7 @@ impl Broker {
             syncing: Mutex::default(),
             grants: RefCell::default(),
             uses: RefCell::default(),
+            turned_away: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
             stop: Notify::new(),
@@ -216,13 +225,13 @@ impl Broker {
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
-        let durable = match judgement.verdict {
+        let (durable, given) = match judgement.verdict {
             Verdict::Allow(_) => {
                 if let Some((rule, limit)) = judgement.limit() {
                     self.uses.borrow_mut().count(rule, limit, clock::since_boot());
                 }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
-                Durable::Soon
+                (Durable::Soon, None)
             }
             Verdict::Deny => {
                 self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
@@ -234,13 +243,19 @@ impl Broker {
             {
                 let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
-                Durable::Soon
+                (Durable::Soon, None)
+            }
+            Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester) => {
+                self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
+                return Err(no.into());
             }
             Verdict::Ask | Verdict::AskPin => {
                 self.record(&requested, Durable::Soon)?;
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
+                let given = first::given(requester, &act);
+                self.show_first_time(&mut question, given.as_ref(), &act);
                 let offered = self.offered(requester, &act, &judgement)?;
                 if let Some(offered) = &offered {
                     offered.show(&mut question);
@@ -250,22 +265,28 @@ impl Broker {
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
                 unanswered.asked = false;
                 match answer {
+                    // As if it had been given before.
+                    Ok(Yes { by, covers: Covers::Granted }) => {
+                        self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
+                        (Durable::Soon, given.filter(Given::is_known))
+                    }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
                         if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
                             self.give_grant(offered, &act, offer.scope, request)?;
                         }
+                        (Durable::Now, given.filter(Given::is_known))
                     }
                     Err(no) => {
-                        self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
+                        let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
+                        self.record(&decided("declined", Some(no.to_string())), durable)?;
                         return Err(no.into());
                     }
                 }
-                Durable::Now
             }
         };
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable, names: act.names })
+        Ok(Approved { request, durable, names: act.names, given })
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
@@ -301,10 +322,10 @@ impl Broker {
         };
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
-        let unlocked_on = self.unlocked_on();
+        let asker = self.asker(requester);
         let (order, askpass, deadline) = (policy.order, policy.askpass, policy.deadline);
         let desktop = self.desktop();
-        let ways = Ways { order, program, askpass, desktop, unlocked_on, pin_verifier, deadline };
+        let ways = Ways { order, program, askpass, desktop, asker, pin_verifier, deadline };
         let told = Told { wrong_pin: &wrong_pin, asking: &asking, asking_program: &asking_program, covered };
         match self.queue.ask(question, requester, ways, told).await {
             Err(No::Unaskable) if is_without_pin => Err(No::Pinless),
@@ -325,6 +346,7 @@ impl Broker {
         log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
             journal::say(Level::Error, &format!("nothing is lent: {error}"));
         })?;
+        events.iter().for_each(|event| self.history.note(event));
         self.show_on_board(events);
         Ok(())
     }

@@ -303,6 +303,8 @@ fn a_yes_covers_what_waits_behind_it() {
     sandbox.write("run/go", "");
     assert_eq!(finished(make).ok().text(), "tok\ntok\ntok\n");
     assert_eq!(approver::questions(&kept).len(), 1);
+    let decided = sandbox.events("decided");
+    assert_eq!(decided.iter().filter(|event| event["decision"] == "covered").count(), 2);
 }
 
 #[test]

@@ -25,6 +25,7 @@ mod policy;
 mod publish;
 mod recovery;
 mod service;
+mod show;
 mod ssh_add;
 mod ssh_agent_lib;
 mod ssh_clients;

@@ -28,7 +28,8 @@ impl<'a> Terminal<'a> {
                 &columns.to_string(),
                 "-y",
                 &rows.to_string(),
-                "env PS1='ready> ' bash --norc -i",
+                // Else a shell stands between, or not, as /bin/sh happens to be.
+                "exec env PS1='ready> ' bash --norc -i",
             ])
             .ok();
         terminal.expect("ready>");

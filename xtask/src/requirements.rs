@@ -77,6 +77,7 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("util-linux", &["unshare"], "a mount namespace with a full or read-only file system"),
     tests("mount", &["mount"], "the file systems in it"),
     tests("passwd", &["useradd"], "makes that user"),
+    tests("faketime", &["faketime"], "its library moves a daemon's wall clock"),
     tests("procps", &["ps"], "what other users of the machine see of a process"),
     tests("xvfb", &["Xvfb"], "a desktop without a screen"),
     tests("xauth", &["xauth"], "its cookie"),

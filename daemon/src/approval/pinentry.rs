@@ -1,6 +1,5 @@
 //! Asking in a window: a stock pinentry, started on the desktop of whoever proved the passphrase. It holds
-//! the PIN while it is typed, and any program of the user can read its memory; only the daemon judges what
-//! was typed.
+//! the PIN while it is typed, and runs undumpable for that; only the daemon judges what was typed.
 
 use super::No;
 use super::assuan::{self, Answer, Assuan, AssuanError};
@@ -120,7 +119,7 @@ pub(crate) struct Window {
 
 impl Window {
     async fn start(program: &Path, desktop: &Desktop) -> Result<Self, AssuanError> {
-        let (child, ours) = child::start(program, &[], desktop.variables())?;
+        let (child, ours) = child::start_guarded(program, desktop.variables())?;
         let mut window = Self {
             assuan: Assuan::new(ours),
             settle: SETTLE,

@@ -125,6 +125,9 @@ impl Question {
         between: &str,
         certainty: Certainty,
     ) {
+        if parts.is_empty() {
+            return;
+        }
         let mut text = String::new();
         for part in parts {
             let longer = if text.is_empty() { part.clone() } else { format!("{text}{between}{part}") };

@@ -1,30 +1,30 @@
-//! One question at a time, in the order they came; a flood is refused. One yes serves one request.
+//! One question at a time, places in turns; a flood is refused. One yes serves one request: two that are alike to the
+//! last byte are two questions, unless the yes to one was said to cover the other.
 
 use super::askpass::Askpass;
 use super::board::Board;
-use super::flood::Flood;
+use super::flood::{Asker, Flood};
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::{Offer, Question};
 use super::terminal::Screen;
+use super::turns::{Spot, Turns};
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};
 use crate::policy::order::{Order, Way};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
-
-/// Questions that may wait behind the one being asked.
-const WAITING: usize = 32;
+use tokio::sync::{Mutex, Notify};
 
 pub(crate) struct Queue {
-    turn: Mutex<()>,
-    waiting: Cell<usize>,
+    turns: Turns,
+    /// A grant was given, which may cover what waits.
+    granted: Notify,
     gates: RefCell<pin::Gates>,
     flood: RefCell<Flood>,
     /// One check of a PIN at a time: each takes 19 MiB, and goes on when its requester goes away.
@@ -39,8 +39,7 @@ pub(crate) struct Ways {
     pub(crate) program: Option<ApproverProgram>,
     pub(crate) askpass: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
-    /// The terminal of the last unlock, 0 for none.
-    pub(crate) unlocked_on: u64,
+    pub(crate) asker: Asker,
     pub(crate) pin_verifier: Option<Arc<SecretBytes>>,
     /// How long a human has to answer.
     pub(crate) deadline: Duration,
@@ -60,8 +59,8 @@ pub(crate) struct Told<'a> {
 impl Queue {
     pub(crate) fn new() -> Self {
         Self {
-            turn: Mutex::new(()),
-            waiting: Cell::new(0),
+            turns: Turns::default(),
+            granted: Notify::new(),
             gates: RefCell::default(),
             flood: RefCell::default(),
             check: Arc::default(),
@@ -71,16 +70,47 @@ impl Queue {
 
     /// Questions asked or waiting.
     pub(crate) fn pending(&self) -> usize {
-        self.waiting.get()
+        self.turns.pending()
     }
 
-    /// Waits until no other question stands. Whoever gives up waiting leaves the queue.
-    pub(crate) async fn turn(&self) -> Result<Turn<'_>, No> {
-        if self.waiting.get() > WAITING {
-            return Err(No::Busy);
-        }
-        let spot = Spot::take(&self.waiting);
-        Ok(Turn { _turn: self.turn.lock().await, _spot: spot })
+    /// Waits until no other question stands. Whoever gives up waiting leaves the queue. `proves` is for a passphrase
+    /// that somebody offers by himself.
+    pub(crate) async fn turn(&self, asker: Asker, proves: bool) -> Result<Turn<'_>, No> {
+        let mut spot = self.turns.enter(asker, proves)?;
+        spot.turn().await?;
+        Ok(Turn { _spot: spot })
+    }
+
+    pub(crate) fn has_room(&self, asker: Asker) -> Result<(), No> {
+        self.turns.has_room(asker, false)
+    }
+
+    /// Refuses at once what would be refused whenever its turn came.
+    pub(crate) fn admits(&self, asker: Asker, desktop: Option<&Desktop>) -> Result<(), No> {
+        self.board.denies()?;
+        self.is_not_held_back(asker, desktop)?;
+        self.has_room(asker)
+    }
+
+    fn is_not_held_back(&self, asker: Asker, desktop: Option<&Desktop>) -> Result<(), No> {
+        let is_shared = self.board.terminal().is_some() || desktop.is_some();
+        self.flood.borrow().check(asker, is_shared, clock::since_boot())
+    }
+
+    /// Who proves the passphrase was no flood.
+    pub(crate) fn hold_back_no_more(&self) {
+        *self.flood.borrow_mut() = Flood::default();
+    }
+
+    /// Looks whether what waits is covered now.
+    pub(crate) fn granted(&self) {
+        self.granted.notify_waiters();
+    }
+
+    /// Counts a question in a window or on the enrolled terminal, where those of all places come up.
+    pub(crate) fn stands(&self, asker: Asker, is_shared: bool) -> Result<Standing<'_>, No> {
+        self.flood.borrow().check(asker, is_shared, clock::since_boot())?;
+        Ok(Standing { flood: &self.flood, asker, is_shared, was_no: true })
     }
 
     /// Asks a human, or the program that was set, by the first of the ways in their order that is there. A way that is
@@ -93,22 +123,31 @@ impl Queue {
         told: Told<'_>,
     ) -> Result<Yes, No> {
         self.board.denies()?;
+        let mut spot = self.turns.enter(ways.asker, false)?;
         let waits = self.board.waits(question, requester);
-        let _turn = self.turn().await?;
-        self.board.denies()?;
-        if let Some(by) = (told.covered)() {
-            return Ok(Yes { by, covers: Covers::Once });
+        loop {
+            let granted = self.granted.notified();
+            let has_turn = tokio::select! {
+                biased;
+                turn = spot.turn() => turn.map(|()| true)?,
+                () = granted => false,
+            };
+            self.board.denies()?;
+            if let Some(by) = (told.covered)() {
+                return Ok(Yes { by, covers: Covers::Granted });
+            }
+            if has_turn {
+                break;
+            }
         }
-        let deadline = ways.deadline;
+        let (deadline, asker) = (ways.deadline, ways.asker);
         drop(waits);
         loop {
             // Only what is of the human wants a PIN, and has to be spared a flood.
             let may_ask = || {
                 // Looked at again with the turn: what waited behind two noes is the flood itself.
-                match self.flood.borrow().closed_for(requester.terminal, clock::since_boot()) {
-                    0 => ways.pin_verifier.clone().ok_or(No::WithoutPin),
-                    cooling => Err(No::Cooling(cooling)),
-                }
+                self.is_not_held_back(asker, ways.desktop.as_ref())?;
+                ways.pin_verifier.clone().ok_or(No::WithoutPin)
             };
             let (mut place, verifier) = match self.first(&ways, requester, &may_ask).await? {
                 First::Place(place, verifier) => (*place, verifier),
@@ -118,23 +157,21 @@ impl Queue {
                     return answer.unwrap_or(Err(No::TimedOut(deadline)));
                 }
             };
-            let is_trusted = match &place {
-                Place::Board(_) | Place::Window(_) | Place::Askpass(_) => true,
-                Place::Terminal(_) => requester.terminal == ways.unlocked_on,
-            };
+            let is_shared = matches!(place, Place::Board(_) | Place::Window(_) | Place::Askpass(_));
+            let is_trusted = is_shared || asker.is_home;
             let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
             if closed_for > 0 {
                 return Err(No::Closed(closed_for));
             }
+            let mut standing = self.stands(asker, is_shared)?;
             (told.asking)(&place);
-            let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
             let checked = (verifier, is_trusted);
             let asked = self.ask_pin(&mut place, question, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
             // A terminal or a window that failed is nobody's no.
             standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
             if let Ok(Ok(_)) = &answer {
-                self.flood.borrow_mut().yes(requester.terminal);
+                standing.yes();
             }
             drop(standing);
             let by = format!("PIN {}", place.name(requester));
@@ -181,8 +218,8 @@ impl Queue {
                     may_ask()?;
                     match Screen::of(requester) {
                         Err(No::Unaskable) => None,
-                        Err(No::Background) => {
-                            absent = Some(No::Background);
+                        Err(unusable @ (No::Background | No::Overheard)) => {
+                            absent = Some(unusable);
                             None
                         }
                         screen => Some(Place::Terminal(screen?)),
@@ -243,16 +280,24 @@ enum First<'a> {
 
 /// A question that stands. Where its requester goes away it was not allowed either: or one that dies and comes back
 /// would be asked for without end.
-struct Standing<'a> {
+pub(crate) struct Standing<'a> {
     flood: &'a RefCell<Flood>,
-    place: u64,
+    asker: Asker,
+    is_shared: bool,
     was_no: bool,
+}
+
+impl Standing<'_> {
+    pub(crate) fn yes(&mut self) {
+        self.was_no = false;
+        self.flood.borrow_mut().yes(self.asker);
+    }
 }
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
         if self.was_no {
-            self.flood.borrow_mut().no(self.place, clock::since_boot());
+            self.flood.borrow_mut().no(self.asker, self.is_shared, clock::since_boot());
         }
     }
 }
@@ -288,23 +333,7 @@ async fn ask_program(approver: &ApproverProgram, question: &Question, deadline: 
 
 /// The right to ask, until dropped.
 pub(crate) struct Turn<'a> {
-    _turn: MutexGuard<'a, ()>,
     _spot: Spot<'a>,
-}
-
-struct Spot<'a>(&'a Cell<usize>);
-
-impl<'a> Spot<'a> {
-    fn take(waiting: &'a Cell<usize>) -> Self {
-        waiting.set(waiting.get() + 1);
-        Self(waiting)
-    }
-}
-
-impl Drop for Spot<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
 }
 
 #[cfg(test)]
@@ -320,8 +349,8 @@ mod tests {
             let typed = SecretBytes::copy_of(typed.as_bytes());
             let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
             yes.map(|covers| match covers {
-                Covers::Once => None,
                 Covers::Also(offer) => Some(offer.scope),
+                Covers::Once | Covers::Granted => None,
             })
         };
         assert_eq!(scope("4711", "4711"), Some(None));

@@ -43,16 +43,17 @@ impl Broker {
             return Err(Refusal::Input("this terminal answers already"));
         }
         let was_open = self.is_open();
-        let question = Question::new(if was_open {
+        let mut question = Question::new(if was_open {
             "answer on this terminal what keyloan asks"
         } else {
             "unlock the vault, and answer on this terminal what keyloan asks"
         });
+        Self::about(&mut question, "then", "every question comes here, whoever asks, until it is left");
         let text = self.proved_identity(client, passphrase, question, None, false).await?;
         self.open_with(client, &text, false)?;
         drop(text);
         if !was_open {
-            self.move_surface(requester.terminal, None);
+            self.move_surface(requester, None);
         }
         let screen = Screen::of(requester)?;
         let by = self.who(requester);
@@ -103,10 +104,10 @@ fn told(event: &Event) -> Option<String> {
             format!("{request} {decision} ({rule})")
         }
         Event::Decided { request, decision, approver: Some(by), .. } => format!("{request} {decision}: {by}"),
-        Event::Lent { request, loan, names, pid } => {
+        Event::Lent { request, loan, names, pid, .. } => {
             format!("{request} lent: {} to pid {pid} (loan {loan})", names.join(" "))
         }
-        Event::Released { request } => format!("{request} given out"),
+        Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {
@@ -114,6 +115,7 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
+        Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),
         Event::UnlockFailed { by } => format!("wrong passphrase, typed for pid {}", by.pid),
         _ => return None,

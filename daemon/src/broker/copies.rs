@@ -58,6 +58,9 @@ impl Broker {
         for recipient in &shown {
             Self::about(&mut question, "opens to", recipient);
         }
+        if shown.is_empty() {
+            Self::about(&mut question, "opens to", "a passphrase of its own, typed next");
+        }
         let keys = recipients.iter().map(|one| identity::recipient(one)).collect::<Result<Vec<_>, _>>()?;
         self.prove_passphrase(client, passphrase, &question).await?;
         let sealed_for = if keys.is_empty() {

@@ -21,6 +21,8 @@ pub(super) struct Offered {
     terminal: Option<(Terminal, String)>,
     /// What "the same" is.
     same: &'static str,
+    /// [`Table::era`](crate::grant::table::Table::era) when it was offered.
+    era: u64,
 }
 
 impl Offered {
@@ -88,7 +90,8 @@ impl Broker {
         let scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
         let Some(command) = command(requester).filter(|_| !scopes.is_empty()) else { return Ok(None) };
         let terminal = requester.terminal_session().zip(requester.terminal_name());
-        Ok(Some(Offered { scopes, command, terminal, same: same(&act.subjects) }))
+        let (same, era) = (same(&act.subjects), self.grants.borrow().era());
+        Ok(Some(Offered { scopes, command, terminal, same, era }))
     }
 
     /// Gives what a yes was for besides the request. Where it cannot be written down it is not given.
@@ -99,6 +102,10 @@ impl Broker {
         scope: Scope,
         request: u64,
     ) -> Result<(), Refusal> {
+        // The question stood through a lock, or a change of the policy: the yes is for the request alone.
+        if offered.era != self.grants.borrow().era() {
+            return Ok(());
+        }
         let Some((holder, holder_shown)) = offered.holder(scope) else { return Ok(()) };
         // The request that it came with is the first of its uses.
         let rest = match scope {
@@ -116,6 +123,7 @@ impl Broker {
         self.record(&event, Durable::Now).inspect_err(|_| {
             self.grants.borrow_mut().revoke(id);
         })?;
+        self.queue.granted();
         Ok(())
     }
 
@@ -157,7 +165,7 @@ impl Broker {
     }
 
     pub(super) fn end_all_grants(&self, why: &'static str) {
-        let ended = self.grants.borrow_mut().revoke_all();
+        let ended = self.grants.borrow_mut().end_all();
         self.note_ended(&ended, why);
     }
 

@@ -75,7 +75,7 @@ impl Broker {
         self.log.borrow_mut().set_counter(counter);
         self.opened(client)?;
         self.record(&Event::VaultCreated, Durable::Now)?;
-        self.move_surface(client.requester.terminal, desktop);
+        self.move_surface(&client.requester, desktop);
         let path = self.vault.borrow().path().display().to_string();
         let mut notes = vec![format!("the vault is at {path} and unlocked")];
         notes.extend(moved);
@@ -118,9 +118,10 @@ impl Broker {
         let text = self.proved_identity(client, passphrase, question, desktop, how.in_window).await?;
         self.open_with(client, &text, how.accept_older)?;
         self.queue.board.deny_no_more();
+        self.queue.hold_back_no_more();
         if moves {
             self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
-            self.move_surface(client.requester.terminal, how.desktop);
+            self.move_surface(&client.requester, how.desktop);
         }
         Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
     }
@@ -135,13 +136,13 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
-        self.queue.board.denies()?;
-        let desktop = self.desktop();
+        let (asker, desktop) = (self.asker(&client.requester), self.desktop());
+        self.queue.admits(asker, desktop.as_ref())?;
         if client.requester.terminal == 0 && desktop.is_none() {
             return Err(Refusal::Locked);
         }
         let question = Question::new(&format!("the vault is locked; unlock it to {what}?"));
-        let turn = self.queue.turn().await?;
+        let turn = self.queue.turn(asker, false).await?;
         // Whoever asked before may have unlocked it meanwhile.
         if self.is_open() {
             return Ok(());
@@ -154,7 +155,7 @@ impl Broker {
         let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;
         self.open_with(client, &text, false)?;
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         Ok(())
     }
@@ -196,9 +197,11 @@ impl Broker {
                 self.record(&mismatch, Durable::Now)?;
             }
             self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?;
+            self.read_history()?;
             self.check_public_file()
         });
         if opened.is_err() {
+            self.history.forget();
             self.vault.borrow_mut().lock();
             *self.unsealed.borrow_mut() = None;
         }
@@ -253,6 +256,7 @@ impl Broker {
         let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
         self.surface.borrow_mut().pinentry = pinentry;
         self.lock_keys();
+        self.history.forget();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
     }
@@ -284,6 +288,8 @@ impl Broker {
     pub(crate) fn tick(&self) {
         self.end_expired();
         self.end_grants_over();
+        // The refusals did not depend on their record.
+        let _ = self.tell_turned_away();
         self.agent_tick();
         if !self.is_open() {
             return;

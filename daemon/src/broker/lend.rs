@@ -75,6 +75,7 @@ impl Broker {
             loan,
             names: approved.names.clone(),
             pid: requester.peer.pid,
+            given: approved.given.clone(),
         };
         if let Err(error) = self.record(&lent, approved.durable) {
             self.loans.borrow_mut().forget(loan);
@@ -312,19 +313,18 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
-        let mut add = |item: Option<&str>| {
+        let mut add = |item: Option<&str>, field: &str| {
             let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
+            let given = item.map(|item| format!("{item}/{field}"));
             let (item, to) = (item.map(str::to_owned), to.clone());
-            subjects.push((kind, Subject { what, to, item, ..Subject::default() }));
+            subjects.push((kind, Subject { what, to, item, given, ..Subject::default() }));
         };
         match &planned.from {
-            From::Literal(_) => add(None),
-            From::Field(reference) => add(Some(reference.item.as_str())),
-            From::Vars(item) => add(Some(item.as_str())),
+            From::Literal(_) => add(None, ""),
+            From::Field(reference) => add(Some(reference.item.as_str()), reference.field.as_str()),
+            From::Vars(item) => add(Some(item.as_str()), VARS),
             From::Files(_, parts) => {
-                for (_, reference) in parts {
-                    add(Some(reference.item.as_str()));
-                }
+                parts.iter().for_each(|(_, of)| add(Some(of.item.as_str()), of.field.as_str()));
             }
         }
     }

@@ -134,6 +134,7 @@ impl Refusal {
             Self::No(No::NoneThere(_)) => {
                 "keyloan policy set approver.order='program approve window terminal'"
             }
+            Self::No(No::Overheard) => "answer on a terminal of its own: keyloan approve",
             Self::No(No::Pinless) => "run it in the foreground of a terminal",
             Self::No(No::Unshowable(_)) => {
                 "ask for less at once: some variables with --only, or one set at a time"
@@ -142,6 +143,8 @@ impl Refusal {
                 "set a rule with the conditions of both, or give both the same verdict"
             }
             Self::No(No::DeniesAll(_)) => "end that with the passphrase: keyloan unlock",
+            Self::No(No::CoolingAll(_)) => "the passphrase ends that, too: keyloan unlock",
+            Self::No(No::Busy | No::BusyHere(_)) => "see what waits, and deny it: keyloan approve",
             Self::No(No::WithoutPin) => "keyloan pin",
             Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {

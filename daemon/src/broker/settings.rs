@@ -173,10 +173,11 @@ impl Broker {
         // What only tightens is nobody's loss; were it asked for, people would leave things as they are.
         if compare::loosens(&before, &policy) {
             self.prove_passphrase(client, passphrase, &question).await?;
-            // Else what tightened it meanwhile would be undone by a passphrase that was for something else.
-            if self.with_policy(|now| *now != before)? {
-                return Err(Refusal::Input("the policy was changed meanwhile; look at it, and set it again"));
-            }
+        }
+        // Else what tightened it meanwhile, while the passphrase was typed or an approver program was read, would be
+        // undone by a change that said nothing of it.
+        if self.with_policy(|now| *now != before)? {
+            return Err(Refusal::Input("the policy was changed meanwhile; look at it, and set it again"));
         }
         let text = print::print(&policy);
         let by = self.who(&client.requester);

@@ -2,6 +2,7 @@
 //! request that proves nothing moves nothing.
 
 use super::{Broker, Client, Refusal};
+use crate::approval::flood::Asker;
 use crate::approval::notification::Announced;
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
@@ -12,8 +13,11 @@ use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
+use crate::grant::table::Terminal;
 use crate::journal::{self, Level};
+use crate::requester::Requester;
 use crate::vault::local::identity;
+use keyloan_platform::process;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
@@ -28,17 +32,17 @@ const TRIES: u32 = 3;
 /// The place of whoever proved the passphrase last.
 #[derive(Default)]
 pub(super) struct Surface {
-    /// Questions on other terminals are announced on this one; 0 for none.
-    terminal: u64,
+    /// Questions on other terminals are announced on this one.
+    terminal: Option<Terminal>,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
 }
 
 impl Broker {
-    pub(super) fn move_surface(&self, terminal: u64, desktop: Option<Desktop>) {
+    pub(super) fn move_surface(&self, requester: &Requester, desktop: Option<Desktop>) {
         let mut surface = self.surface.borrow_mut();
-        surface.terminal = terminal;
+        surface.terminal = requester.terminal_session();
         surface.desktop = desktop;
     }
 
@@ -53,8 +57,19 @@ impl Broker {
         desktop
     }
 
-    pub(super) fn unlocked_on(&self) -> u64 {
-        self.surface.borrow().terminal
+    pub(super) fn asker(&self, requester: &Requester) -> Asker {
+        let terminal = requester.terminal_session();
+        let is_home = terminal.is_some() && terminal == self.surface.borrow().terminal;
+        Asker { origin: requester.origin(), is_home }
+    }
+
+    /// The terminal of the last unlock while that session lasts, else 0: its number is soon that of another terminal,
+    /// which any program may open, and that would be told in its place.
+    fn unlocked_on(&self) -> u64 {
+        let is_the_same = |(terminal, (leader, started)): &Terminal| {
+            process::stat(*leader).is_some_and(|stat| stat.started == *started && stat.terminal == *terminal)
+        };
+        self.surface.borrow().terminal.filter(is_the_same).map_or(0, |(terminal, _)| terminal)
     }
 
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
@@ -87,14 +102,12 @@ impl Broker {
 
     /// Writes one line to the terminal of the last unlock about what happens on another; whether there is another.
     pub(super) fn announce(&self, about: &str, line: &str) -> bool {
-        let surface = self.surface.borrow().terminal;
+        let surface = self.unlocked_on();
         let name = keyloan_platform::terminal::path_of_device(surface);
         if name.is_some_and(|name| name == Path::new("/dev").join(about)) {
             return false;
         }
-        if let Ok(terminal) =
-            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        {
+        if let Ok(terminal) = keyloan_platform::terminal::open(surface, process::effective_uid()) {
             let line = format!("\r\nkeyloan: {line}\r\n");
             // Non-blocking: a stopped terminal misses the line and nothing waits for it.
             let _ = nix::unistd::write(&terminal, line.as_bytes());
@@ -128,7 +141,7 @@ impl Broker {
         if let Some(passphrase) = given {
             return self.unwrap_identity(client, wrapped, &passphrase).await;
         }
-        let turn = self.queue.turn().await?;
+        let turn = self.queue.turn(self.asker(&client.requester), true).await?;
         let terminal = if in_window { None } else { Place::find(None, &client.requester).await.ok() };
         let mut place = if let Some(terminal) = terminal {
             terminal
@@ -154,6 +167,11 @@ impl Broker {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause).into());
         }
+        // A window comes up before whoever sits there, whoever asked for it.
+        let mut standing = match place {
+            Place::Window(_) => Some(self.queue.stands(self.asker(&client.requester), true)?),
+            Place::Terminal(_) | Place::Board(_) | Place::Askpass(_) => None,
+        };
         let _announced = self.tell(client, place, &question.title);
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
@@ -167,7 +185,11 @@ impl Broker {
             }
             Err(Refusal::WrongPassphrase)
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
+        let typed = timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()));
+        if let (Some(standing), Ok(_)) = (&mut standing, &typed) {
+            standing.yes();
+        }
+        typed
     }
 
     pub(super) async fn unwrap_identity(
@@ -205,7 +227,7 @@ impl Broker {
         if let Some(given) = given {
             return if given.len() < shortest { Err(too_short) } else { Ok(given) };
         }
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
@@ -228,7 +250,7 @@ impl Broker {
 
     /// A value for an item, typed unseen on the requester's terminal.
     pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;

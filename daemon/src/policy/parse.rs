@@ -194,12 +194,12 @@ pub(crate) fn request(text: &str) -> Result<(Kind, Subject, Seen), PolicyError> 
     let said = |attribute| when.of(attribute).map(|pattern| pattern.text.clone());
     let subject = Subject {
         what: text.to_owned(),
-        to: String::new(),
         item: said(Attribute::Item),
         hosts: said(Attribute::Host).into_iter().collect(),
         host_key: said(Attribute::HostKey),
         namespace: said(Attribute::Namespace),
         forwarded: when.of(Attribute::Forwarded).is_some(),
+        ..Subject::default()
     };
     let seen = Seen {
         programs: Some(said(Attribute::Program).into_iter().collect()),

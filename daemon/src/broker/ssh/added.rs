@@ -26,6 +26,7 @@ use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Add, Identity};
 use keyloan_protocol::ssh_agent::private_key::PrivateKey;
 use keyloan_protocol::ssh_agent::wire::{self, Reader};
+use keyloan_protocol::time_span::TimeSpan;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +190,7 @@ impl Broker {
                 Self::about(question, "key", &shown);
                 question.line("comment", &String::from_utf8_lossy(&comment), Certainty::Claimed);
                 let time = lifetime.map_or("until it is removed or the daemon ends".to_owned(), |time| {
-                    format!("for {} seconds", time.as_secs())
+                    format!("for {}", TimeSpan::of(time))
                 });
                 Self::about(question, "stays", &time);
                 if constraints.confirm {

@@ -12,7 +12,7 @@ mod sockets;
 mod store;
 mod upstream;
 
-pub(super) use keys::FIELDS;
+pub(super) use keys::{FIELDS, PRIVATE_KEY, check_limit};
 pub(super) use permits::always_asked;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
@@ -133,6 +133,7 @@ impl Broker {
             return Reply::Failure;
         }
         let is_local = !connection.binding.may_be_forwarded();
+        connection.client.requester.serves_another_host = !is_local;
         let done = match request {
             Request::List => return Reply::Identities(self.identities(connection).await),
             Request::Sign(sign) => {

@@ -84,8 +84,8 @@ impl Broker {
             signature.and_then(|signature| self.not_locked_meanwhile(connection).map(|()| signature));
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         let (host_key, host_is) = permits.host();
-        let (request, permits) = (approved.request, permits.shown());
-        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is };
+        let (request, given, permits) = (approved.request, approved.given.clone(), permits.shown());
+        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is, given };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
