@@ -25,6 +25,7 @@ mod ssh;
 mod status;
 mod surface;
 mod turned_away;
+mod ways;
 
 pub(crate) use crate::approval::pinentry::Desktop;
 pub(crate) use copies::Opening;
@@ -37,7 +38,7 @@ use crate::approval::notification::Notifier;
 use crate::approval::offer::Also;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
-use crate::approval::{Covers, DEADLINE, No, Yes};
+use crate::approval::{Covers, No, Yes};
 use crate::audit::event::{Event, Who};
 use crate::audit::given::{Given, History};
 use crate::audit::sink::{Durable, LogError, Sink};
@@ -48,7 +49,7 @@ use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
 use crate::policy::decide::Subject;
-use crate::policy::rule::{Kind, Policy, Verdict};
+use crate::policy::rule::{ApproverProgram, Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
 use crate::vault::local::{self, LocalVault};
@@ -315,17 +316,17 @@ impl Broker {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
-        let asked = |policy: &Policy| (policy.approver.clone(), policy.deadline);
-        let (program, deadline) = self.with_policy(asked).unwrap_or((None, DEADLINE));
+        // Nothing can be asked of a locked vault's items.
+        let policy = self.with_policy(Clone::clone).unwrap_or_default();
         // A program has no PIN.
-        let is_without_pin = verdict == Verdict::AskPin && program.is_some();
-        let program = program.filter(|_| !is_without_pin);
-        if let Some(program) = &program {
+        let is_without_pin = verdict == Verdict::AskPin && policy.approver.is_some();
+        let program = policy.approver.filter(|_| !is_without_pin);
+        let asking_program = |program: &ApproverProgram| {
             let on = format!("the approver program {}", program.path.display());
-            // A client that is gone is noticed by its connection, which drops this whole request.
-            let _ = client.replies.send(Message::new(Reply::Waiting { on })).await;
-        }
-        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
+            // Room is for four replies and this is the first; a client that is gone needs none.
+            let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+        };
+        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten().map(Arc::new);
         let wrong_pin = |failures, locks| {
             let by = self.who(requester);
             // The refusal that follows does not depend on this record.
@@ -337,9 +338,10 @@ impl Broker {
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
         let asker = self.asker(requester);
+        let (order, askpass, deadline) = (policy.order, policy.askpass, policy.deadline);
         let (desktop, phrase) = (self.desktop(), self.phrase());
-        let ways = Ways { program, desktop, asker, pin_verifier, phrase, deadline };
-        let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
+        let ways = Ways { order, program, askpass, desktop, asker, pin_verifier, phrase, deadline };
+        let told = Told { wrong_pin: &wrong_pin, asking: &asking, asking_program: &asking_program, covered };
         match self.queue.ask(question, requester, ways, told).await {
             Err(No::Unaskable) if is_without_pin => Err(No::Pinless),
             answer => answer,

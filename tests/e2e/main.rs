@@ -44,3 +44,5 @@ mod ssh_stand_in;
 mod ssh_upstream;
 mod terminal;
 mod vault;
+mod wayland;
+mod ways;

@@ -10,6 +10,7 @@
 
 mod approve;
 mod asking;
+mod askpass;
 mod clock;
 mod crowd;
 mod crowd_memory;
@@ -40,6 +41,7 @@ mod ssh_vault;
 mod ssh_words;
 mod steering;
 mod trust;
+mod wayland;
 
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::{Output, Sandbox};

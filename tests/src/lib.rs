@@ -19,6 +19,7 @@ pub mod sandbox;
 pub mod ssh;
 pub mod sshd;
 pub mod terminal;
+pub mod wayland;
 pub mod wire;
 
 pub use sandbox::{Output, PASSPHRASE, PIN, Running, Sandbox};

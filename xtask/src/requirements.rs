@@ -102,6 +102,23 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "test -x /usr/libexec/gcr-prompter"],
         "the window that pinentry-gnome3 asks for",
     ),
+    tests(
+        "ssh-askpass-gnome",
+        &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],
+        "an askpass program, as ssh calls one",
+    ),
+    tests("sway", &["sway"], "a Wayland desktop without a screen, which lets any program type"),
+    tests("wtype", &["wtype"], "types there, as a person and as an attacker"),
+    tests(
+        "mutter",
+        &["mutter"],
+        "a Wayland desktop as GNOME's, which lets any program type over the session bus",
+    ),
+    tests(
+        "qtwayland5",
+        &["sh", "-c", "ls /usr/lib/*/qt5/plugins/platforms/libqwayland-generic.so"],
+        "windows of pinentry-qt on Wayland",
+    ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),

@@ -2,6 +2,7 @@
 //! the passphrase, a desktop is that of whoever proved it, and a terminal is the one the kernel names, opened
 //! and read by the daemon itself.
 
+pub(crate) mod askpass;
 mod assuan;
 pub(crate) mod board;
 pub(crate) mod child;
@@ -75,6 +76,8 @@ pub(crate) enum No {
     BoardLeft,
     #[error("everything is denied for another {0} seconds, as was wished on the enrolled terminal")]
     DeniesAll(u64),
+    #[error("there is no way to ask: none of those in approver.order ({0}) is there")]
+    NoneThere(String),
     #[error("there is no PIN in the vault")]
     WithoutPin,
     #[error(

@@ -87,10 +87,13 @@ impl Desktop {
         self.variables.iter().any(|(name, _)| matches!(*name, "DBUS_SESSION_BUS_ADDRESS" | "XDG_RUNTIME_DIR"))
     }
 
-    /// What a program finds the desktop by, and says nothing in another language by.
+    /// What a program finds the desktop by, and says nothing in another language by. Qt 5 looks for an X server unless
+    /// it is told not to, and ends where there is none.
     pub(super) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
         let language = ("LANG", OsString::from("C.UTF-8"));
-        self.variables.iter().cloned().chain([language])
+        let has_x = self.variables.iter().any(|(name, _)| *name == "DISPLAY");
+        let platform = (!has_x).then(|| ("QT_QPA_PLATFORM", OsString::from("wayland")));
+        self.variables.iter().cloned().chain([language]).chain(platform)
     }
 
     /// Starts the first pinentry that can show a window; `None` where none can, so that another way is tried.

@@ -1,15 +1,18 @@
 //! One question at a time, places in turns; a flood is refused. One yes serves one request: two that are alike to the
 //! last byte are two questions, unless the yes to one was said to cover the other.
 
+use super::askpass::Askpass;
 use super::board::Board;
 use super::flood::{Asker, Flood};
 use super::offer::Offer;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
 use super::question::Question;
+use super::terminal::Screen;
 use super::turns::{Spot, Turns};
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};
+use crate::policy::order::{Order, Way};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
@@ -33,10 +36,12 @@ pub(crate) struct Queue {
 
 /// What the queue asks with. Decided by policy and the vault, never by the request.
 pub(crate) struct Ways {
+    pub(crate) order: Order,
     pub(crate) program: Option<ApproverProgram>,
+    pub(crate) askpass: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
     pub(crate) asker: Asker,
-    pub(crate) pin_verifier: Option<SecretBytes>,
+    pub(crate) pin_verifier: Option<Arc<SecretBytes>>,
     /// Shown in the places of the last unlock alone.
     pub(crate) phrase: Option<Rc<SecretBytes>>,
     /// How long a human has to answer.
@@ -48,6 +53,8 @@ pub(crate) struct Told<'a> {
     /// A wrong PIN, with the failures in a row, and whether everything is to be locked.
     pub(crate) wrong_pin: &'a dyn Fn(u32, bool),
     pub(crate) asking: &'a dyn Fn(&Place),
+    /// The approver program is asked.
+    pub(crate) asking_program: &'a dyn Fn(&ApproverProgram),
     /// Who has said yes to it while it waited, if anybody: then nobody is asked.
     pub(crate) covered: &'a dyn Fn() -> Option<String>,
 }
@@ -109,8 +116,8 @@ impl Queue {
         Ok(Standing { flood: &self.flood, asker, is_shared, was_no: true })
     }
 
-    /// Asks a human: by the program that was set, or else on the enrolled terminal, or else in a window, or else on
-    /// the requester's terminal. A way that is not there leaves it to the next; a no does not.
+    /// Asks a human, or the program that was set, by the first of the ways in their order that is there. A way that is
+    /// not there leaves it to the next; a no does not, nor does one that fails.
     pub(crate) async fn ask(
         &self,
         question: &Question,
@@ -137,24 +144,23 @@ impl Queue {
             }
         }
         let (deadline, asker) = (ways.deadline, ways.asker);
-        let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
-            (Some(approver), _) => {
-                drop(waits);
-                let answer = timeout(deadline, ask_program(&approver, question, deadline)).await;
-                return answer.unwrap_or(Err(No::TimedOut(deadline)));
-            }
-            (None, Some(verifier)) => (Arc::new(verifier), ways.desktop),
-            (None, None) => return Err(No::WithoutPin),
-        };
         drop(waits);
         loop {
-            // Looked at again with the turn: what waited behind two noes is the flood itself.
-            self.is_not_held_back(asker, desktop.as_ref())?;
-            let mut place = match self.board.place() {
-                Some(board) => Place::Board(board),
-                None => Place::find(desktop.as_ref(), requester).await?,
+            // Only what is of the human wants a PIN, and has to be spared a flood.
+            let may_ask = || {
+                // Looked at again with the turn: what waited behind two noes is the flood itself.
+                self.is_not_held_back(asker, ways.desktop.as_ref())?;
+                ways.pin_verifier.clone().ok_or(No::WithoutPin)
             };
-            let is_shared = matches!(place, Place::Board(_) | Place::Window(_));
+            let (mut place, verifier) = match self.first(&ways, requester, &may_ask).await? {
+                First::Place(place, verifier) => (*place, verifier),
+                First::Program(approver) => {
+                    (told.asking_program)(approver);
+                    let answer = timeout(deadline, ask_program(approver, question, deadline)).await;
+                    return answer.unwrap_or(Err(No::TimedOut(deadline)));
+                }
+            };
+            let is_shared = matches!(place, Place::Board(_) | Place::Window(_) | Place::Askpass(_));
             // Looked at with the terminal open: by its number alone it could be one that a program made since.
             let is_trusted = is_shared || asker.is_home && requester.origin() == asker.origin;
             let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
@@ -163,7 +169,7 @@ impl Queue {
             }
             let mut standing = self.stands(asker, is_shared)?;
             (told.asking)(&place);
-            let checked = (Arc::clone(&verifier), is_trusted);
+            let checked = (verifier, is_trusted);
             let phrase = ways.phrase.clone().filter(|_| is_trusted && place.keeps_to_itself());
             let shown = question.with_phrase(phrase);
             let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
@@ -185,6 +191,57 @@ impl Queue {
                 Ok(answer) => return answer.map(|covers| Yes { by, covers }),
             }
         }
+    }
+
+    /// The first of the ways that is there.
+    async fn first<'a>(
+        &self,
+        ways: &'a Ways,
+        requester: &Requester,
+        may_ask: &impl Fn() -> Result<Arc<SecretBytes>, No>,
+    ) -> Result<First<'a>, No> {
+        let mut absent = None;
+        for way in ways.order.ways() {
+            let place = match way {
+                Way::Program => match &ways.program {
+                    Some(program) => return Ok(First::Program(program)),
+                    None => continue,
+                },
+                Way::Approve => self.board.place().map(Place::Board),
+                Way::Window if let Some(desktop) = &ways.desktop => {
+                    may_ask()?;
+                    let window = desktop.open().await.map(Place::Window);
+                    if window.is_none() {
+                        absent = Some(No::Windowless(desktop.name.clone()));
+                    }
+                    window
+                }
+                Way::Askpass if let (Some(program), Some(desktop)) = (&ways.askpass, &ways.desktop) => {
+                    Some(Place::Askpass(Askpass::new(program.clone(), desktop.clone())))
+                }
+                Way::Window | Way::Askpass => None,
+                Way::Terminal => {
+                    may_ask()?;
+                    match Screen::of(requester) {
+                        Err(No::Unaskable) => None,
+                        Err(unusable @ (No::Background | No::Overheard)) => {
+                            absent = Some(unusable);
+                            None
+                        }
+                        screen => Some(Place::Terminal(screen?)),
+                    }
+                }
+            };
+            if let Some(place) = place {
+                return Ok(First::Place(Box::new(place), may_ask()?));
+            }
+        }
+        // What is usual is said in plain words.
+        Err(match absent {
+            Some(absent) if ways.order.ways().contains(&Way::Terminal) => absent,
+            None if ways.order == Order::default() => No::Unaskable,
+            _ => No::NoneThere(ways.order.to_string()),
+        })
     }
 
     async fn ask_pin(
@@ -218,6 +275,13 @@ impl Queue {
         }
         Err(No::WrongPin)
     }
+}
+
+/// The first way that is there.
+enum First<'a> {
+    Program(&'a ApproverProgram),
+    /// With what the PIN is checked against.
+    Place(Box<Place>, Arc<SecretBytes>),
 }
 
 /// A question that stands. Where its requester goes away it was not allowed either: or one that dies and comes back

@@ -131,6 +131,9 @@ impl Refusal {
                 "run it in the foreground of a terminal, or set a program that answers: \
                  keyloan policy set approver.command=/path/to/program"
             }
+            Self::No(No::NoneThere(_)) => {
+                "keyloan policy set approver.order='program approve window terminal'"
+            }
             Self::No(No::Overheard) => "answer on a terminal of its own: keyloan approve",
             Self::No(No::Pinless) => "run it in the foreground of a terminal",
             Self::No(No::Unshowable(_)) => {

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::env_set::manifest;
 use crate::policy::decide::Subject;
 use crate::policy::parse::{self, Setting};
-use crate::policy::rule::{Kind, Rule, Verdict};
+use crate::policy::rule::{ApproverProgram, Kind, Rule, Verdict};
 use crate::policy::{compare, print};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
@@ -18,7 +18,7 @@ use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 type Done = Result<Reply, Refusal>;
 
@@ -154,12 +154,10 @@ impl Broker {
                 Refusal::Policy { setting, cause }
             })?;
             let refused = |cause| Refusal::Policy { setting: text.clone(), cause };
-            if let Setting::Approver(Some(path)) = setting {
-                let shown = path.display().to_string();
-                let pinned = program::pin(path).await;
-                policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
-            } else {
-                policy.set(setting).map_err(refused)?;
+            match setting {
+                Setting::Approver(Some(path)) => policy.approver = Some(pinned(path).await?),
+                Setting::Askpass(Some(path)) => policy.askpass = Some(pinned(path).await?),
+                setting => policy.set(setting).map_err(refused)?,
             }
         }
         if let Some((a, b)) = compare::contradiction(&policy) {
@@ -207,6 +205,12 @@ impl Broker {
         }
         Ok(Reply::done(format!("set: {}", shown(&settings.join(" ")))))
     }
+}
+
+/// A program as it is now: no other content runs later.
+async fn pinned(path: PathBuf) -> Result<ApproverProgram, Refusal> {
+    let shown = path.display().to_string();
+    program::pin(path).await.map_err(|cause| Refusal::Approver { path: shown, cause })
 }
 
 /// For a terminal: paths may hold whatever their makers put into them.

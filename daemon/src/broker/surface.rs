@@ -69,28 +69,6 @@ impl Broker {
         self.surface.borrow().terminal.filter(is_the_same).map_or(0, |(terminal, _)| terminal)
     }
 
-    /// For `status`.
-    pub(super) fn where_questions_go(&self) -> String {
-        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
-            return format!("the approver program {}", program.path.display());
-        }
-        let denied = self.queue.board.denied_for().div_ceil(60);
-        if denied > 0 {
-            return format!("are denied for another {denied} min; keyloan unlock ends that");
-        }
-        let terminal = "the requester's own terminal, with the PIN";
-        if let Some(board) = self.queue.board.terminal() {
-            return format!("keyloan approve on {board}, with the PIN");
-        }
-        let Some(desktop) = self.desktop() else { return terminal.to_owned() };
-        match desktop.programs().next() {
-            Some(program) => {
-                format!("a window on {} ({}), with the PIN; else {terminal}", desktop.name, program.display())
-            }
-            None => format!("{terminal} (for {} there is no pinentry)", desktop.name),
-        }
-    }
-
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
     /// terminal of the last unlock of one on another terminal, and its desktop of both.
     pub(super) fn tell(&self, client: &Client, place: &Place, title: &str) -> Option<Announced> {
@@ -100,6 +78,11 @@ impl Broker {
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
                 self.notify(format!("in a window on {}: {title}", window.name))
+            }
+            Place::Askpass(askpass) => {
+                let on = askpass.name();
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on: on.clone() }));
+                self.notify(format!("in {on}: {title}"))
             }
             Place::Board(board) => {
                 let on = format!("keyloan approve on {}", board.terminal);
@@ -184,7 +167,7 @@ impl Broker {
         // A window comes up before whoever sits there, whoever asked for it.
         let mut standing = match place {
             Place::Window(_) => Some(self.queue.stands(self.asker(&client.requester), true)?),
-            Place::Terminal(_) | Place::Board(_) => None,
+            Place::Terminal(_) | Place::Board(_) | Place::Askpass(_) => None,
         };
         let _announced = self.tell(client, place, &question.title);
         let is_own = matches!(place, Place::Terminal(_)) && self.asker(&client.requester).is_home;

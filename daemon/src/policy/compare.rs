@@ -50,6 +50,8 @@ pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
         || after.loan_time.is_none_or(|time| before.loan_time.is_some_and(|old| time > old))
             && after.loan_time != before.loan_time
         || after.grants.iter().any(|scope| !before.grants.contains(scope))
+        || after.order.loosens(&before.order)
+        || after.askpass != before.askpass
 }
 
 #[cfg(test)]
@@ -101,6 +103,7 @@ mod tests {
             "deadline=30s",
             "loan.time=15m",
             "grants=",
+            "approver.order=program approve",
         ] {
             assert!(!with(&[tighter]), "{tighter}");
         }
@@ -121,6 +124,7 @@ mod tests {
             "grants=command terminal-10m",
             "ssh.upstream=/run/x",
             "approver.pinentry=/usr/bin/pinentry-qt",
+            "approver.order=terminal",
         ] {
             assert!(with(&[looser]), "{looser}");
         }

@@ -1,5 +1,6 @@
 //! What a policy can say: rules, each for a kind of request under conditions, and a few settings.
 
+use super::order::Order;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -230,7 +231,7 @@ pub(crate) struct Rule {
     pub(crate) verdict: Verdict,
 }
 
-/// A program that answers questions in the human's place.
+/// A program that answers questions, or in which a human does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApproverProgram {
     pub(crate) path: PathBuf,
@@ -255,6 +256,10 @@ pub(crate) struct Policy {
     pub(crate) deadline: Duration,
     /// What a yes may be offered to cover besides the request itself.
     pub(crate) grants: Vec<Scope>,
+    /// Who is asked, and who where that one is not there.
+    pub(crate) order: Order,
+    /// A program in the way of `SSH_ASKPASS`, in which the PIN is typed.
+    pub(crate) askpass: Option<ApproverProgram>,
 }
 
 /// What a yes covers.
@@ -291,6 +296,8 @@ impl Default for Policy {
             loan_time: None,
             deadline: DEADLINE,
             grants: vec![Scope::Command],
+            order: Order::default(),
+            askpass: None,
         }
     }
 }
