@@ -5,7 +5,7 @@ use keyloan_e2e::desktop::Desktop;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::finished;
 use keyloan_e2e::terminal::Terminal;
-use keyloan_e2e::{PASSPHRASE, PIN, Sandbox, eventually};
+use keyloan_e2e::{PASSPHRASE, PIN, Sandbox, eventually, window};
 
 /// Long, so that it is found in memory for what it is.
 const TYPED: &str = "typed73912084";
@@ -81,9 +81,8 @@ fn a_window_that_a_pin_is_typed_into_cannot_be_read_answered_for_or_traced() {
         let asking = sandbox.with_secrets(&["--", "true"]).start();
         desktop.window();
         desktop.xdotool(&["type", TYPED]).ok();
-        let daemon = sandbox.daemon().unwrap().to_string();
-        let pid = sandbox.command(needed("pgrep"), &["-P", &daemon]).run().ok().text().trim().to_owned();
-        assert_eq!(meddled(&sandbox, &pid), [""; 0], "{pinentry}");
+        let [pid] = window::pinentries(&sandbox)[..] else { panic!("one pinentry") };
+        assert_eq!(meddled(&sandbox, &pid.to_string()), [""; 0], "{pinentry}");
         desktop.press("Escape");
         finished(asking).refused(125, "it was declined");
     }

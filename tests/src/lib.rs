@@ -20,6 +20,7 @@ pub mod ssh;
 pub mod sshd;
 pub mod terminal;
 pub mod wayland;
+pub mod window;
 pub mod wire;
 
 pub use sandbox::{Output, PASSPHRASE, PIN, Running, Sandbox};
