@@ -48,7 +48,7 @@ use crate::grant;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Judgement, Subject};
 use crate::policy::rule::{ApproverProgram, Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
@@ -221,9 +221,20 @@ impl Broker {
         act: Act,
         describe: impl FnOnce(&mut Question),
     ) -> Result<Approved, Refusal> {
+        let judgement = self.judge(&client.requester, &act).await?;
+        self.authorise_judged(client, act, judgement, describe).await
+    }
+
+    /// The same, where it had to be known what the policy says before the question could be worked out.
+    async fn authorise_judged(
+        &self,
+        client: &Client,
+        act: Act,
+        judgement: Judgement,
+        describe: impl FnOnce(&mut Question),
+    ) -> Result<Approved, Refusal> {
         let requester = &client.requester;
         let request = self.next_request();
-        let judgement = self.judge(requester, &act).await?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let decided =
@@ -254,7 +265,7 @@ impl Broker {
                 let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
             }
-            Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester) => {
+            Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester, judgement.verdict) => {
                 self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
                 return Err(no.into());
             }

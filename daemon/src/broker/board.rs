@@ -8,7 +8,8 @@ use crate::audit::event::{Event, Who};
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::policy::decide::Subject;
-use crate::policy::rule::Kind;
+use crate::policy::order::Way;
+use crate::policy::rule::{Kind, Verdict};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
@@ -59,7 +60,11 @@ impl Broker {
         } else {
             "unlock the vault, and answer on this terminal what keyloan asks"
         });
-        Self::about(&mut question, "then", "every question comes here, whoever asks, until it is left");
+        Self::about(
+            &mut question,
+            "then",
+            "questions come here, whoever asks, as approver.order has it, until it is left",
+        );
         let text = self.proved_identity(client, passphrase, question, None, false).await?;
         self.open_with(client, &text, false)?;
         drop(text);
@@ -81,11 +86,18 @@ impl Broker {
     }
 
     fn board_head(&self, terminal: &str) -> String {
-        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
-            return format!(
-                "keyloan approve on {terminal}; nothing comes here, for the approver program {} answers",
-                program.path.display()
-            );
+        let elsewhere = self.with_policy(|policy| {
+            if !policy.order.ways().contains(&Way::Approve) {
+                return Some(format!(
+                    "nothing comes here: approver.order ({}) does not name it",
+                    policy.order
+                ));
+            }
+            let path = policy.program_answers(Verdict::Ask)?.path.display();
+            Some(format!("the approver program {path} answers; only what wants the PIN comes here"))
+        });
+        if let Ok(Some(elsewhere)) = elsewhere {
+            return format!("keyloan approve on {terminal}; {elsewhere}");
         }
         let minutes = self.idle_left().unwrap_or_default().as_secs().div_ceil(60);
         format!("keyloan approve on {terminal}; the vault locks after {minutes} idle min")

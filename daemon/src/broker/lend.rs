@@ -62,11 +62,11 @@ impl Broker {
             beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
-        let asks = self.judge(&client.requester, &act).await?.verdict.asks();
+        let judgement = self.judge(requester, &act).await?;
+        let asks = judgement.verdict.asks();
         let steering = if asks { Steering::of(requester).await } else { Steering::default() };
-        let approved = self
-            .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
-            .await?;
+        let describe = |question: &mut _| describe(question, &plan, requester, time, steering);
+        let approved = self.authorise_judged(client, act, judgement, describe).await?;
         let (values, files) =
             self.read_planned(&approved, &plan).map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);

@@ -12,6 +12,7 @@ use crate::audit::given::Given;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
 use crate::journal::{self, Level};
+use crate::policy::decide::Judgement;
 use crate::policy::rule::Verdict;
 use keyloan_protocol::control::response::VaultState;
 
@@ -57,10 +58,14 @@ impl Broker {
         gate: Gate<'_>,
         client: &Client,
         act: Act,
+        judgement: Option<Judgement>,
         describe: impl FnOnce(&mut Question),
     ) -> Result<Approved, Refusal> {
         match gate {
-            Gate::Open => self.authorise(client, act, describe).await,
+            Gate::Open => match judgement {
+                Some(judgement) => self.authorise_judged(client, act, judgement, describe).await,
+                None => self.authorise(client, act, describe).await,
+            },
             Gate::Closed(place, turn) => self.ask_to_open(client, act, describe, *place, turn).await,
         }
     }

@@ -199,7 +199,9 @@ impl Broker {
         }
         // A yes was given under the rules that were.
         self.end_all_grants("the policy was changed");
-        let forbids = |rule: &Rule| rule.kind == Kind::Approver && rule.verdict == Verdict::Deny;
+        let forbids = |rule: &Rule| {
+            rule.kind == Kind::Approver && rule.verdict == Verdict::Deny && rule.when.0.is_empty()
+        };
         if self.with_policy(|policy| policy.rules.iter().any(forbids))? {
             self.queue.board.end("the policy forbids it");
         }

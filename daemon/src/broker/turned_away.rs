@@ -6,6 +6,7 @@ use crate::approval::No;
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
+use crate::policy::rule::Verdict;
 use crate::requester::Requester;
 use std::time::Duration;
 
@@ -22,9 +23,10 @@ pub(super) struct TurnedAway {
 
 impl Broker {
     /// Refuses what could not be asked whenever its turn came. An approver program tires of nothing.
-    pub(super) fn admits(&self, requester: &Requester) -> Result<(), No> {
+    pub(super) fn admits(&self, requester: &Requester, verdict: Verdict) -> Result<(), No> {
         let asker = self.asker(requester);
-        if self.with_policy(|policy| policy.approver.is_some()).unwrap_or(false) {
+        if self.with_policy(|policy| policy.program_answers(verdict).is_some()).unwrap_or(false) {
+            self.queue.board.denies()?;
             return self.queue.has_room(asker);
         }
         self.queue.admits(asker, self.desktop().as_ref())

@@ -8,15 +8,15 @@ impl Broker {
     pub(super) fn where_questions_go(&self) -> String {
         let policy = self.with_policy(Clone::clone).unwrap_or_default();
         let denied = self.queue.board.denied_for().div_ceil(60);
+        if denied > 0 {
+            return format!("are denied for another {denied} min; keyloan unlock ends that");
+        }
         let desktop = self.desktop();
         let (mut ways, mut windowless) = (Vec::new(), None);
         for way in policy.order.ways() {
             let (text, is_sure) = match way {
                 Way::Program if let Some(program) = &policy.approver => {
                     (format!("the approver program {}", program.path.display()), true)
-                }
-                _ if denied > 0 => {
-                    (format!("are denied for another {denied} min; keyloan unlock ends that"), true)
                 }
                 Way::Approve if let Some(board) = self.queue.board.terminal() => {
                     (format!("keyloan approve on {board}, with the PIN"), true)

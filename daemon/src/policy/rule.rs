@@ -1,6 +1,6 @@
 //! What a policy can say: rules, each for a kind of request under conditions, and a few settings.
 
-use super::order::Order;
+use super::order::{Order, Way};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -303,6 +303,12 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// The program that answers a question before anybody else is asked.
+    pub(crate) fn program_answers(&self, verdict: Verdict) -> Option<&ApproverProgram> {
+        let is_first = self.order.ways().first() == Some(&Way::Program);
+        self.approver.as_ref().filter(|_| verdict == Verdict::Ask && is_first)
+    }
+
     /// Whether any rule looks at what is only seen: it costs time to look.
     pub(crate) fn looks_at(&self, attribute: Attribute) -> bool {
         self.rules.iter().any(|rule| rule.when.of(attribute).is_some())

@@ -183,7 +183,7 @@ impl Broker {
         };
         let shown = format!("{} {}", public.name(), signing::fingerprint(&public));
         let approved = self
-            .authorise_behind(gate, &connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, None, |question| {
                 for (label, text, certainty) in &hops {
                     question.line(label, text, *certainty);
                 }

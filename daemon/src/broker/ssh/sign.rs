@@ -52,11 +52,9 @@ impl Broker {
             beyond: beyond(connection, &holder, &permits, covered),
         };
         let was_closed = matches!(gate, Gate::Closed(..));
-        let verdict = if was_closed {
-            None
-        } else {
-            Some(self.judge(&connection.client.requester, &act).await?.verdict)
-        };
+        let judgement =
+            if was_closed { None } else { Some(self.judge(&connection.client.requester, &act).await?) };
+        let verdict = judgement.as_ref().map(|judgement| judgement.verdict);
         let asks = verdict.is_none_or(Verdict::asks);
         // A human is shown what is there now.
         if asks && !connection.client.requester.look_again() {
@@ -72,7 +70,7 @@ impl Broker {
             Vec::new()
         };
         let approved = self
-            .authorise_behind(gate, &connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, judgement, |question| {
                 for (label, text, certainty) in &lines {
                     question.line(label, text, *certainty);
                 }
