@@ -109,6 +109,7 @@ pub(crate) struct Broker {
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
+    locked: Notify,
     pub(crate) stop: Notify,
 }
 
@@ -194,6 +195,7 @@ impl Broker {
             turned_away: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
+            locked: Notify::new(),
             stop: Notify::new(),
             paths,
             config,
@@ -282,8 +284,23 @@ impl Broker {
                 }
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
                 let covered = || self.covered_by_grant(requester, &act, &judgement).map(shown_grant);
+                let era = self.era();
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
                 unanswered.asked = false;
+                // What was made stricter while it waited holds for it, too.
+                if answer.is_ok() && era != self.era() {
+                    let now = match self.judge(requester, &act).await {
+                        Ok(now) => now,
+                        Err(refusal) => {
+                            self.record(&decided("declined", Some(refusal.to_string())), Durable::Soon)?;
+                            return Err(refusal);
+                        }
+                    };
+                    if now.verdict.strictness() > judgement.verdict.strictness() {
+                        self.record(&decided("denied", Some(now.rule.clone())), Durable::Soon)?;
+                        return Err(Refusal::Denied { rule: now.rule });
+                    }
+                }
                 match answer {
                     // As if it had been given before.
                     Ok(Yes { by, covers: Covers::Granted }) => {
@@ -327,17 +344,11 @@ impl Broker {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
-        // Nothing can be asked of a locked vault's items.
-        let policy = self.with_policy(Clone::clone).unwrap_or_default();
-        // A program has no PIN.
-        let is_without_pin = verdict == Verdict::AskPin && policy.approver.is_some();
-        let program = policy.approver.filter(|_| !is_without_pin);
         let asking_program = |program: &ApproverProgram| {
             let on = format!("the approver program {}", program.path.display());
             // Room is for four replies and this is the first; a client that is gone needs none.
             let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
         };
-        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten().map(Arc::new);
         let wrong_pin = |failures, locks| {
             let by = self.who(requester);
             // The refusal that follows does not depend on this record.
@@ -348,15 +359,48 @@ impl Broker {
         };
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
-        let asker = self.asker(requester);
-        let (order, askpass, deadline) = (policy.order, policy.askpass, policy.deadline);
-        let (desktop, phrase) = (self.desktop(), self.phrase());
-        let ways = Ways { order, program, askpass, desktop, asker, pin_verifier, phrase, deadline };
-        let told = Told { wrong_pin: &wrong_pin, asking: &asking, asking_program: &asking_program, covered };
-        match self.queue.ask(question, requester, ways, told).await {
-            Err(No::Unaskable) if is_without_pin => Err(No::Pinless),
+        let (era, is_without_pin) = (Cell::new(self.era()), Cell::new(false));
+        let ways = || {
+            let policy = self.with_policy(Clone::clone).map_err(|_| No::Meanwhile)?;
+            era.set(self.era());
+            // A program has no PIN.
+            is_without_pin.set(verdict == Verdict::AskPin && policy.approver.is_some());
+            Ok(Ways {
+                order: policy.order,
+                program: policy.approver.filter(|_| !is_without_pin.get()),
+                askpass: policy.askpass,
+                desktop: self.desktop(),
+                asker: self.asker(requester),
+                pin_verifier: self.vault.borrow().sealed(local::PIN).ok().flatten().map(Arc::new),
+                phrase: self.phrase(),
+                deadline: policy.deadline,
+            })
+        };
+        let told = Told {
+            ways: &ways,
+            wrong_pin: &wrong_pin,
+            asking: &asking,
+            asking_program: &asking_program,
+            covered,
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.queue.ask(question, requester, self.asker(requester), told) => answer,
+            // What stands or waits goes with what it would be answered from.
+            () = self.locked.notified() => Err(No::Meanwhile),
+        };
+        match answer {
+            Err(No::Unaskable) if is_without_pin.get() => Err(No::Pinless),
+            Ok(Yes { covers: Covers::Once | Covers::Also(_), .. }) if era.get() != self.era() => {
+                Err(No::Meanwhile)
+            }
             answer => answer,
         }
+    }
+
+    /// Another one after every lock and every change of the policy.
+    fn era(&self) -> u64 {
+        self.grants.borrow().era()
     }
 
     /// Writes a record, keyed while the vault is open.

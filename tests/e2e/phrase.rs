@@ -196,6 +196,9 @@ fn a_window_shows_it_where_the_pin_is_typed() {
         let desktop = Desktop::open(&sandbox);
         desktop.on(sandbox.keyed(PASSPHRASE, &["unlock", "--passphrase-fd", "3"])).run().ok();
         let asking = sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).start();
+        desktop.window();
+        // It stands where the PIN is typed, on the last page.
+        desktop.press("alt+n");
         let seen = desktop.window();
         keep_picture(&desktop, &seen, &format!("phrase-{pinentry}"));
         desktop.answer(PIN);

@@ -123,8 +123,37 @@ fn a_rule_that_is_set_while_another_change_is_looked_at_stays() {
 }
 
 #[test]
-fn a_yes_to_a_question_that_stood_through_a_lock_or_a_tighter_policy_covers_nothing_later() {
-    for (meanwhile, ends) in [(&["lock"][..], "ended 125"), (&["policy", "set", "grants="], "ended 0")] {
+fn what_waits_is_judged_by_the_rules_of_when_its_turn_comes() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let go = sandbox.path("run/go");
+    // The undefended victim asks by the rule of when the request came: here that of a patient program.
+    sandbox.set_approver(approver::patient(&go));
+    let first = sandbox.with_secrets(&["--", "true"]).start();
+    let waiting = sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).start();
+    eventually("one is asked, the other waits", || sandbox.status()["pending"] == 2);
+    sandbox.policy("env=deny");
+    std::fs::write(&go, "").unwrap();
+    keyloan_e2e::sandbox::finished(first).refused(125, "while the question stood");
+    keyloan_e2e::sandbox::finished(waiting).refused(125, "env=deny");
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn a_program_that_answers_is_not_passed_by_with_a_stricter_rule() {
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.set_approver(approver::DENY);
+    // Where no program is asked the PIN allows, and that may have been seen by whoever reads the keys.
+    let stricter = ["policy", "set", "env=ask-pin"];
+    sandbox.keyloan(&stricter).run().refused(6, "there is no way to ask");
+    let particular = ["policy", "set", "env[item=pypi]=ask-pin"];
+    sandbox.keyloan(&particular).run().refused(6, "there is no way to ask");
+    sandbox.policy("approver.command=");
+    sandbox.keyloan(&stricter).run().ok();
+}
+
+#[test]
+fn a_question_that_stood_through_a_lock_or_a_tighter_policy_is_answered_by_nobody() {
+    for meanwhile in [&["lock"][..], &["policy", "set", "grants="], &["policy", "set", "env=deny"]] {
         let sandbox = Sandbox::with_token(b"tok");
         sandbox.policies(&["approver.command=", "grants=command"]);
         let terminal = Terminal::open(&sandbox);
@@ -133,8 +162,10 @@ fn a_yes_to_a_question_that_stood_through_a_lock_or_a_tighter_policy_covers_noth
         sandbox.keyloan(meanwhile).run().ok();
         terminal.type_text(&format!("{PIN}+c"));
         terminal.press("Enter");
-        terminal.expect(ends);
+        terminal.expect("ended 125");
+        assert!(terminal.screen().contains("while the question stood"), "{}", terminal.screen());
         sandbox.unlock().ok();
+        assert!(sandbox.events("lent").is_empty());
         assert_eq!(sandbox.keyloan(&["grants", "--json"]).run().ok().text().matches("holder").count(), 0);
         assert!(sandbox.events("granted").is_empty(), "{meanwhile:?}");
     }

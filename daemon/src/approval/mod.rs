@@ -78,6 +78,8 @@ pub(crate) enum No {
     DeniesAll(u64),
     #[error("there is no way to ask: none of those in approver.order ({0}) is there")]
     NoneThere(String),
+    #[error("the vault was locked, or its policy changed, while the question stood")]
+    Meanwhile,
     #[error("there is no PIN in the vault")]
     WithoutPin,
     #[error(

@@ -48,8 +48,10 @@ pub(crate) struct Ways {
     pub(crate) deadline: Duration,
 }
 
-/// Whom the queue tells what happens meanwhile.
+/// Whom the queue asks for what is so now, and tells what happens meanwhile.
 pub(crate) struct Told<'a> {
+    /// Looked for with the turn: what was so when the request came may be long over.
+    pub(crate) ways: &'a dyn Fn() -> Result<Ways, No>,
     /// A wrong PIN, with the failures in a row, and whether everything is to be locked.
     pub(crate) wrong_pin: &'a dyn Fn(u32, bool),
     pub(crate) asking: &'a dyn Fn(&Place),
@@ -122,11 +124,11 @@ impl Queue {
         &self,
         question: &Question,
         requester: &Requester,
-        ways: Ways,
+        asker: Asker,
         told: Told<'_>,
     ) -> Result<Yes, No> {
         self.board.denies()?;
-        let mut spot = self.turns.enter(ways.asker, false)?;
+        let mut spot = self.turns.enter(asker, false)?;
         let waits = self.board.waits(question, requester);
         loop {
             let granted = self.granted.notified();
@@ -143,9 +145,10 @@ impl Queue {
                 break;
             }
         }
-        let (deadline, asker) = (ways.deadline, ways.asker);
         drop(waits);
         loop {
+            let ways = (told.ways)()?;
+            let (deadline, asker) = (ways.deadline, ways.asker);
             // Only what is of the human wants a PIN, and has to be spared a flood.
             let may_ask = || {
                 // Looked at again with the turn: what waited behind two noes is the flood itself.
@@ -174,8 +177,8 @@ impl Queue {
             let shown = question.with_phrase(phrase);
             let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
-            // A terminal or a window that failed is nobody's no.
-            standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
+            // A window that failed is as good as a no: any program of the user can end a pinentry, and ask again.
+            standing.was_no = !matches!(&answer, Ok(Err(No::BoardLeft | No::LockedOut)));
             if let Ok(Ok(_)) = &answer {
                 standing.yes();
             }

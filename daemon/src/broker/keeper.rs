@@ -264,6 +264,7 @@ impl Broker {
         self.history.forget();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
+        self.locked.notify_waiters();
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -45,12 +45,7 @@ impl Broker {
         let covered =
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm));
         let fingerprint = signing::fingerprint(&sign.key);
-        let act = Act {
-            subjects: vec![(permits.kind(), subject(connection, &holder, &permits, &sign.key))],
-            title: permits.title().to_owned(),
-            names: vec![format!("{} {fingerprint}", holder.shown()), permits.shown()],
-            beyond: beyond(connection, &holder, &permits, covered),
-        };
+        let act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));
         let judgement =
             if was_closed { None } else { Some(self.judge(&connection.client.requester, &act).await?) };
@@ -81,7 +76,16 @@ impl Broker {
         // what somebody wrote beside that.
         let (holder, permits) = if asks {
             let again = self.still(connection, (&holder, &permits), &sign, was_closed).await;
-            again.map_err(|refusal| self.failed(&approved, refusal))?
+            let (holder, permits) = again.map_err(|refusal| self.failed(&approved, refusal))?;
+            // A rule about a pinned name could not be met before the vault was open.
+            if was_closed {
+                let act = act_of(connection, &holder, &permits, &sign.key, false);
+                let judgement = self.judge(&connection.client.requester, &act).await?;
+                if judgement.verdict == Verdict::Deny {
+                    return Err(self.failed(&approved, Refusal::Denied { rule: judgement.rule }));
+                }
+            }
+            (holder, permits)
         } else {
             (holder, permits)
         };
@@ -253,6 +257,21 @@ impl Broker {
         let is_unbound = host.is_none() && !connection.binding.is_failed();
         let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
+    }
+}
+
+fn act_of(
+    connection: &AgentConnection,
+    holder: &Holder,
+    permits: &Permits,
+    key: &PublicKey,
+    covered: bool,
+) -> Act {
+    Act {
+        subjects: vec![(permits.kind(), subject(connection, holder, permits, key))],
+        title: permits.title().to_owned(),
+        names: vec![format!("{} {}", holder.shown(), signing::fingerprint(key)), permits.shown()],
+        beyond: beyond(connection, holder, permits, covered),
     }
 }
 
