@@ -332,6 +332,7 @@ fn the_grant_of_a_terminal_covers_that_terminal_and_no_other() {
     terminal.tmux(&["previous-window"]).ok();
     terminal.run(&format!("setsid -w {line}"));
     terminal.expect("there is no way to ask");
+    terminal.expect("ended 125");
     assert_eq!(sandbox.events("lent").len(), 2);
     // It ends with its terminal.
     terminal.run("exit");

@@ -34,8 +34,8 @@ const GNOME3: &str = "/usr/bin/pinentry-gnome3";
 const VALUE: usize = 4096;
 /// A pinentry that has not greeted by then is not there.
 const START: Duration = Duration::from_secs(5);
-/// An answer within this time of the question was not given to it.
-const SETTLE: Duration = Duration::from_millis(300);
+/// An answer within this time of the question was not given to it: the window itself takes half of that to come up.
+const SETTLE: Duration = Duration::from_millis(600);
 
 /// Codes of gpg-error.h: a button, Escape or a closed window.
 const CANCELED: [u32; 3] = [99, 114, 198];
