@@ -58,7 +58,7 @@ fn the_first_way_that_is_there_is_asked_and_one_that_is_not_named_never() {
     sandbox.with_secrets(&["--", "true"]).run().refused(
         125,
         "there is no way to ask: none of those in approver.order (terminal) is there\n\
-         hint: keyloan policy set approver.order='program approve window terminal'",
+         hint: keyloan status says which there are",
     );
     // And without the terminal not the terminal.
     sandbox.policy("approver.order=approve");
