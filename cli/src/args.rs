@@ -37,7 +37,7 @@ pub(crate) struct WithSecrets {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make the local vault: a passphrase, and a PIN for approvals
+    /// Make the local vault: a passphrase, a PIN for approvals, and a phrase
     Init(Init),
     /// Open the vault
     Unlock(Unlock),
@@ -81,9 +81,9 @@ pub(crate) enum Command {
     Loans(Json),
     /// End a loan, and say who still holds what was lent
     Recall(Recall),
-    /// Yeses that cover more than they were asked for
+    /// Grants: yeses that cover more than one request
     Grants(Json),
-    /// End such a yes
+    /// End a grant
     Revoke(Revoke),
     /// Let a .keyloan.toml be used, as it is now
     Trust(PathArgument),
@@ -390,7 +390,7 @@ pub(crate) enum Policy {
     Set {
         /// A rule, such as env=ask or 'ssh.login[item=work,host=github.com]=allow 20/1h': ask, ask-pin, allow,
         /// allow N/TIME, deny, or nothing to remove it; or grants, deadline, lock.idle, loan.time, ssh.upstream,
-        /// approver.command, approver.pinentry
+        /// approver.command, approver.askpass, approver.pinentry, approver.order
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]

@@ -344,7 +344,7 @@ fn where_the_policy_wants_the_pin_nothing_is_offered_and_no_program_answers() {
     let sandbox = Sandbox::with_token(b"tok");
     let kept = sandbox.path("run/questions");
     sandbox.set_approver(approver::covering(&kept, "command"));
-    sandbox.keyloan(&["policy", "set", "env=ask-pin"]).run().ok();
+    sandbox.policy("env=ask-pin");
     let said = "the policy wants the PIN, which an approver program does not have";
     sandbox.with_secrets(&["--", "true"]).run().refused(125, said);
     let terminal = Terminal::open(&sandbox);

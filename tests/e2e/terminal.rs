@@ -204,7 +204,7 @@ fn without_a_terminal_and_without_an_approver_it_is_refused_at_once() {
     let sandbox = asked_on_terminals();
     let refused = sandbox.with_secrets(&["--", "true"]).run().refused(125, "there is no way to ask");
     assert!(
-        refused.stderr.contains("hint: run it in the foreground of a terminal, or set"),
+        refused.stderr.contains("hint: run it in the foreground of a terminal, or answer on"),
         "{}",
         refused.stderr
     );

@@ -58,7 +58,7 @@ fn the_first_way_that_is_there_is_asked_and_one_that_is_not_named_never() {
     sandbox.with_secrets(&["--", "true"]).run().refused(
         125,
         "there is no way to ask: none of those in approver.order (terminal) is there\n\
-         hint: keyloan policy set approver.order='program approve window terminal'",
+         hint: keyloan status says which there are",
     );
     // And without the terminal not the terminal.
     sandbox.policy("approver.order=approve");
@@ -245,5 +245,12 @@ fn an_askpass_program_gets_the_question_and_nothing_of_the_requester() {
         ask().run().ok();
     }
     std::fs::write(&program, format!("#!/bin/sh\necho {PIN}\n")).unwrap();
-    ask().run().refused(125, "it was changed after it was set");
+    let path = program.display();
+    let said = format!(
+        "the askpass program {path}: it was changed after it was set\n\
+         hint: if you changed it yourself, set it again: keyloan policy set approver.askpass={path}"
+    );
+    ask().run().refused(125, &said);
+    let absent = ["policy", "set", "approver.askpass=/nonexistent", "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &absent).run().refused(2, "/nonexistent cannot be set: No such file");
 }

@@ -41,6 +41,15 @@ fn what_changes_what_opens_it() {
     person.turns_away("rekey", "keyloan rekey");
     person.turns_away("recovery-key", "keyloan recovery-key");
     person.turns_away("approve", "keyloan approve");
+    person.is_asked("phrase", "keyloan phrase");
+    person.answer(keyloan_e2e::PASSPHRASE);
+    person.terminal.expect("keyloan: the new phrase (Enter keeps things as they are;");
+    // What is typed within 0.3 seconds does not count.
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    person.answer("blue heron at noon");
+    person.terminal.expect("ended-0");
+    person.says_yes("phrase-remove", "keyloan phrase --remove");
+    person.turns_away("approve-locked", "keyloan lock; keyloan approve");
 }
 
 #[test]

@@ -37,6 +37,8 @@ fn what_is_lent_to_a_command() {
     std::fs::copy(needed("true"), &tool).unwrap();
     sandbox.command(needed("chmod"), &["0777", sandbox.path("project/both").to_str().unwrap()]).run().ok();
     person.says_yes("lend-warnings", "PYTHONPATH=. with-secrets -- ./tool --publish");
+    sandbox.policy("grants=command 10m 20x terminal-10m");
+    person.says_yes("lend-offers", "cd ..; with-secrets -- printenv TWINE_PASSWORD");
 }
 
 #[test]

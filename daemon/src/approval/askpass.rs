@@ -50,7 +50,7 @@ impl Askpass {
     pub(super) async fn typed(&self) -> Result<SecretBytes, No> {
         for _ in 0..2 {
             let shown = clock::since_boot();
-            let typed = self.ask().await.map_err(|cause| No::Program { path: self.path(), cause })?;
+            let typed = self.ask().await.map_err(|cause| No::Askpass { path: self.path(), cause })?;
             if clock::since_boot().saturating_sub(shown) >= SETTLE {
                 return typed.filter(|typed| !typed.is_empty()).ok_or(No::Declined);
             }

@@ -89,6 +89,8 @@ pub(crate) enum No {
     CoolingAll(u64),
     #[error("{0} questions from there are waiting already")]
     BusyHere(usize),
+    #[error("the askpass program {path}: {cause}")]
+    Askpass { path: String, cause: program::ProgramError },
 }
 
 impl No {

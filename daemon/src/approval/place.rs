@@ -30,7 +30,7 @@ impl Wanted {
     /// The label of the button that says yes.
     pub(super) fn button(self) -> &'static str {
         match self {
-            Self::Pin => "Allow once",
+            Self::Pin => "Allow",
             Self::Passphrase => "Unlock",
         }
     }

@@ -100,7 +100,7 @@ impl Broker {
             return format!("keyloan approve on {terminal}; {elsewhere}");
         }
         let minutes = self.idle_left().unwrap_or_default().as_secs().div_ceil(60);
-        format!("keyloan approve on {terminal}; the vault locks after {minutes} idle min")
+        format!("keyloan approve on {terminal}; the vault locks after {minutes} min without a request")
     }
 
     /// Shows what was written down on the enrolled terminal.

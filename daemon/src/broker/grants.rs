@@ -161,7 +161,9 @@ impl Broker {
 
     /// Called every few seconds, and before they are listed.
     pub(super) fn end_grants_over(&self) {
-        let lives = |(pid, started): Process| process::stat(pid).is_some_and(|stat| stat.started == started);
+        let lives = |(pid, started): Process| {
+            process::stat(pid).is_some_and(|stat| stat.started == started && !stat.is_zombie)
+        };
         let over = self.grants.borrow_mut().end_those_over(clock::since_boot(), lives);
         self.note_ended(&over, "its time, its uses or its holder came to an end");
     }

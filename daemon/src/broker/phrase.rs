@@ -20,6 +20,10 @@ use std::rc::Rc;
 const SECRET: Refusal =
     Refusal::Input("the phrase is shown on the screen, so it is neither the passphrase nor the PIN");
 
+const FIRST: &str = "keyloan: a phrase for keyloan's own questions to show (Enter for none): ";
+const NEW: &str =
+    "keyloan: the new phrase (Enter keeps things as they are; to have none: keyloan phrase --remove): ";
+
 impl Broker {
     /// `None` while the vault is locked, and where none was chosen.
     pub(super) fn phrase(&self) -> Option<Rc<SecretBytes>> {
@@ -37,7 +41,7 @@ impl Broker {
     ) -> Result<Option<SecretBytes>, Refusal> {
         let phrase = match given {
             Some(given) => Some(parsed(&given).ok_or(Refusal::Input(FORM))?),
-            None if is_typed => self.typed_phrase(client).await?,
+            None if is_typed => self.typed_phrase(client, FIRST).await?,
             None => None,
         };
         let is_one = |phrase: &SecretBytes| secrets.iter().any(|secret| secret.expose() == phrase.expose());
@@ -59,7 +63,7 @@ impl Broker {
         self.prove_passphrase(client, passphrase, &question).await?;
         let phrase = match given {
             _ if removes => None,
-            None => Some(self.typed_phrase(client).await?.ok_or(No::Declined)?),
+            None => Some(self.typed_phrase(client, NEW).await?.ok_or(No::Declined)?),
             given => given,
         };
         if let Some(phrase) = &phrase
@@ -88,13 +92,12 @@ impl Broker {
 
     /// Typed on the requester's terminal and then shown there, since nobody knows again what was mistyped unseen.
     /// `None` for Enter alone.
-    async fn typed_phrase(&self, client: &Client) -> Result<Option<SecretBytes>, Refusal> {
+    async fn typed_phrase(&self, client: &Client, prompt: &str) -> Result<Option<SecretBytes>, Refusal> {
         let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
             loop {
-                let prompt = "keyloan: a phrase for keyloan's own questions to show (Enter for none): ";
                 let Typed::Line(line) = screen.read_line(prompt).await.map_err(No::Terminal)? else {
                     return Err(No::Declined.into());
                 };

@@ -47,7 +47,7 @@ pub(crate) enum Refusal {
     Policy { setting: String, cause: PolicyError },
     #[error("'{0}' and '{1}' say different things of the same request, and neither is the more particular")]
     Contradiction(String, String),
-    #[error("the approver program {path}: {cause}")]
+    #[error("{path} cannot be set: {cause}")]
     Approver { path: String, cause: crate::approval::program::ProgramError },
     #[error("the pinentry {0}: it is not there, or not root's alone to change")]
     Pinentry(String),
@@ -124,18 +124,14 @@ impl Refusal {
     /// A command that can be run, or the way on.
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Locked => "keyloan unlock",
+            Self::Locked | Self::No(No::LockedOut) => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
-            Self::No(No::Unaskable | No::Windowless(_) | No::Background) => {
-                "run it in the foreground of a terminal, or set a program that answers: \
-                 keyloan policy set approver.command=/path/to/program"
+            Self::No(No::Unaskable | No::Windowless(_) | No::Background | No::Pinless) => {
+                "run it in the foreground of a terminal, or answer on one of your own: keyloan approve"
             }
-            Self::No(No::NoneThere(_)) => {
-                "keyloan policy set approver.order='program approve window terminal'"
-            }
+            Self::No(No::NoneThere(_)) => "keyloan status says which there are",
             Self::No(No::Overheard) => "answer on a terminal of its own: keyloan approve",
-            Self::No(No::Pinless) => "run it in the foreground of a terminal",
             Self::No(No::Unshowable(_)) => {
                 "ask for less at once: some variables with --only, or one set at a time"
             }
@@ -143,10 +139,11 @@ impl Refusal {
                 "set a rule with the conditions of both, or give both the same verdict"
             }
             Self::No(No::DeniesAll(_)) => "end that with the passphrase: keyloan unlock",
-            Self::No(No::CoolingAll(_)) => "the passphrase ends that, too: keyloan unlock",
+            Self::No(No::Cooling(_) | No::CoolingAll(_)) => "the passphrase ends that, too: keyloan unlock",
             Self::No(No::Busy | No::BusyHere(_)) => "see what waits, and deny it: keyloan approve",
             Self::No(No::WithoutPin) => "keyloan pin",
-            Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
+            Self::No(No::Program { path, .. }) => return Some(set_again("approver.command", path)),
+            Self::No(No::Askpass { path, .. }) => return Some(set_again("approver.askpass", path)),
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {
                 let path = quoted(&path.to_string_lossy());
                 return Some(format!("look at it, then: keyloan trust {path}"));
@@ -185,6 +182,11 @@ impl Refusal {
             details: shown(&details),
         }
     }
+}
+
+fn set_again(key: &str, path: &str) -> String {
+    let setting = quoted(&format!("{key}={path}"));
+    format!("if you changed it yourself, set it again: keyloan policy set {setting}")
 }
 
 /// Faults told at once: enough to work with, and far below what a reply can hold.

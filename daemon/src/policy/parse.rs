@@ -44,8 +44,8 @@ pub(crate) enum PolicyError {
     #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
     LoanTime,
     #[error(
-        "grants takes what a yes may cover, with spaces between: command, a time such as 10m, a number of uses \
-         such as 20x, terminal-TIME; or nothing"
+        "grants takes at most {SCOPES} of what a yes may cover, with spaces between: command, a time from 1m to 8h, \
+         uses from 2x to 1000x, terminal-TIME; or nothing"
     )]
     Grants,
     #[error(
