@@ -269,6 +269,7 @@ mod tests {
             assert_eq!(
                 stat,
                 Stat {
+                    is_zombie: false,
                     parent: 41,
                     group: 42,
                     session: 43,
