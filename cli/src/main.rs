@@ -12,7 +12,7 @@ mod mask;
 mod output;
 
 use args::ssh::SshAgent;
-use args::{Arguments, Command, Run, WithSecrets};
+use args::{Arguments, Command, Run, ShellLend, WithSecrets};
 use clap::Parser;
 use exit::Failure;
 use keyloan_platform::wiping::Wiping;
@@ -46,6 +46,13 @@ fn main() -> ExitCode {
         return match SshAgent::try_parse() {
             Ok(agent) => ended(commands::ssh::agent::agent(&agent.agent)),
             Err(error) => usage(&error, 1),
+        };
+    }
+    // The parts of a command line that go wrong here are a shell's to read, so help goes elsewhere.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "shell-lend") {
+        return match ShellLend::try_parse_from(std::env::args_os().skip(1)) {
+            Ok(ask) => commands::shell::lend(&ask),
+            Err(error) => commands::shell::usage(&error),
         };
     }
     match Arguments::try_parse() {
@@ -86,7 +93,12 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Policy(policy) => commands::policy::policy(policy),
         Command::Log(log) => commands::log::log(&log),
         Command::Daemon(daemon) => commands::daemon::daemon(&daemon),
-        Command::Completions(completions) => commands::completions::completions(&completions),
+        Command::Shell(shell) => commands::shell::shell(&shell),
+        Command::Completions(shell) => commands::shell::completions(&shell),
+        Command::Man { page } => commands::man::man(page.as_deref()),
+        Command::Complete { words } => commands::complete::complete(&words),
+        // Served before, since these end with statuses of their own.
+        Command::ShellLend(_) => Ok(()),
     }
 }
 

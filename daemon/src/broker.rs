@@ -16,6 +16,7 @@ mod opening;
 mod recipients;
 mod refusal;
 mod settings;
+mod shell;
 mod ssh;
 mod status;
 mod surface;

@@ -6,6 +6,7 @@ use keyloan_platform::peer::Peer;
 use keyloan_platform::process::{self, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -32,6 +33,14 @@ pub(crate) struct Requester {
     /// Paths mean the same to the requester and to us.
     pub(crate) shares_our_mounts: bool,
     pub(crate) claimed: Claimed,
+}
+
+/// The process that started the requester, while it is its parent.
+pub(crate) struct Parent {
+    pub(crate) pid: i32,
+    pub(crate) started: u64,
+    pub(crate) program: Option<PathBuf>,
+    pub(crate) pidfd: OwnedFd,
 }
 
 /// What the client sent of itself.
@@ -83,6 +92,22 @@ impl Requester {
         seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
         *self = seen;
         true
+    }
+
+    /// Who started the requester, by a descriptor that stays that process's. A parent that ends is replaced at once, so
+    /// one that is the parent before and after the descriptor is opened is the process it names.
+    pub(crate) fn started_by(&self) -> Option<Parent> {
+        let pid = self.stat.read()?.parent;
+        // The first process, and one of another pid namespace (0), started nothing that could be lent to.
+        let pidfd = (pid > 1).then(|| process::pidfd(pid).ok())??;
+        let started = process::stat(pid)?.started;
+        let program = process::exe(pid);
+        (self.stat.read()?.parent == pid && self.peer.is_alive()).then_some(Parent {
+            pid,
+            started,
+            program,
+            pidfd,
+        })
     }
 
     /// The program that connected, where the requester has become another since.
