@@ -84,8 +84,10 @@ opvars() {
 	values=()
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	print -r -- "set: ${(o)names}"
-	shown=(${${(ok)__keyloan_of}:|names})
+	shown=(${(ok)__keyloan_of})
+	shown=(${shown:|names})
+	names=(${(o)names})
+	print -r -- "set: $names"
 	(( ${#shown} )) && print -r -- "still set: $shown"
 	# The last argument of the last command stands in $_.
 	: opvars
@@ -115,7 +117,8 @@ unopvars() {
 	done
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	(( ${#removed} )) && print -r -- "removed: ${(o)removed}"
+	removed=(${(o)removed})
+	(( ${#removed} )) && print -r -- "removed: $removed"
 	: unopvars
 	if (( ${#missing} )); then
 		print -ru2 -- "not set by opvars: $missing"
@@ -213,7 +216,8 @@ __keyloan_announce_vars() {
 	for name in "${(@k)__keyloan_of}"; do
 		stars+='*'
 	done
-	builtin typeset -gx KEYLOAN_VARS="${(ok)__keyloan_of}" KEYLOAN_PROMPT="$stars" KEYLOAN_SHELL="$loans"
+	names=(${(ok)__keyloan_of})
+	builtin typeset -gx KEYLOAN_VARS="$names" KEYLOAN_PROMPT="$stars" KEYLOAN_SHELL="$loans"
 }
 
 # What a shell had that this one was started from, or was before it became this one.
@@ -271,7 +275,8 @@ __keyloan_over() {
 	fi
 	__keyloan_part "$mark"
 	__keyloan_announce_vars
-	print -ru2 -- "keyloan: removed: ${(o)removed} (${why:-the daemon has ended})"
+	removed=(${(o)removed})
+	print -ru2 -- "keyloan: removed: $removed (${why:-the daemon has ended})"
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.

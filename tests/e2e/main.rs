@@ -21,6 +21,7 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod shell_loans;
 mod ssh_add;
 mod ssh_agent_lib;
 mod ssh_clients;

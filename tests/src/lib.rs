@@ -15,6 +15,7 @@ pub mod approver;
 pub mod desktop;
 pub mod programs;
 pub mod sandbox;
+pub mod shell;
 pub mod ssh;
 pub mod sshd;
 pub mod terminal;

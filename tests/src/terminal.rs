@@ -11,6 +11,11 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// A shell in the sandbox's `project` directory.
     pub fn open(sandbox: &'a Sandbox) -> Self {
+        Self::open_with(sandbox, "env PS1='ready> ' bash --norc -i")
+    }
+
+    /// A command line in the sandbox's `project` directory that comes to show `ready>`.
+    pub fn open_with(sandbox: &'a Sandbox, line: &str) -> Self {
         let socket = sandbox.path("run/tmux").display().to_string();
         let terminal = Self { sandbox, socket };
         terminal
@@ -23,7 +28,7 @@ impl<'a> Terminal<'a> {
                 "150",
                 "-y",
                 "50",
-                "env PS1='ready> ' bash --norc -i",
+                line,
             ])
             .ok();
         terminal.expect("ready>");
