@@ -50,7 +50,8 @@ fn main() -> ExitCode {
     }
     // The parts of a command line that go wrong here are a shell's to read, so help goes elsewhere.
     if std::env::args_os().nth(1).is_some_and(|first| first == "shell-lend") {
-        return match ShellLend::try_parse_from(std::env::args_os().skip(1)) {
+        let words = std::iter::once("opvars".into()).chain(std::env::args_os().skip(2));
+        return match ShellLend::try_parse_from(words) {
             Ok(ask) => commands::shell::lend(&ask),
             Err(error) => commands::shell::usage(&error),
         };

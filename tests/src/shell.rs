@@ -89,7 +89,11 @@ pub fn with_sets() -> Sandbox {
         let words: Vec<&str> = ["item", "set"].into_iter().chain(item.split(' ')).collect();
         sandbox.keyloan(&words).stdin(value).run().ok();
     }
-    sandbox.keyloan(&["item", "set", "~/titled", "vars"]).stdin("FIRST=one = 1\nOTHER=\"quoted\"\n").run().ok();
+    sandbox
+        .keyloan(&["item", "set", "~/titled", "vars"])
+        .stdin("FIRST=one = 1\nOTHER=\"quoted\"\n")
+        .run()
+        .ok();
     sandbox.write("project/.keyloan.toml", MANIFEST);
     sandbox.keyloan(&["trust"]).run().ok();
     sandbox

@@ -18,19 +18,7 @@ impl<'a> Terminal<'a> {
     pub fn open_with(sandbox: &'a Sandbox, line: &str) -> Self {
         let socket = sandbox.path("run/tmux").display().to_string();
         let terminal = Self { sandbox, socket };
-        terminal
-            .tmux(&[
-                "-f",
-                "/dev/null",
-                "new-session",
-                "-d",
-                "-x",
-                "150",
-                "-y",
-                "50",
-                line,
-            ])
-            .ok();
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "50", line]).ok();
         terminal.expect("ready>");
         terminal
     }
