@@ -22,6 +22,7 @@ mod publish;
 mod recovery;
 mod service;
 mod shell_loans;
+mod shell_settings;
 mod ssh_add;
 mod ssh_agent_lib;
 mod ssh_clients;

@@ -93,7 +93,7 @@ fn what_fails_sets_nothing_and_keeps_what_was(shell: &Shell) {
     let shown = told(&terminal, shell, "opvars --help");
     assert!(shown.contains("Usage: opvars [OPTIONS] [SET]...") && shown.contains("ended 0."), "{shown}");
     let shown = told(&terminal, shell, "opvars own");
-    assert!(shown.contains("HISTFILE is not lent to a shell") && shown.contains("ended 1."), "{shown}");
+    assert!(shown.contains("HISTFILE is not lent to a shell") && shown.contains("ended 2."), "{shown}");
     sandbox.policy("env=deny");
     assert!(told(&terminal, shell, "opvars").contains("ended 5."));
     sandbox.policy("env=ask");
@@ -112,7 +112,7 @@ fn a_loan_ends_at_its_time_and_the_next_prompt_says_so(shell: &Shell) {
     told(&terminal, shell, "opvars; opvars short");
     assert_eq!(value(&terminal, shell, "SHORT").as_deref(), Some(CANARY));
     eventually("its time is up", || markers(&sandbox).len() == 1);
-    terminal.run("");
+    terminal.press("Enter");
     terminal.expect("keyloan: removed: SHORT (its time is up)");
     assert_eq!(value(&terminal, shell, "SHORT"), None);
     assert_eq!(value(&terminal, shell, "TOKEN").as_deref(), Some(CANARY), "the other set goes on");
@@ -134,14 +134,14 @@ fn lock_and_recall_reach_the_next_prompt(shell: &Shell) {
     told(&terminal, shell, &format!("{}; opvars", shell.export("PLAIN", "before")));
     sandbox.keyloan(&["lock"]).run().ok();
     assert!(markers(&sandbox).is_empty());
-    terminal.run("");
+    terminal.press("Enter");
     terminal.expect("keyloan: removed: PLAIN TOKEN (the vault was locked)");
     assert_eq!(value(&terminal, shell, "TOKEN"), None);
     assert_eq!(value(&terminal, shell, "PLAIN").as_deref(), Some("before"));
     sandbox.unlock().ok();
     told(&terminal, shell, "opvars second; opvars");
     sandbox.keyloan(&["recall", "--all"]).run().ok();
-    terminal.run("");
+    terminal.press("Enter");
     terminal.expect("keyloan: removed: PLAIN TOKEN (recalled)");
     assert_eq!(value(&terminal, shell, "SECOND"), None);
     // The shell has said that it has nothing any more.
@@ -196,7 +196,7 @@ fn a_daemon_that_is_killed_or_started_anew_leaves_no_loan(shell: &Shell) {
     nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGKILL).unwrap();
     eventually("it is gone", || !std::path::Path::new(&format!("/proc/{daemon}")).exists());
     assert_eq!(markers(&sandbox).len(), 1, "nobody has removed it");
-    terminal.run("");
+    terminal.press("Enter");
     terminal.expect("keyloan: removed: PLAIN TOKEN (the daemon has ended)");
     assert_eq!(value(&terminal, shell, "TOKEN"), None);
     sandbox.unlock().ok();
@@ -204,7 +204,7 @@ fn a_daemon_that_is_killed_or_started_anew_leaves_no_loan(shell: &Shell) {
     told(&terminal, shell, "opvars");
     sandbox.stop();
     sandbox.unlock().ok();
-    terminal.run("");
+    terminal.press("Enter");
     // What it said about the end went with it.
     terminal.expect("keyloan: removed: PLAIN TOKEN (the daemon ");
     assert_eq!(value(&terminal, shell, "TOKEN"), None);

@@ -16,6 +16,7 @@ mod lent;
 mod log;
 mod memory;
 mod prompt;
+mod shell;
 mod ssh;
 mod ssh_binding;
 mod ssh_meanwhile;

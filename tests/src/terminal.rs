@@ -2,6 +2,7 @@
 
 use crate::programs::needed;
 use crate::sandbox::{Output, Sandbox};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Terminal<'a> {
     sandbox: &'a Sandbox,
@@ -16,7 +17,12 @@ impl<'a> Terminal<'a> {
 
     /// A command line in the sandbox's `project` directory that comes to show `ready>`.
     pub fn open_with(sandbox: &'a Sandbox, line: &str) -> Self {
-        let socket = sandbox.path("run/tmux").display().to_string();
+        // A server that is ending would take another one's place.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let socket = sandbox
+            .path(&format!("run/tmux-{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+            .display()
+            .to_string();
         let terminal = Self { sandbox, socket };
         terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "50", line]).ok();
         terminal.expect("ready>");

@@ -213,7 +213,7 @@ fn without_the_shells_own(mut plan: Plan) -> Result<Plan, Refusal> {
         }
         !own
     });
-    if plan.variables.is_empty() { Err(PlanError::Nothing.into()) } else { Ok(plan) }
+    if plan.variables.is_empty() { Err(PlanError::Faults(plan.notes).into()) } else { Ok(plan) }
 }
 
 fn describe(
