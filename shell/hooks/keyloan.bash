@@ -125,7 +125,9 @@ __keyloan_lend() {
 			__keyloan_name[found]=$name
 		fi
 		__keyloan_of[found]=$mark
-		builtin export "$name=${values[i]}"
+		# As an argument it would stand in $_, where a trap sees it. Only the name, checked above, is evaluated.
+		builtin eval "$name=\${values[i]}"
+		builtin export "${name?}"
 	done
 	kind='' values=()
 	__keyloan_drop_empty
@@ -186,14 +188,14 @@ __keyloan_find() {
 	return 0
 }
 
-# Gives a variable what it had, and closes the gap it leaves.
+# Gives a variable what it had (an exported one still is), and closes the gap it leaves.
 __keyloan_restore() {
 	local i=$1 last=$((${#__keyloan_name[@]} - 1)) name=${__keyloan_name[$1]}
 	case ${__keyloan_had[i]} in
-	x) builtin export "$name=${__keyloan_was[i]}" ;;
+	x) builtin eval "$name=\${__keyloan_was[i]}" ;;
 	v)
 		builtin export -n "${name?}"
-		builtin printf -v "$name" %s "${__keyloan_was[i]}"
+		builtin eval "$name=\${__keyloan_was[i]}"
 		;;
 	*) builtin unset -v "$name" ;;
 	esac

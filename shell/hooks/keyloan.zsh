@@ -79,7 +79,9 @@ opvars() {
 			fi
 		fi
 		__keyloan_of[$name]=$mark
-		builtin typeset -gx -- "$name=${values[i]}"
+		# As an argument it would stand in $_, where a trap sees it. Only the name, checked above, is evaluated.
+		builtin typeset -gx -- "$name"
+		builtin eval "$name=\${values[i]}"
 	done
 	values=()
 	__keyloan_drop_empty
@@ -131,15 +133,15 @@ deopvars() {
 	unopvars "$@"
 }
 
-# Gives a variable what it had.
+# Gives a variable what it had; an exported one still is.
 __keyloan_restore() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_all_export
 	case ${__keyloan_had[$1]} in
-	x) builtin typeset -gx -- "$1=${__keyloan_was[$1]}" ;;
+	x) builtin eval "$1=\${__keyloan_was[$1]}" ;;
 	v)
 		builtin typeset -g +x -- "$1"
-		builtin typeset -g -- "$1=${__keyloan_was[$1]}"
+		builtin eval "$1=\${__keyloan_was[$1]}"
 		;;
 	*) builtin unset -v -- "$1" ;;
 	esac

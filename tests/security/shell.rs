@@ -74,6 +74,7 @@ fn no_trace_of_zsh_shows_a_value() {
         "setopt xtrace; typeset -fT naive opvars",
         "TRAPDEBUG() { print -r -- \"$ZSH_DEBUG_CMD\" >>trace; }",
         "trap 'print -r -- \"$ZSH_DEBUG_CMD\" >>trace' DEBUG",
+        "TRAPDEBUG() { print -r -- \"$_\" >>trace; }",
         "setopt xtrace verbose",
     ] {
         leaks_nothing(&ZSH, &format!("{before}\nLOAD\nunsetopt xtrace verbose; trap - DEBUG; SHOW\n"));
@@ -174,8 +175,8 @@ fn files_with(directory: &Path, text: &str) -> usize {
         let path = entry.path();
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             found += files_with(&path, text);
-        } else if fs::read(&path)
-            .is_ok_and(|held| held.windows(text.len()).any(|part| part == text.as_bytes()))
+        } else if entry.file_type().is_ok_and(|kind| kind.is_file())
+            && fs::read(&path).is_ok_and(|held| held.windows(text.len()).any(|part| part == text.as_bytes()))
         {
             found += 1;
         }
