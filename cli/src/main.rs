@@ -86,7 +86,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Recipient(recipient) => commands::recipient::recipient(recipient),
         Command::Item(item) => commands::item::item(item),
         Command::Ssh(ssh) => commands::ssh::ssh(ssh),
-        Command::Run(_) => Ok(()),
+        // Served before, since these end with statuses of their own.
+        Command::Run(_) | Command::ShellLend(_) => Ok(()),
         Command::Loans(loans) => commands::loans::loans(&loans),
         Command::Recall(recall) => commands::loans::recall(&recall),
         Command::Trust(trust) => commands::trust::trust(&trust),
@@ -98,8 +99,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Completions(shell) => commands::shell::completions(&shell),
         Command::Man { page } => commands::man::man(page.as_deref()),
         Command::Complete { words } => commands::complete::complete(&words),
-        // Served before, since these end with statuses of their own.
-        Command::ShellLend(_) => Ok(()),
     }
 }
 

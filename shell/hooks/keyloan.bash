@@ -56,6 +56,7 @@ deopvars() {
 	unopvars "$@"
 }
 
+# shellcheck disable=SC2034 # values are used by eval, which is given their names only
 __keyloan_lend() {
 	local IFS=' ' record names values code='' mark='' live='' loan='' until='' name='' whole='' at=0 count=0 i found kind shown
 	names=() values=()
@@ -129,7 +130,8 @@ __keyloan_lend() {
 		builtin eval "$name=\${values[i]}"
 		builtin export "${name?}"
 	done
-	kind='' values=()
+	kind=''
+	builtin unset -v values
 	__keyloan_drop_empty
 	__keyloan_announce_vars
 	__keyloan_sort "${shown[@]}"

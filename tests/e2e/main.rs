@@ -21,6 +21,7 @@ mod mask_terminal;
 mod publish;
 mod recovery;
 mod service;
+mod shell_completion;
 mod shell_loans;
 mod shell_settings;
 mod ssh_add;

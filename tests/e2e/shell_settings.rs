@@ -265,7 +265,7 @@ fn another_pane_of_tmux_has_nothing() {
         let terminal = shell.opened(&sandbox);
         terminal.run("opvars");
         terminal.expect("\nset: PLAIN TOKEN\n");
-        terminal.tmux(&["split-window", "-d", &format!("printenv TOKEN >pane 2>&1; echo over >>pane")]).ok();
+        terminal.tmux(&["split-window", "-d", "printenv TOKEN >pane 2>&1; echo over >>pane"]).ok();
         eventually("the pane is over", || {
             fs::read_to_string(sandbox.path("project/pane")).is_ok_and(|text| text == "over\n")
         });

@@ -130,11 +130,13 @@ fn nothing_of_a_value_or_a_name_is_evaluated() {
             shell.script(&sandbox, "opvars; printenv TOKEN; unopvars; opvars; opvars again; unopvars");
         assert!(output.text().contains(&format!("{attack}\n")), "{output:?}");
         assert!(!mark.exists(), "{output:?}");
-        // A variable that is a number evaluates what it is given.
-        if shell.name != "fish" {
+        // In bash a variable that is a number evaluates what it is given.
+        if shell.name == "bash" {
             shell.script(&sandbox, &format!("{integer}; TOKEN=$(cat {fetch} | sed 's/.*; //')"));
             assert!(mark.exists(), "{}: the attack itself does not work", shell.name);
             fs::remove_file(&mark).unwrap();
+        }
+        if shell.name != "fish" {
             let output = shell.script(&sandbox, &format!("{integer}; opvars"));
             assert!(output.stderr.contains("no plain variable") && output.status == 2, "{output:?}");
             assert!(!mark.exists());
@@ -189,11 +191,7 @@ fn a_value_is_in_no_argument_and_no_file_on_its_way() {
     let sandbox = with_sets();
     for shell in &SHELLS {
         // A here-string is a file in some versions of some shells, and a command's argument is everybody's.
-        let naive = if shell.name == "fish" {
-            "env TOKEN=canary-5f1e true; echo canary-5f1e >f"
-        } else {
-            "env TOKEN=canary-5f1e true; echo canary-5f1e >f"
-        };
+        let naive = "env TOKEN=canary-5f1e true; echo canary-5f1e >f";
         for (load, leaks) in [(naive, true), ("opvars; true; unopvars", false)] {
             let script = format!("keyloan shell {0} >hook\n. ./hook\n{load}\n", shell.name);
             let script =
@@ -208,11 +206,10 @@ fn a_value_is_in_no_argument_and_no_file_on_its_way() {
             let executed =
                 text.lines().any(|line| line.contains("execve(") && arguments(line).contains(CANARY));
             assert_eq!(executed, leaks, "{}", shell.name);
-            // Written by one process only, through a pipe: by keyloan.
-            let writers: Vec<&str> =
-                text.lines().filter(|line| line.contains("write(") && line.contains(CANARY)).collect();
-            assert_eq!(writers.len(), 1, "{writers:?}");
-            assert_eq!(writers[0].contains("\"0\\0"), !leaks, "{writers:?}");
+            // The shell writes it nowhere; keyloan, which does, shows a tracer of the same user nothing of its memory.
+            let written = text.lines().any(|line| line.contains("write(") && line.contains(CANARY));
+            assert_eq!(written, leaks, "{}: {text}", shell.name);
+            assert!(leaks || text.contains("write(3, 0x"), "{}: {text}", shell.name);
         }
     }
 }

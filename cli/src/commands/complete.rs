@@ -199,7 +199,6 @@ impl Place {
                 let loans = names().loans.into_iter();
                 loans.map(|(id, about)| (id.to_string(), about)).collect()
             }
-            "page" => Vec::new(),
             "directory" => vec![plain(DIRECTORIES.to_owned())],
             "file" | "path" | "identity" | "socket" => vec![plain(FILES.to_owned())],
             _ => Vec::new(),
