@@ -178,7 +178,8 @@ impl Broker {
 
     /// Removes what a daemon left that was killed: no loan outlives its daemon, and its files do not either.
     pub(crate) fn remove_markers_left(&self) {
-        let Ok(shells) = self.shells() else { return };
+        let found = Directory::open(&self.paths.runtime).and_then(|runtime| runtime.child(SHELLS));
+        let Ok(shells) = found else { return };
         let place = Place::existing(&self.paths).ok().flatten();
         for marker in shells.names().unwrap_or_default() {
             let mut parts = marker.split('-');
