@@ -14,6 +14,7 @@ if not set -q __keyloan_ready
     set -g __keyloan_live
     set -g __keyloan_loan
     set -g __keyloan_until
+    set -g __keyloan_leaving
     set -g __keyloan_inside ''
     set -g __keyloan_titled ''
     set -g __keyloan_at ''
@@ -144,6 +145,10 @@ function __keyloan_join --argument-names mark live loan until
     set -ga __keyloan_live $live
     set -ga __keyloan_loan $loan
     set -ga __keyloan_until "$until"
+    # One that ends with a directory is looked at closely before each prompt.
+    if test -n "$until"
+        set -g __keyloan_leaving /nowhere/keyloan
+    end
     set -l loans (string split : -- $KEYLOAN_LOAN)
     if not contains -- $loan $loans
         set -a loans $loan
@@ -163,6 +168,9 @@ function __keyloan_part --argument-names at
     set -e __keyloan_live[$at]
     set -e __keyloan_loan[$at]
     set -e __keyloan_until[$at]
+    if not string match -q '*?*' -- $__keyloan_until
+        set -g __keyloan_leaving
+    end
 end
 
 # Says that nothing is left of a loan: only in the very process it was to, or a child would end it for all.
@@ -298,11 +306,15 @@ function __keyloan_extras
     end
 end
 
+# Few commands, since each costs as much here as the whole check in other shells.
 function __keyloan_hook --on-event fish_prompt
-    if set -q __keyloan_mark[1]
-        __keyloan_check
+    for path in $__keyloan_mark $__keyloan_live $__keyloan_leaving
+        if not test -e $path
+            __keyloan_check
+            break
+        end
     end
-    if test -n "$KEYLOAN_TITLE$KEYLOAN_ANNOUNCE"
+    if set -q KEYLOAN_TITLE; or set -q KEYLOAN_ANNOUNCE
         __keyloan_extras
     end
 end
