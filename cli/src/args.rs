@@ -96,8 +96,24 @@ pub(crate) enum Command {
     Log(Log),
     /// The daemon that holds the keys
     Daemon(Daemon),
-    /// Print the completions of a shell
-    Completions(Completions),
+    /// Print what a shell needs for opvars, unopvars and completion: eval it in its start-up file
+    Shell(Shell),
+    /// Print the completions of a shell alone
+    Completions(Shell),
+    /// Print a manual page, or the names of all
+    Man {
+        /// keyloan, keyloan-item, keyloan-item-set, with-secrets, …
+        page: Option<String>,
+    },
+    /// What opvars calls: lends to the shell that calls it
+    #[command(hide = true)]
+    ShellLend(ShellLend),
+    /// What completion calls: candidates for the last of these words
+    #[command(hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Args)]
@@ -430,6 +446,31 @@ pub(crate) enum DaemonAction {
 }
 
 #[derive(Args)]
-pub(crate) struct Completions {
-    pub(crate) shell: clap_complete::Shell,
+pub(crate) struct Shell {
+    pub(crate) shell: ShellName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ShellName {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// What `opvars` takes.
+#[derive(Parser)]
+#[command(
+    name = "opvars",
+    about = "Lends this directory's credentials to this shell, until unopvars, a time, or keyloan lock"
+)]
+pub(crate) struct ShellLend {
+    /// Lend only this variable
+    #[arg(long, value_name = "NAME", value_parser = VarName::parse)]
+    pub(crate) only: Vec<VarName>,
+    /// End the loan after this time (90s, 30m, 8h), if not before [default: what the set says, or 15m]
+    #[arg(long = "for", value_name = "TIME", value_parser = TimeSpan::parse)]
+    pub(crate) time: Option<TimeSpan>,
+    /// Sets of .keyloan.toml, or items with a 'vars' field [default: this directory's own]
+    #[arg(value_name = "SET", value_parser = SetName::parse)]
+    pub(crate) sets: Vec<SetName>,
 }

@@ -21,6 +21,7 @@ mod phrase;
 mod recipients;
 mod refusal;
 mod settings;
+mod shell;
 mod ssh;
 mod status;
 mod surface;

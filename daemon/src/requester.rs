@@ -6,6 +6,7 @@ use keyloan_platform::peer::Peer;
 use keyloan_platform::process::{self, Stat, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -96,6 +97,14 @@ impl Settled {
 /// A terminal by its number and the leader of its session, with that one's start.
 pub(crate) type TerminalSession = (u64, (i32, u64));
 
+/// The process that started the requester, while it is its parent.
+pub(crate) struct Parent {
+    pub(crate) pid: i32,
+    pub(crate) started: u64,
+    pub(crate) program: Option<PathBuf>,
+    pub(crate) pidfd: OwnedFd,
+}
+
 /// What the client sent of itself.
 #[derive(Default)]
 pub(crate) struct Claimed {
@@ -146,6 +155,22 @@ impl Requester {
         seen.serves_another_host = self.serves_another_host;
         *self = seen;
         true
+    }
+
+    /// Who started the requester, by a descriptor that stays that process's. A parent that ends is replaced at once, so
+    /// one that is the parent before and after the descriptor is opened is the process it names.
+    pub(crate) fn started_by(&self) -> Option<Parent> {
+        let pid = self.stat.read()?.parent;
+        // The first process, and one of another pid namespace (0), started nothing that could be lent to.
+        let pidfd = (pid > 1).then(|| process::pidfd(pid).ok())??;
+        let started = process::stat(pid)?.started;
+        let program = process::exe(pid);
+        (self.stat.read()?.parent == pid && self.peer.is_alive()).then_some(Parent {
+            pid,
+            started,
+            program,
+            pidfd,
+        })
     }
 
     /// What can be said of it to a human. Each fact is a look of its own, between which the process may become another

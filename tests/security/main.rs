@@ -31,6 +31,7 @@ mod pids;
 mod pinentry;
 mod policy;
 mod prompt;
+mod shell;
 mod ssh;
 mod ssh_binding;
 mod ssh_first_use;

@@ -16,6 +16,7 @@ pub mod desktop;
 pub mod notification;
 pub mod programs;
 pub mod sandbox;
+pub mod shell;
 pub mod ssh;
 pub mod sshd;
 pub mod terminal;

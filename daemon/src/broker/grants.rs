@@ -1,5 +1,6 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
+use super::shell::TO_SHELL;
 use super::{Act, Beyond, Broker, Refusal};
 use crate::approval::offer::{Also, Offer};
 use crate::approval::question::{Certainty, Question};
@@ -193,7 +194,9 @@ fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict
 
 /// In the words of an offer.
 fn same(subjects: &[(Kind, Subject)]) -> &'static str {
+    let to_shell = subjects.iter().any(|(_, subject)| subject.to.starts_with(TO_SHELL));
     match subjects.first().map(|(kind, _)| kind) {
+        _ if to_shell => "the same to the same shell",
         Some(Kind::SshLogin) => "the same login",
         Some(Kind::SshSignature) => "EVERY signature in this namespace with this key",
         Some(Kind::ItemRead) => "the same value",

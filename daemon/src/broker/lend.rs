@@ -56,8 +56,8 @@ impl Broker {
         }
         let time = self.loan_time(ask.seconds)?;
         let act = Act {
-            subjects: subjects(&plan, &client.requester, time),
-            title: title(&plan),
+            subjects: subjects(&plan, &to(&client.requester), time),
+            title: title(&plan, "command"),
             names: plan.variables.iter().map(|planned| planned.name.to_string()).collect(),
             beyond: Beyond::Nothing,
         };
@@ -87,36 +87,49 @@ impl Broker {
     }
 
     /// Puts the sets together from names alone.
-    async fn plan(&self, requester: &Requester, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
+    pub(super) async fn plan(
+        &self,
+        requester: &Requester,
+        ask: &Lend,
+        found: Found,
+    ) -> Result<Plan, Refusal> {
         let by_directory = ask.sets.is_empty() || found.manifest.is_some();
         if by_directory && !requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
         }
-        check_directories(requester, &found.directories)?;
-        let file = match (found.manifest, ask.manifest_at) {
-            (Some(descriptor), Some(at)) => {
-                let opened = Opened::read(descriptor).await?;
-                let expected = found.directories.get(at).map(|directory| directory.join(FILE));
-                if expected.as_deref() != Some(opened.path.as_path()) {
-                    return Err(Refusal::Input("the file that was passed is not where the search found it"));
-                }
-                Some(self.judged(opened, at))
-            }
-            (None, None) => None,
-            _ => return Err(Refusal::Input("a file and its place in the search belong together")),
-        };
+        let Found { directories, manifest } = found;
+        let file = self.passed_manifest(requester, ask.manifest_at, &directories, manifest).await?;
         let vault = self.vault.borrow();
-        let search = Search {
-            index: vault.index()?,
-            home: keyloan_platform::paths::home(),
-            directories: found.directories,
-            file,
-        };
+        let search =
+            Search { index: vault.index()?, home: keyloan_platform::paths::home(), directories, file };
         let plan = search.plan(&ask.sets, &ask.only)?;
         if plan.variables.is_empty() {
             return Err(PlanError::Nothing.into());
         }
         Ok(plan)
+    }
+
+    /// The file that the client passed, if it is where it says that it found it.
+    pub(super) async fn passed_manifest(
+        &self,
+        requester: &Requester,
+        at: Option<usize>,
+        directories: &[PathBuf],
+        manifest: Option<OwnedFd>,
+    ) -> Result<Option<File>, Refusal> {
+        check_directories(requester, directories)?;
+        match (manifest, at) {
+            (Some(descriptor), Some(at)) => {
+                let opened = Opened::read(descriptor).await?;
+                let expected = directories.get(at).map(|directory| directory.join(FILE));
+                if expected.as_deref() != Some(opened.path.as_path()) {
+                    return Err(Refusal::Input("the file that was passed is not where the search found it"));
+                }
+                Ok(Some(self.judged(opened, at)))
+            }
+            (None, None) => Ok(None),
+            _ => Err(Refusal::Input("a file and its place in the search belong together")),
+        }
     }
 
     /// What the trust list says of a file.
@@ -138,8 +151,8 @@ impl Broker {
 
     async fn describe_plan(&self, requester: &Requester, plan: Plan) -> Result<Message<Reply>, Refusal> {
         let act = Act {
-            subjects: subjects(&plan, requester, None),
-            title: title(&plan),
+            subjects: subjects(&plan, &to(requester), None),
+            title: title(&plan, "command"),
             names: Vec::new(),
             beyond: Beyond::Nothing,
         };
@@ -163,14 +176,14 @@ impl Broker {
     }
 
     /// How long the loan lasts at most: as asked, and no longer than policy lets it.
-    fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    pub(super) fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
         let asked = seconds.map(|seconds| Duration::from_secs(seconds.min(limits::SECONDS)));
         let most = self.with_policy(|policy| policy.loan_time)?;
         Ok(asked.into_iter().chain(most).min())
     }
 
     /// Reads what was approved, each item once.
-    fn read_planned(
+    pub(super) fn read_planned(
         &self,
         _approved: &Approved,
         plan: &Plan,
@@ -305,11 +318,15 @@ fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
     }
 }
 
-/// What is lent, each with the item it comes from, to the program that the requester says it becomes, for a time.
-fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(Kind, Subject)> {
-    let to = requester.claimed.program.as_deref().map(|program| program.display().to_string());
+/// The program that the requester says it becomes.
+fn to(requester: &Requester) -> String {
+    requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default()
+}
+
+/// What is lent, each with the item it comes from, to whom, and for what time.
+pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Kind, Subject)> {
     let time = time.map(|time| format!(", for at most {}", TimeSpan::of(time)));
-    let to = to.unwrap_or_default() + &time.unwrap_or_default();
+    let to = to.to_owned() + &time.unwrap_or_default();
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
@@ -333,12 +350,12 @@ fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(
 }
 
 /// `lend 2 variables and 1 file to a command`
-fn title(plan: &Plan) -> String {
+pub(super) fn title(plan: &Plan, to: &str) -> String {
     let files = plan.variables.iter().filter(|planned| planned.is_file()).count();
     let variables = plan.variables.len() - files;
     let parts = [(variables, "variable"), (files, "file")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(count, noun));
-    format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
+    format!("lend {} to a {to}", parts.collect::<Vec<_>>().join(" and "))
 }
 
 fn describe(
@@ -348,6 +365,18 @@ fn describe(
     time: Option<Duration>,
     steering: Steering,
 ) {
+    describe_lent(question, plan, time);
+    if let Some(program) = &requester.claimed.program {
+        question.line("to", &program.display().to_string(), Certainty::Claimed);
+    }
+    if let Some(command) = requester.shown_command() {
+        question.line("command", &command, Certainty::Claimed);
+    }
+    question.warn_of_steering(requester, steering);
+}
+
+/// What is lent, from where, and for how long.
+pub(super) fn describe_lent(question: &mut Question, plan: &Plan, time: Option<Duration>) {
     for planned in &plan.variables {
         let mut parts = from_parts(&planned.from);
         if let Some(first) = parts.first_mut() {
@@ -364,13 +393,6 @@ fn describe(
     if let Some(time) = time {
         Broker::about(question, "for", &format!("at most {}", TimeSpan::of(time)));
     }
-    if let Some(program) = &requester.claimed.program {
-        question.line("to", &program.display().to_string(), Certainty::Claimed);
-    }
-    if let Some(command) = requester.shown_command() {
-        question.line("command", &command, Certainty::Claimed);
-    }
-    question.warn_of_steering(requester, steering);
 }
 
 /// Where a variable comes from; more than one place where it is a directory of files.

@@ -10,6 +10,7 @@ use crate::signing::key_file::KeyFileError;
 use crate::totp::TotpError;
 use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
+use keyloan_platform::private_file::FileError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
 use keyloan_protocol::names::{escaped, quoted};
@@ -67,6 +68,8 @@ pub(crate) enum Refusal {
     KeyFile(#[from] KeyFileError),
     #[error("a background task ended early")]
     Task,
+    #[error("no marker can be made for the shell: {0}")]
+    Marker(FileError),
 }
 
 impl From<VaultError> for Refusal {
@@ -115,7 +118,7 @@ impl Refusal {
             | Self::KeyFile(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,
-            Self::Vault(_) | Self::Sealed(_) => ErrorKind::Vault,
+            Self::Vault(_) | Self::Sealed(_) | Self::Marker(_) => ErrorKind::Vault,
             Self::Log(_) => ErrorKind::Log,
             Self::Task => ErrorKind::Bug,
         }

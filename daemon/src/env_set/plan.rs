@@ -1,15 +1,17 @@
 //! Puts sets together: what would be lent, from where and why. Reads names only; every fault of all sets is
 //! told at once.
 
-use super::manifest::{Manifest, Source};
+use super::manifest::{Manifest, Source, Terms};
 use crate::vault::local::index::{Entry, EntryField, Index, Kind};
 use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FileName, ItemName, SetName, VarName, escaped};
 use keyloan_protocol::reference::Reference;
+use keyloan_protocol::time_span::TimeSpan;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The field of an item that holds a whole set.
 pub(crate) const VARS: &str = "vars";
@@ -78,6 +80,10 @@ pub(crate) struct Plan {
     pub(crate) variables: Vec<Planned>,
     /// Sentences for the person, about what is left out.
     pub(crate) notes: Vec<String>,
+    /// The shortest time for which one of the sets lets a shell keep it.
+    pub(crate) shell_time: Option<Duration>,
+    /// The directory that a shell may not leave with it.
+    pub(crate) until_leaving: Option<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -135,6 +141,7 @@ impl Search<'_> {
                 let manifest = file.usable()?;
                 if let Some(set) = &manifest.default {
                     draft.add_set(set, "", &file.path);
+                    draft.add_terms(manifest.shells.get(&None), &file.path);
                     return Ok(());
                 }
             }
@@ -147,7 +154,10 @@ impl Search<'_> {
     }
 
     fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
-        let item = self.with_vars(name.as_str());
+        // A shell makes a path of the title `~/coverage` before anybody sees it.
+        let path = Path::new(name.as_str());
+        let titled = path.is_absolute().then(|| self.titled(path)).flatten();
+        let item = titled.or_else(|| self.with_vars(name.as_str()));
         let in_file = self
             .file
             .as_ref()
@@ -161,6 +171,7 @@ impl Search<'_> {
                 let manifest = file.usable()?;
                 if let Some(set) = manifest.sets.get(name) {
                     draft.add_set(set, &format!("sets.{name}."), &file.path);
+                    draft.add_terms(manifest.shells.get(&Some(name.clone())), &file.path);
                 }
             }
             (None, Some(entry)) => draft.add_item(entry),
@@ -230,6 +241,16 @@ impl Draft {
             };
             let set = format!("[{table}{key}] of {}", file.display());
             self.add(Planned { name: name.clone(), from, set });
+        }
+    }
+
+    /// Of several sets the strictest terms hold for all.
+    fn add_terms(&mut self, terms: Option<&Terms>, file: &Path) {
+        let Some(terms) = terms else { return };
+        let time = terms.time.map(TimeSpan::duration);
+        self.plan.shell_time = self.plan.shell_time.into_iter().chain(time).min();
+        if terms.until_leaving {
+            self.plan.until_leaving = file.parent().map(Path::to_owned);
         }
     }
 

@@ -8,7 +8,7 @@ use keyloan_platform::descriptors;
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::request::Request;
-use keyloan_protocol::control::response::{ErrorReply, Reply};
+use keyloan_protocol::control::response::{ErrorReply, Reply, ShellLent};
 use keyloan_protocol::control::{self, Message};
 use keyloan_protocol::frame::{self, FrameError};
 use keyloan_protocol::version;
@@ -75,7 +75,7 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
         }
     }
     let loan = match &last.body {
-        Reply::Lent { loan, .. } => Some(*loan),
+        Reply::Lent { loan, .. } | Reply::ShellLent(ShellLent { loan, .. }) => Some(*loan),
         _ => None,
     };
     if !delivered(&socket, &last).await

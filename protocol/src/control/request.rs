@@ -192,6 +192,13 @@ pub enum Request {
         lifetime: Option<u32>,
     },
     Stop,
+    /// Credentials for the shell that started the requester: as [`Request::Lend`], without `program` and `argv`.
+    LendShell(Lend),
+    /// Names for completion. Descriptor and `directory` as for [`Request::Lend`]. Nobody is asked: of a locked vault
+    /// there are none.
+    Names {
+        manifest_at: Option<usize>,
+    },
 }
 
 /// The kind of a new ssh key.
