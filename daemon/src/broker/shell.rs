@@ -58,7 +58,7 @@ impl Broker {
         let act = Act {
             subjects: lend::subjects(
                 &plan,
-                &format!("{TO_SHELL}{} (pid {}, {})", program(&shell), shell.pid, shell.started),
+                &format!("{TO_SHELL}{} (pid {})", program(&shell), shell.pid),
                 time,
             ),
             title: lend::title(&plan, "shell"),
