@@ -106,6 +106,7 @@ pub(crate) struct Broker {
     grants: RefCell<grant::table::Table>,
     uses: RefCell<grant::uses::Uses>,
     turned_away: RefCell<turned_away::TurnedAway>,
+    unasked: RefCell<settings::Unasked>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
@@ -192,6 +193,7 @@ impl Broker {
             grants: RefCell::default(),
             uses: RefCell::default(),
             turned_away: RefCell::default(),
+            unasked: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
             stop: Notify::new(),
