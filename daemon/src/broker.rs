@@ -257,7 +257,7 @@ impl Broker {
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
             }
             Verdict::Deny => {
-                self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                self.turn_away(&[&requested, &decided("denied", None)])?;
                 self.mention_refusal(&act.title, &judgement.rule);
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
@@ -268,7 +268,7 @@ impl Broker {
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
             }
             Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester, judgement.verdict) => {
-                self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
+                self.turn_away(&[&requested, &decided("declined", Some(no.to_string()))])?;
                 return Err(no.into());
             }
             Verdict::Ask | Verdict::AskPin => {

@@ -58,3 +58,31 @@ fn no_program_is_looked_at_for_whoever_proves_nothing() {
         tried(&format!("{setting}=/nonexistent/program")).refused(5, "approver=deny");
     }
 }
+
+#[test]
+fn a_loop_of_requests_that_a_rule_refuses_is_counted_and_not_written_down_each() {
+    const GET: &str = r#"{"item_get":{"item":"pypi","field":"token"}}"#;
+    let sandbox = Sandbox::with_token(b"tok");
+    sandbox.policies(&["item.read=deny", "approver=deny"]);
+    let approver = r#"{"policy_set":{"settings":["approver.command=/bin/true"]}}"#;
+    for body in [GET, approver] {
+        let count = || {
+            let counted = sandbox.events("turned_away");
+            let counted: u64 = counted.iter().filter_map(|event| event["count"].as_u64()).sum();
+            (counted, sandbox.events("requested").len() as u64)
+        };
+        let before = count();
+        let mut made = 0;
+        keyloan_e2e::eventually("they are counted", || {
+            for _ in 0..100 {
+                assert!(said(&sandbox, body).contains("the policy forbids it"));
+            }
+            made += 100;
+            count().0 > before.0
+        });
+        keyloan_e2e::eventually("none is lost", || {
+            let now = count();
+            now.0 - before.0 + now.1 - before.1 == made
+        });
+    }
+}
