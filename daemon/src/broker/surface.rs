@@ -3,7 +3,7 @@
 
 use super::{Broker, Client, Refusal};
 use crate::approval::flood::Asker;
-use crate::approval::notification::Announced;
+use crate::approval::notification::{Announced, Notifier};
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
 use crate::approval::question::{Certainty, Question};
@@ -121,6 +121,13 @@ impl Broker {
     pub(super) fn mention_refusal(&self, title: &str, rule: &str) {
         if let Some(desktop) = self.desktop() {
             self.notifier.mention(desktop, format!("{title} ({rule})"));
+        }
+    }
+
+    /// Says there that a terminal answers from now on.
+    pub(super) fn mention_enrolment(&self, line: &str) {
+        if let Some(desktop) = self.desktop() {
+            Notifier::tell_enrolment(desktop, line.to_owned());
         }
     }
 

@@ -184,7 +184,7 @@ impl Broker {
             let by = self.who(&connection.client.requester);
             let cause = refusal.to_string();
             // The refusal does not depend on this record.
-            let _ = self.record(&Event::AgentRefused { what, cause, by }, Durable::Soon);
+            let _ = self.turn_away(&[&Event::AgentRefused { what, cause, by }]);
         }
         Reply::Failure
     }
