@@ -58,97 +58,97 @@ deopvars() {
 
 # shellcheck disable=SC2034 # values are used by eval, which is given their names only
 __keyloan_lend() {
-	local IFS=' ' record names values code='' mark='' live='' loan='' until='' name='' whole='' at=0 count=0 i found kind shown
-	names=() values=()
+	local IFS=' ' __keyloan_my_record __keyloan_my_names __keyloan_my_values __keyloan_my_code='' __keyloan_my_mark='' __keyloan_my_live='' __keyloan_my_loan='' __keyloan_my_until='' __keyloan_my_name='' __keyloan_my_whole='' __keyloan_my_at=0 __keyloan_my_count=0 __keyloan_my_i __keyloan_my_found __keyloan_my_kind __keyloan_my_shown
+	__keyloan_my_names=() __keyloan_my_values=()
 	__keyloan_check
 	# Each name and each value ends with a NUL and is taken as it is; the C locale has no invalid bytes.
-	while LC_ALL=C IFS='' builtin read -r -d '' record; do
-		case $at in
-		0) code=$record ;;
-		1) mark=$record ;;
-		2) live=$record ;;
-		3) loan=$record ;;
-		4) until=$record ;;
+	while LC_ALL=C IFS='' builtin read -r -d '' __keyloan_my_record; do
+		case $__keyloan_my_at in
+		0) __keyloan_my_code=$__keyloan_my_record ;;
+		1) __keyloan_my_mark=$__keyloan_my_record ;;
+		2) __keyloan_my_live=$__keyloan_my_record ;;
+		3) __keyloan_my_loan=$__keyloan_my_record ;;
+		4) __keyloan_my_until=$__keyloan_my_record ;;
 		*)
-			if [[ -n $name ]]; then
-				names[count]=$name values[count]=$record name=''
-				count=$((count + 1))
-			elif [[ $record == '=' ]]; then
-				whole=1
+			if [[ -n $__keyloan_my_name ]]; then
+				__keyloan_my_names[__keyloan_my_count]=$__keyloan_my_name __keyloan_my_values[__keyloan_my_count]=$__keyloan_my_record __keyloan_my_name=''
+				__keyloan_my_count=$((__keyloan_my_count + 1))
+			elif [[ $__keyloan_my_record == '=' ]]; then
+				__keyloan_my_whole=1
 			else
-				name=$record
+				__keyloan_my_name=$__keyloan_my_record
 			fi
 			;;
 		esac
-		at=$((at + 1))
+		__keyloan_my_at=$((__keyloan_my_at + 1))
 	done < <(exec keyloan shell-lend "$@")
-	record=''
-	if [[ -z $whole ]]; then
+	__keyloan_my_record=''
+	if [[ -z $__keyloan_my_whole ]]; then
 		# Without a status keyloan did not even start, or was killed; with 0 and nothing else it printed its help.
-		if [[ $code != 0 ]]; then
-			return "${code:-127}"
+		if [[ $__keyloan_my_code != 0 ]]; then
+			return "${__keyloan_my_code:-127}"
 		fi
-		[[ $at == 1 ]] && return 0
-		__keyloan_back "$mark"
+		[[ $__keyloan_my_at == 1 ]] && return 0
+		__keyloan_back "$__keyloan_my_mark"
 		builtin printf 'keyloan: cannot lend credentials to this shell: keyloan ended too early\n' >&2
 		return 3
 	fi
-	for ((i = 0; i < count; i++)); do
+	for ((__keyloan_my_i = 0; __keyloan_my_i < __keyloan_my_count; __keyloan_my_i++)); do
 		# An integer's value would be evaluated, a read-only one stays as it is, and no array is exported.
-		kind=$(builtin declare -p "${names[i]}" 2>/dev/null)
-		kind=${kind#declare }
-		case ${names[i]} in [!A-Za-z_]* | *[!A-Za-z0-9_]* | '') kind='not a name' ;; esac
-		case ${kind%% *} in
+		__keyloan_my_kind=$(builtin declare -p "${__keyloan_my_names[__keyloan_my_i]}" 2>/dev/null)
+		__keyloan_my_kind=${__keyloan_my_kind#declare }
+		case ${__keyloan_my_names[__keyloan_my_i]} in [!A-Za-z_]* | *[!A-Za-z0-9_]* | '') __keyloan_my_kind='not a name' ;; esac
+		case ${__keyloan_my_kind%% *} in
 		'' | -- | -x) ;;
 		*)
-			__keyloan_back "$mark"
-			builtin printf 'keyloan: cannot set %s in this shell: it is no plain variable there (%s)\n' "${names[i]}" "${kind%% *}" >&2
-			builtin printf 'hint: with-secrets does not need it; or unset %s, or open another shell\n' "${names[i]}" >&2
+			__keyloan_back "$__keyloan_my_mark"
+			builtin printf 'keyloan: cannot set %s in this shell: it is no plain variable there (%s)\n' "${__keyloan_my_names[__keyloan_my_i]}" "${__keyloan_my_kind%% *}" >&2
+			builtin printf 'hint: with-secrets does not need it; or unset %s, or open another shell\n' "${__keyloan_my_names[__keyloan_my_i]}" >&2
 			return 2
 			;;
 		esac
 	done
-	__keyloan_join "$mark" "$live" "$loan" "$until"
-	shown=()
-	for ((i = 0; i < count; i++)); do
-		name=${names[i]}
-		shown[i]=$name
-		found=-1
-		__keyloan_find "$name"
-		if [[ $found == -1 ]]; then
-			found=${#__keyloan_name[@]}
-			__keyloan_had[found]='' __keyloan_was[found]=''
-			if [[ -n ${!name+set} ]]; then
-				kind=$(builtin declare -p "$name" 2>/dev/null)
-				case $kind in 'declare -x'*) __keyloan_had[found]=x ;; *) __keyloan_had[found]=v ;; esac
-				__keyloan_was[found]=${!name}
+	__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" "$__keyloan_my_until"
+	__keyloan_my_shown=()
+	for ((__keyloan_my_i = 0; __keyloan_my_i < __keyloan_my_count; __keyloan_my_i++)); do
+		__keyloan_my_name=${__keyloan_my_names[__keyloan_my_i]}
+		__keyloan_my_shown[__keyloan_my_i]=$__keyloan_my_name
+		__keyloan_my_found=-1
+		__keyloan_find "$__keyloan_my_name"
+		if [[ $__keyloan_my_found == -1 ]]; then
+			__keyloan_my_found=${#__keyloan_name[@]}
+			__keyloan_had[__keyloan_my_found]='' __keyloan_was[__keyloan_my_found]=''
+			if [[ -n ${!__keyloan_my_name+set} ]]; then
+				__keyloan_my_kind=$(builtin declare -p "$__keyloan_my_name" 2>/dev/null)
+				case $__keyloan_my_kind in 'declare -x'*) __keyloan_had[__keyloan_my_found]=x ;; *) __keyloan_had[__keyloan_my_found]=v ;; esac
+				__keyloan_was[__keyloan_my_found]=${!__keyloan_my_name}
 			fi
-			__keyloan_name[found]=$name
+			__keyloan_name[__keyloan_my_found]=$__keyloan_my_name
 		fi
-		__keyloan_of[found]=$mark
+		__keyloan_of[__keyloan_my_found]=$__keyloan_my_mark
 		# As an argument it would stand in $_, where a trap sees it. Only the name, checked above, is evaluated.
-		builtin eval "$name=\${values[i]}"
-		builtin export "${name?}"
+		builtin eval "$__keyloan_my_name=\${__keyloan_my_values[__keyloan_my_i]}"
+		builtin export "${__keyloan_my_name?}"
 	done
-	kind=''
-	builtin unset -v values
+	__keyloan_my_kind=''
+	builtin unset -v __keyloan_my_values
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	__keyloan_sort "${shown[@]}"
+	__keyloan_sort "${__keyloan_my_shown[@]}"
 	builtin printf 'set: %s\n' "${__keyloan_sorted[*]}"
-	shown=()
-	for name in "${__keyloan_name[@]}"; do
-		case " ${__keyloan_sorted[*]} " in *" $name "*) ;; *) shown[${#shown[@]}]=$name ;; esac
+	__keyloan_my_shown=()
+	for __keyloan_my_name in "${__keyloan_name[@]}"; do
+		case " ${__keyloan_sorted[*]} " in *" $__keyloan_my_name "*) ;; *) __keyloan_my_shown[${#__keyloan_my_shown[@]}]=$__keyloan_my_name ;; esac
 	done
-	if [[ ${#shown[@]} != 0 ]]; then
-		__keyloan_sort "${shown[@]}"
+	if [[ ${#__keyloan_my_shown[@]} != 0 ]]; then
+		__keyloan_sort "${__keyloan_my_shown[@]}"
 		builtin printf 'still set: %s\n' "${__keyloan_sorted[*]}"
 	fi
 }
 
 __keyloan_return() {
-	local IFS=' ' name found removed missing=''
-	removed=()
+	local IFS=' ' __keyloan_my_name __keyloan_my_found __keyloan_my_removed __keyloan_my_missing=''
+	__keyloan_my_removed=()
 	if [[ $# == 0 ]]; then
 		if [[ ${#__keyloan_name[@]} == 0 ]]; then
 			builtin printf 'nothing set\n'
@@ -156,34 +156,34 @@ __keyloan_return() {
 		fi
 		set -- "${__keyloan_name[@]}"
 	fi
-	for name; do
-		found=-1
-		__keyloan_find "$name"
-		if [[ $found == -1 ]]; then
-			missing="$missing $name"
+	for __keyloan_my_name; do
+		__keyloan_my_found=-1
+		__keyloan_find "$__keyloan_my_name"
+		if [[ $__keyloan_my_found == -1 ]]; then
+			__keyloan_my_missing="$__keyloan_my_missing $__keyloan_my_name"
 			continue
 		fi
-		__keyloan_restore "$found"
-		removed[${#removed[@]}]=$name
+		__keyloan_restore "$__keyloan_my_found"
+		__keyloan_my_removed[${#__keyloan_my_removed[@]}]=$__keyloan_my_name
 	done
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	if [[ ${#removed[@]} != 0 ]]; then
-		__keyloan_sort "${removed[@]}"
+	if [[ ${#__keyloan_my_removed[@]} != 0 ]]; then
+		__keyloan_sort "${__keyloan_my_removed[@]}"
 		builtin printf 'removed: %s\n' "${__keyloan_sorted[*]}"
 	fi
-	if [[ -n $missing ]]; then
-		builtin printf 'not set by opvars:%s\n' "$missing" >&2
+	if [[ -n $__keyloan_my_missing ]]; then
+		builtin printf 'not set by opvars:%s\n' "$__keyloan_my_missing" >&2
 		return 1
 	fi
 }
 
 # Sets 'found', the caller's.
 __keyloan_find() {
-	local i
-	for ((i = 0; i < ${#__keyloan_name[@]}; i++)); do
-		if [[ ${__keyloan_name[i]} == "$1" ]]; then
-			found=$i
+	local __keyloan_my_i
+	for ((__keyloan_my_i = 0; __keyloan_my_i < ${#__keyloan_name[@]}; __keyloan_my_i++)); do
+		if [[ ${__keyloan_name[__keyloan_my_i]} == "$1" ]]; then
+			__keyloan_my_found=$__keyloan_my_i
 			return 0
 		fi
 	done
@@ -192,18 +192,18 @@ __keyloan_find() {
 
 # Gives a variable what it had (an exported one still is), and closes the gap it leaves.
 __keyloan_restore() {
-	local i=$1 last=$((${#__keyloan_name[@]} - 1)) name=${__keyloan_name[$1]}
-	case ${__keyloan_had[i]} in
-	x) builtin eval "$name=\${__keyloan_was[i]}" ;;
+	local __keyloan_my_i=$1 __keyloan_my_last=$((${#__keyloan_name[@]} - 1)) __keyloan_my_name=${__keyloan_name[$1]}
+	case ${__keyloan_had[__keyloan_my_i]} in
+	x) builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}" ;;
 	v)
-		builtin export -n "${name?}"
-		builtin eval "$name=\${__keyloan_was[i]}"
+		builtin export -n "${__keyloan_my_name?}"
+		builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}"
 		;;
-	*) builtin unset -v "$name" ;;
+	*) builtin unset -v "$__keyloan_my_name" ;;
 	esac
-	__keyloan_name[i]=${__keyloan_name[last]} __keyloan_of[i]=${__keyloan_of[last]}
-	__keyloan_had[i]=${__keyloan_had[last]} __keyloan_was[i]=${__keyloan_was[last]}
-	builtin unset -v "__keyloan_name[$last]" "__keyloan_of[$last]" "__keyloan_had[$last]" "__keyloan_was[$last]"
+	__keyloan_name[__keyloan_my_i]=${__keyloan_name[__keyloan_my_last]} __keyloan_of[__keyloan_my_i]=${__keyloan_of[__keyloan_my_last]}
+	__keyloan_had[__keyloan_my_i]=${__keyloan_had[__keyloan_my_last]} __keyloan_was[__keyloan_my_i]=${__keyloan_was[__keyloan_my_last]}
+	builtin unset -v "__keyloan_name[$__keyloan_my_last]" "__keyloan_of[$__keyloan_my_last]" "__keyloan_had[$__keyloan_my_last]" "__keyloan_was[$__keyloan_my_last]"
 }
 
 __keyloan_join() {
@@ -217,20 +217,20 @@ __keyloan_join() {
 }
 
 __keyloan_part() {
-	local i=$1 last=$((__keyloan_loans - 1)) loans=":${KEYLOAN_LOAN-}:"
-	loans=${loans/":${__keyloan_loan[i]}:"/:}
-	loans=${loans#:}
-	loans=${loans%:}
-	if [[ -n $loans ]]; then
-		builtin export KEYLOAN_LOAN="$loans"
+	local __keyloan_my_i=$1 __keyloan_my_last=$((__keyloan_loans - 1)) __keyloan_my_loans=":${KEYLOAN_LOAN-}:"
+	__keyloan_my_loans=${__keyloan_my_loans/":${__keyloan_loan[__keyloan_my_i]}:"/:}
+	__keyloan_my_loans=${__keyloan_my_loans#:}
+	__keyloan_my_loans=${__keyloan_my_loans%:}
+	if [[ -n $__keyloan_my_loans ]]; then
+		builtin export KEYLOAN_LOAN="$__keyloan_my_loans"
 	else
 		builtin unset -v KEYLOAN_LOAN
 	fi
-	__keyloan_back "${__keyloan_mark[i]}"
-	__keyloan_mark[i]=${__keyloan_mark[last]} __keyloan_live[i]=${__keyloan_live[last]}
-	__keyloan_loan[i]=${__keyloan_loan[last]} __keyloan_until[i]=${__keyloan_until[last]}
-	builtin unset -v "__keyloan_mark[$last]" "__keyloan_live[$last]" "__keyloan_loan[$last]" "__keyloan_until[$last]"
-	__keyloan_loans=$last
+	__keyloan_back "${__keyloan_mark[__keyloan_my_i]}"
+	__keyloan_mark[__keyloan_my_i]=${__keyloan_mark[__keyloan_my_last]} __keyloan_live[__keyloan_my_i]=${__keyloan_live[__keyloan_my_last]}
+	__keyloan_loan[__keyloan_my_i]=${__keyloan_loan[__keyloan_my_last]} __keyloan_until[__keyloan_my_i]=${__keyloan_until[__keyloan_my_last]}
+	builtin unset -v "__keyloan_mark[$__keyloan_my_last]" "__keyloan_live[$__keyloan_my_last]" "__keyloan_loan[$__keyloan_my_last]" "__keyloan_until[$__keyloan_my_last]"
+	__keyloan_loans=$__keyloan_my_last
 }
 
 # Says that nothing is left of a loan: only in the very process it was to, or a subshell would end it for all.
@@ -242,93 +242,93 @@ __keyloan_back() {
 
 # Parts with the loans of which no variable is left.
 __keyloan_drop_empty() {
-	local i=0 of left
-	while [[ $i -lt $__keyloan_loans ]]; do
-		left=''
-		for of in ${__keyloan_of[@]+"${__keyloan_of[@]}"}; do
-			if [[ $of == "${__keyloan_mark[i]}" ]]; then
-				left=1
+	local __keyloan_my_i=0 __keyloan_my_of __keyloan_my_left
+	while [[ $__keyloan_my_i -lt $__keyloan_loans ]]; do
+		__keyloan_my_left=''
+		for __keyloan_my_of in ${__keyloan_of[@]+"${__keyloan_of[@]}"}; do
+			if [[ $__keyloan_my_of == "${__keyloan_mark[__keyloan_my_i]}" ]]; then
+				__keyloan_my_left=1
 				break
 			fi
 		done
-		if [[ -n $left ]]; then
-			i=$((i + 1))
+		if [[ -n $__keyloan_my_left ]]; then
+			__keyloan_my_i=$((__keyloan_my_i + 1))
 		else
-			__keyloan_part "$i"
+			__keyloan_part "$__keyloan_my_i"
 		fi
 	done
 }
 
 # The prompt's stars and the names, and for shells that follow this one the loans.
 __keyloan_announce_vars() {
-	local IFS=' ' i j stars='' loans='' names
+	local IFS=' ' __keyloan_my_i __keyloan_my_j __keyloan_my_stars='' __keyloan_my_loans='' __keyloan_my_names
 	if [[ ${#__keyloan_name[@]} == 0 ]]; then
 		builtin unset -v KEYLOAN_VARS KEYLOAN_PROMPT KEYLOAN_SHELL
 		return 0
 	fi
-	for ((i = 0; i < ${#__keyloan_name[@]}; i++)); do
-		stars="$stars*"
+	for ((__keyloan_my_i = 0; __keyloan_my_i < ${#__keyloan_name[@]}; __keyloan_my_i++)); do
+		__keyloan_my_stars="$__keyloan_my_stars*"
 	done
-	for ((i = 0; i < __keyloan_loans; i++)); do
-		names=''
-		for ((j = 0; j < ${#__keyloan_name[@]}; j++)); do
-			if [[ ${__keyloan_of[j]} == "${__keyloan_mark[i]}" ]]; then
-				names="$names ${__keyloan_name[j]}"
+	for ((__keyloan_my_i = 0; __keyloan_my_i < __keyloan_loans; __keyloan_my_i++)); do
+		__keyloan_my_names=''
+		for ((__keyloan_my_j = 0; __keyloan_my_j < ${#__keyloan_name[@]}; __keyloan_my_j++)); do
+			if [[ ${__keyloan_of[__keyloan_my_j]} == "${__keyloan_mark[__keyloan_my_i]}" ]]; then
+				__keyloan_my_names="$__keyloan_my_names ${__keyloan_name[__keyloan_my_j]}"
 			fi
 		done
-		loans="$loans${__keyloan_mark[i]}"$'\t'"${__keyloan_live[i]}"$'\t'"${__keyloan_loan[i]}"$'\t'"${names# }"$'\n'
+		__keyloan_my_loans="$__keyloan_my_loans${__keyloan_mark[__keyloan_my_i]}"$'\t'"${__keyloan_live[__keyloan_my_i]}"$'\t'"${__keyloan_loan[__keyloan_my_i]}"$'\t'"${__keyloan_my_names# }"$'\n'
 	done
 	__keyloan_sort "${__keyloan_name[@]}"
 	# shellcheck disable=SC2034 # exported, for prompts
-	builtin export KEYLOAN_VARS="${__keyloan_sorted[*]}" KEYLOAN_PROMPT="$stars" KEYLOAN_SHELL="$loans"
+	builtin export KEYLOAN_VARS="${__keyloan_sorted[*]}" KEYLOAN_PROMPT="$__keyloan_my_stars" KEYLOAN_SHELL="$__keyloan_my_loans"
 }
 
 # What a shell had that this one was started from, or was before it became this one.
 __keyloan_inherit() {
-	local IFS=' ' rest=$KEYLOAN_SHELL line mark live loan names name at
-	while [[ -n $rest ]]; do
-		line=${rest%%$'\n'*}
-		rest=${rest#"$line"}
-		rest=${rest#$'\n'}
-		mark=${line%%$'\t'*}
-		line=${line#*$'\t'}
-		live=${line%%$'\t'*}
-		line=${line#*$'\t'}
-		loan=${line%%$'\t'*}
-		names=${line#*$'\t'}
-		case $names in '' | *[!A-Za-z0-9_\ ]*) continue ;; esac
-		__keyloan_join "$mark" "$live" "$loan" ''
-		while [[ -n $names ]]; do
-			name=${names%% *}
-			names=${names#"$name"}
-			names=${names# }
-			at=${#__keyloan_name[@]}
-			__keyloan_name[at]=$name __keyloan_of[at]=$mark __keyloan_had[at]='' __keyloan_was[at]=''
+	local IFS=' ' __keyloan_my_rest=$KEYLOAN_SHELL __keyloan_my_line __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_names __keyloan_my_name __keyloan_my_at
+	while [[ -n $__keyloan_my_rest ]]; do
+		__keyloan_my_line=${__keyloan_my_rest%%$'\n'*}
+		__keyloan_my_rest=${__keyloan_my_rest#"$__keyloan_my_line"}
+		__keyloan_my_rest=${__keyloan_my_rest#$'\n'}
+		__keyloan_my_mark=${__keyloan_my_line%%$'\t'*}
+		__keyloan_my_line=${__keyloan_my_line#*$'\t'}
+		__keyloan_my_live=${__keyloan_my_line%%$'\t'*}
+		__keyloan_my_line=${__keyloan_my_line#*$'\t'}
+		__keyloan_my_loan=${__keyloan_my_line%%$'\t'*}
+		__keyloan_my_names=${__keyloan_my_line#*$'\t'}
+		case $__keyloan_my_names in '' | *[!A-Za-z0-9_\ ]*) continue ;; esac
+		__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" ''
+		while [[ -n $__keyloan_my_names ]]; do
+			__keyloan_my_name=${__keyloan_my_names%% *}
+			__keyloan_my_names=${__keyloan_my_names#"$__keyloan_my_name"}
+			__keyloan_my_names=${__keyloan_my_names# }
+			__keyloan_my_at=${#__keyloan_name[@]}
+			__keyloan_name[__keyloan_my_at]=$__keyloan_my_name __keyloan_of[__keyloan_my_at]=$__keyloan_my_mark __keyloan_had[__keyloan_my_at]='' __keyloan_was[__keyloan_my_at]=''
 		done
 	done
 	__keyloan_announce_vars
 }
 
 __keyloan_sort() {
-	local i name
+	local __keyloan_my_i __keyloan_my_name
 	__keyloan_sorted=()
-	for name; do
-		for ((i = ${#__keyloan_sorted[@]}; i > 0; i--)); do
-			[[ ${__keyloan_sorted[i - 1]} > $name ]] || break
-			__keyloan_sorted[i]=${__keyloan_sorted[i - 1]}
+	for __keyloan_my_name; do
+		for ((__keyloan_my_i = ${#__keyloan_sorted[@]}; __keyloan_my_i > 0; __keyloan_my_i--)); do
+			[[ ${__keyloan_sorted[__keyloan_my_i - 1]} > $__keyloan_my_name ]] || break
+			__keyloan_sorted[__keyloan_my_i]=${__keyloan_sorted[__keyloan_my_i - 1]}
 		done
-		__keyloan_sorted[i]=$name
+		__keyloan_sorted[__keyloan_my_i]=$__keyloan_my_name
 	done
 }
 
 # Whether the shell left the directory that a loan is for. Where a link leads into it, that is looked at once.
 __keyloan_left() {
-	local directory=${1%/} physical
-	case $PWD/ in "$directory"/*) return 1 ;; esac
+	local __keyloan_my_directory=${1%/} __keyloan_my_physical
+	case $PWD/ in "$__keyloan_my_directory"/*) return 1 ;; esac
 	[[ $PWD == "$__keyloan_inside" ]] && return 1
-	physical=$(builtin pwd -P 2>/dev/null)
-	case $physical/ in
-	"$directory"/*)
+	__keyloan_my_physical=$(builtin pwd -P 2>/dev/null)
+	case $__keyloan_my_physical/ in
+	"$__keyloan_my_directory"/*)
 		__keyloan_inside=$PWD
 		return 1
 		;;
@@ -337,38 +337,38 @@ __keyloan_left() {
 
 # Takes out what loans have ended lent.
 __keyloan_check() {
-	local i=0
-	while [[ $i -lt $__keyloan_loans ]]; do
-		if [[ ! -e ${__keyloan_mark[i]} || ! -e ${__keyloan_live[i]} ]]; then
-			__keyloan_over "$i" ''
-		elif [[ -n ${__keyloan_until[i]} ]] && __keyloan_left "${__keyloan_until[i]}"; then
-			__keyloan_over "$i" "this shell left ${__keyloan_until[i]}"
+	local __keyloan_my_i=0
+	while [[ $__keyloan_my_i -lt $__keyloan_loans ]]; do
+		if [[ ! -e ${__keyloan_mark[__keyloan_my_i]} || ! -e ${__keyloan_live[__keyloan_my_i]} ]]; then
+			__keyloan_over "$__keyloan_my_i" ''
+		elif [[ -n ${__keyloan_until[__keyloan_my_i]} ]] && __keyloan_left "${__keyloan_until[__keyloan_my_i]}"; then
+			__keyloan_over "$__keyloan_my_i" "this shell left ${__keyloan_until[__keyloan_my_i]}"
 		else
-			i=$((i + 1))
+			__keyloan_my_i=$((__keyloan_my_i + 1))
 		fi
 	done
 }
 
 __keyloan_over() {
-	local IFS=' ' i why=$2 removed mark=${__keyloan_mark[$1]}
+	local IFS=' ' __keyloan_my_i __keyloan_my_why=$2 __keyloan_my_removed __keyloan_my_mark=${__keyloan_mark[$1]}
 	__keyloan_untrace
-	removed=()
-	i=0
-	while [[ $i -lt ${#__keyloan_name[@]} ]]; do
-		if [[ ${__keyloan_of[i]} == "$mark" ]]; then
-			removed[${#removed[@]}]=${__keyloan_name[i]}
-			__keyloan_restore "$i"
+	__keyloan_my_removed=()
+	__keyloan_my_i=0
+	while [[ $__keyloan_my_i -lt ${#__keyloan_name[@]} ]]; do
+		if [[ ${__keyloan_of[__keyloan_my_i]} == "$__keyloan_my_mark" ]]; then
+			__keyloan_my_removed[${#__keyloan_my_removed[@]}]=${__keyloan_name[__keyloan_my_i]}
+			__keyloan_restore "$__keyloan_my_i"
 		else
-			i=$((i + 1))
+			__keyloan_my_i=$((__keyloan_my_i + 1))
 		fi
 	done
-	if [[ -z $why && -r $mark.why ]]; then
-		builtin read -r why <"$mark.why" || builtin :
+	if [[ -z $__keyloan_my_why && -r $__keyloan_my_mark.why ]]; then
+		builtin read -r __keyloan_my_why <"$__keyloan_my_mark.why" || builtin :
 	fi
 	__keyloan_part "$1"
 	__keyloan_announce_vars
-	__keyloan_sort ${removed[@]+"${removed[@]}"}
-	builtin printf 'keyloan: removed: %s (%s)\n' "${__keyloan_sorted[*]}" "${why:-the daemon has ended}" >&2
+	__keyloan_sort ${__keyloan_my_removed[@]+"${__keyloan_my_removed[@]}"}
+	builtin printf 'keyloan: removed: %s (%s)\n' "${__keyloan_sorted[*]}" "${__keyloan_my_why:-the daemon has ended}" >&2
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -384,14 +384,14 @@ __keyloan_extras() {
 	fi
 	if [[ -n ${KEYLOAN_ANNOUNCE-} && $PWD != "$__keyloan_at" ]]; then
 		__keyloan_at=$PWD
-		local directory=$PWD
-		while [[ -n $directory && $directory != "${HOME-}" ]]; do
-			if [[ -e $directory/.keyloan.toml ]]; then
+		local __keyloan_my_directory=$PWD
+		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
+			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
 				builtin printf 'keyloan: opvars is available here\n' >&2
 				break
 			fi
-			[[ -e $directory/.git ]] && break
-			directory=${directory%/*}
+			[[ -e $__keyloan_my_directory/.git ]] && break
+			__keyloan_my_directory=${__keyloan_my_directory%/*}
 		done
 	fi
 	return 0

@@ -26,87 +26,87 @@ function opvars --description 'Lend credentials to this shell'
     set -l fish_trace
     __keyloan_check
     # Each name and each value ends with a NUL and is taken as it is.
-    set -l records (command keyloan shell-lend $argv | string split0)
-    set -l count (count $records)
-    if test $count -eq 0
+    set -l __keyloan_my_records (command keyloan shell-lend $argv | string split0)
+    set -l __keyloan_my_count (count $__keyloan_my_records)
+    if test $__keyloan_my_count -eq 0
         # keyloan did not even start, or was killed.
         return 127
-    else if test "$records[1]" != 0
-        return $records[1]
-    else if test $count -eq 1
+    else if test "$__keyloan_my_records[1]" != 0
+        return $__keyloan_my_records[1]
+    else if test $__keyloan_my_count -eq 1
         # It printed its help.
         return 0
     end
-    set -l mark "$records[2]"
-    if test "$records[-1]" != =
-        __keyloan_back $mark
+    set -l __keyloan_my_mark "$__keyloan_my_records[2]"
+    if test "$__keyloan_my_records[-1]" != =
+        __keyloan_back $__keyloan_my_mark
         echo 'keyloan: cannot lend credentials to this shell: keyloan ended too early' >&2
         return 3
     end
-    __keyloan_join $mark "$records[3]" "$records[4]" "$records[5]"
-    set -l names
-    set -l i 6
-    while test $i -lt $count
-        set -l name $records[$i]
-        set -a names $name
-        set -l at (contains -i -- $name $__keyloan_name)
-        if test -n "$at"
-            set __keyloan_of[$at] $mark
+    __keyloan_join $__keyloan_my_mark "$__keyloan_my_records[3]" "$__keyloan_my_records[4]" "$__keyloan_my_records[5]"
+    set -l __keyloan_my_names
+    set -l __keyloan_my_i 6
+    while test $__keyloan_my_i -lt $__keyloan_my_count
+        set -l __keyloan_my_name $__keyloan_my_records[$__keyloan_my_i]
+        set -a __keyloan_my_names $__keyloan_my_name
+        set -l __keyloan_my_at (contains -i -- $__keyloan_my_name $__keyloan_name)
+        if test -n "$__keyloan_my_at"
+            set __keyloan_of[$__keyloan_my_at] $__keyloan_my_mark
         else
-            if set -qg $name
-                set -g __keyloan_was_$name $$name
-                set -g __keyloan_had_$name g
-                if set -qgx $name
-                    set -g __keyloan_had_$name x
+            if set -qg $__keyloan_my_name
+                set -g __keyloan_was_$__keyloan_my_name $$__keyloan_my_name
+                set -g __keyloan_had_$__keyloan_my_name g
+                if set -qgx $__keyloan_my_name
+                    set -g __keyloan_had_$__keyloan_my_name x
                 end
             end
-            set -ga __keyloan_name $name
-            set -ga __keyloan_of $mark
+            set -ga __keyloan_name $__keyloan_my_name
+            set -ga __keyloan_of $__keyloan_my_mark
         end
-        set -gx --unpath $name $records[(math $i + 1)]
-        set i (math $i + 2)
+        set -gx --unpath $__keyloan_my_name $__keyloan_my_records[(math $__keyloan_my_i + 1)]
+        set __keyloan_my_i (math $__keyloan_my_i + 2)
     end
-    set -e records
+    set -e __keyloan_my_records
     __keyloan_drop_empty
     __keyloan_announce_vars
-    echo set: (string join ' ' -- (__keyloan_sorted $names))
-    set -l still
-    for name in $__keyloan_name
-        contains -- $name $names; or set -a still $name
+    echo set: (string join ' ' -- (__keyloan_sorted $__keyloan_my_names))
+    set -l __keyloan_my_still
+    for __keyloan_my_name in $__keyloan_name
+        contains -- $__keyloan_my_name $__keyloan_my_names; or set -a __keyloan_my_still $__keyloan_my_name
     end
-    if set -q still[1]
-        echo still set: (string join ' ' -- (__keyloan_sorted $still))
+    if set -q __keyloan_my_still[1]
+        echo still set: (string join ' ' -- (__keyloan_sorted $__keyloan_my_still))
     end
     return 0
 end
 
 function unopvars --description 'Take lent credentials out of this shell'
     set -l fish_trace
-    set -l wanted $argv
+    set -l __keyloan_my_wanted $argv
     if not set -q argv[1]
-        set wanted $__keyloan_name
-        if not set -q wanted[1]
+        set __keyloan_my_wanted $__keyloan_name
+        if not set -q __keyloan_my_wanted[1]
             echo nothing set
             return 0
         end
     end
-    set -l removed
-    set -l missing
-    for name in $wanted
-        if contains -- $name $__keyloan_name
-            __keyloan_restore $name
-            set -a removed $name
+    set -l __keyloan_my_removed
+    set -l __keyloan_my_missing
+    for __keyloan_my_name in $__keyloan_my_wanted
+        if contains -- $__keyloan_my_name $__keyloan_name
+            __keyloan_restore $__keyloan_my_name
+            set -a __keyloan_my_removed $__keyloan_my_name
         else
-            set -a missing $name
+            set -a __keyloan_my_missing $__keyloan_my_name
         end
     end
     __keyloan_drop_empty
     __keyloan_announce_vars
-    if set -q removed[1]
-        echo removed: (string join ' ' -- (__keyloan_sorted $removed))
+    if set -q __keyloan_my_removed[1]
+        echo removed: (string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))
     end
-    if set -q missing[1]
-        echo not set by opvars: $missing >&2
+    if set -q __keyloan_my_missing[1]
+        echo not set by opvars: $__keyloan_my_missing >&2
         return 1
     end
     return 0
@@ -122,81 +122,81 @@ function __keyloan_sorted
 end
 
 # Gives a variable what it had.
-function __keyloan_restore --argument-names name
+function __keyloan_restore --argument-names __keyloan_my_name
     set -l fish_trace
-    set -eg $name
-    set -l had __keyloan_had_$name
-    set -l was __keyloan_was_$name
-    switch "$$had"
+    set -eg $__keyloan_my_name
+    set -l __keyloan_my_had __keyloan_had_$__keyloan_my_name
+    set -l __keyloan_my_was __keyloan_was_$__keyloan_my_name
+    switch "$$__keyloan_my_had"
         case x
-            set -gx $name $$was
+            set -gx $__keyloan_my_name $$__keyloan_my_was
         case g
-            set -gu $name $$was
+            set -gu $__keyloan_my_name $$__keyloan_my_was
     end
-    set -eg $had
-    set -eg $was
-    set -l at (contains -i -- $name $__keyloan_name)
-    set -e __keyloan_name[$at]
-    set -e __keyloan_of[$at]
+    set -eg $__keyloan_my_had
+    set -eg $__keyloan_my_was
+    set -l __keyloan_my_at (contains -i -- $__keyloan_my_name $__keyloan_name)
+    set -e __keyloan_name[$__keyloan_my_at]
+    set -e __keyloan_of[$__keyloan_my_at]
 end
 
-function __keyloan_join --argument-names mark live loan until
-    set -ga __keyloan_mark $mark
-    set -ga __keyloan_live $live
-    set -ga __keyloan_loan $loan
-    set -ga __keyloan_until "$until"
+function __keyloan_join --argument-names __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until
+    set -ga __keyloan_mark $__keyloan_my_mark
+    set -ga __keyloan_live $__keyloan_my_live
+    set -ga __keyloan_loan $__keyloan_my_loan
+    set -ga __keyloan_until "$__keyloan_my_until"
     # One that ends with a directory is looked at closely before each prompt.
-    if test -n "$until"
+    if test -n "$__keyloan_my_until"
         set -g __keyloan_leaving /nowhere/keyloan
     end
-    set -l loans (string split : -- $KEYLOAN_LOAN)
-    if not contains -- $loan $loans
-        set -a loans $loan
+    set -l __keyloan_my_loans (string split : -- $KEYLOAN_LOAN)
+    if not contains -- $__keyloan_my_loan $__keyloan_my_loans
+        set -a __keyloan_my_loans $__keyloan_my_loan
     end
-    set -gx --unpath KEYLOAN_LOAN (string join : -- $loans)
+    set -gx --unpath KEYLOAN_LOAN (string join : -- $__keyloan_my_loans)
 end
 
-function __keyloan_part --argument-names at
-    set -l loans (string match -v -- $__keyloan_loan[$at] (string split : -- $KEYLOAN_LOAN))
-    if set -q loans[1]
-        set -gx --unpath KEYLOAN_LOAN (string join : -- $loans)
+function __keyloan_part --argument-names __keyloan_my_at
+    set -l __keyloan_my_loans (string match -v -- $__keyloan_loan[$__keyloan_my_at] (string split : -- $KEYLOAN_LOAN))
+    if set -q __keyloan_my_loans[1]
+        set -gx --unpath KEYLOAN_LOAN (string join : -- $__keyloan_my_loans)
     else
         set -eg KEYLOAN_LOAN
     end
-    __keyloan_back $__keyloan_mark[$at]
-    set -e __keyloan_mark[$at]
-    set -e __keyloan_live[$at]
-    set -e __keyloan_loan[$at]
-    set -e __keyloan_until[$at]
+    __keyloan_back $__keyloan_mark[$__keyloan_my_at]
+    set -e __keyloan_mark[$__keyloan_my_at]
+    set -e __keyloan_live[$__keyloan_my_at]
+    set -e __keyloan_loan[$__keyloan_my_at]
+    set -e __keyloan_until[$__keyloan_my_at]
     if not string match -q '*?*' -- $__keyloan_until
         set -g __keyloan_leaving
     end
 end
 
 # Says that nothing is left of a loan: only in the very process it was to, or a child would end it for all.
-function __keyloan_back --argument-names mark
-    if string match -q -- "$fish_pid-*" (string split -r -m1 / -- $mark)[-1]
-        echo -n >$mark.back
+function __keyloan_back --argument-names __keyloan_my_mark
+    if string match -q -- "$fish_pid-*" (string split -r -m1 / -- $__keyloan_my_mark)[-1]
+        echo -n >$__keyloan_my_mark.back
     end 2>/dev/null
 end
 
 # Parts with the loans of which no variable is left.
 function __keyloan_drop_empty
-    set -l at 1
-    while set -q __keyloan_mark[$at]
-        if contains -- $__keyloan_mark[$at] $__keyloan_of
-            set at (math $at + 1)
+    set -l __keyloan_my_at 1
+    while set -q __keyloan_mark[$__keyloan_my_at]
+        if contains -- $__keyloan_mark[$__keyloan_my_at] $__keyloan_of
+            set __keyloan_my_at (math $__keyloan_my_at + 1)
         else
-            __keyloan_part $at
+            __keyloan_part $__keyloan_my_at
         end
     end
 end
 
-function __keyloan_names_of --argument-names mark
-    set -l i 1
-    while set -q __keyloan_name[$i]
-        test "$__keyloan_of[$i]" = $mark; and echo $__keyloan_name[$i]
-        set i (math $i + 1)
+function __keyloan_names_of --argument-names __keyloan_my_mark
+    set -l __keyloan_my_i 1
+    while set -q __keyloan_name[$__keyloan_my_i]
+        test "$__keyloan_of[$__keyloan_my_i]" = $__keyloan_my_mark; and echo $__keyloan_name[$__keyloan_my_i]
+        set __keyloan_my_i (math $__keyloan_my_i + 1)
     end
     return 0
 end
@@ -209,29 +209,29 @@ function __keyloan_announce_vars
         set -eg KEYLOAN_SHELL
         return 0
     end
-    set -l loans ''
-    set -l at 1
-    while set -q __keyloan_mark[$at]
-        set -l names (__keyloan_names_of $__keyloan_mark[$at])
-        set loans $loans$__keyloan_mark[$at]\t$__keyloan_live[$at]\t$__keyloan_loan[$at]\t(string join ' ' -- $names)\n
-        set at (math $at + 1)
+    set -l __keyloan_my_loans ''
+    set -l __keyloan_my_at 1
+    while set -q __keyloan_mark[$__keyloan_my_at]
+        set -l __keyloan_my_names (__keyloan_names_of $__keyloan_mark[$__keyloan_my_at])
+        set __keyloan_my_loans $__keyloan_my_loans$__keyloan_mark[$__keyloan_my_at]\t$__keyloan_live[$__keyloan_my_at]\t$__keyloan_loan[$__keyloan_my_at]\t(string join ' ' -- $__keyloan_my_names)\n
+        set __keyloan_my_at (math $__keyloan_my_at + 1)
     end
     set -gx KEYLOAN_VARS (string join ' ' -- (__keyloan_sorted $__keyloan_name))
     set -gx KEYLOAN_PROMPT (string repeat -n (count $__keyloan_name) '*')
-    set -gx KEYLOAN_SHELL $loans
+    set -gx KEYLOAN_SHELL $__keyloan_my_loans
 end
 
 # What a shell had that this one was started from, or was before it became this one.
 function __keyloan_inherit
-    for line in (string split \n -- $KEYLOAN_SHELL)
-        set -l parts (string split \t -- $line)
-        if test (count $parts) -ne 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $parts[4]
+    for __keyloan_my_line in (string split \n -- $KEYLOAN_SHELL)
+        set -l __keyloan_my_parts (string split \t -- $__keyloan_my_line)
+        if test (count $__keyloan_my_parts) -ne 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $__keyloan_my_parts[4]
             continue
         end
-        __keyloan_join $parts[1] $parts[2] $parts[3] ''
-        for name in (string split ' ' -- $parts[4])
-            set -ga __keyloan_name $name
-            set -ga __keyloan_of $parts[1]
+        __keyloan_join $__keyloan_my_parts[1] $__keyloan_my_parts[2] $__keyloan_my_parts[3] ''
+        for __keyloan_my_name in (string split ' ' -- $__keyloan_my_parts[4])
+            set -ga __keyloan_name $__keyloan_my_name
+            set -ga __keyloan_of $__keyloan_my_parts[1]
         end
     end
     __keyloan_announce_vars
@@ -239,46 +239,46 @@ end
 
 # Takes out what loans that have ended lent.
 function __keyloan_check
-    set -l at 1
-    while set -q __keyloan_mark[$at]
-        set -l until (string trim -r -c / -- "$__keyloan_until[$at]")
-        if not test -e $__keyloan_mark[$at]; or not test -e $__keyloan_live[$at]
-            __keyloan_over $at ''
-        else if test -n "$until"; and not __keyloan_within $until
-            __keyloan_over $at "this shell left $until"
+    set -l __keyloan_my_at 1
+    while set -q __keyloan_mark[$__keyloan_my_at]
+        set -l __keyloan_my_until (string trim -r -c / -- "$__keyloan_until[$__keyloan_my_at]")
+        if not test -e $__keyloan_mark[$__keyloan_my_at]; or not test -e $__keyloan_live[$__keyloan_my_at]
+            __keyloan_over $__keyloan_my_at ''
+        else if test -n "$__keyloan_my_until"; and not __keyloan_within $__keyloan_my_until
+            __keyloan_over $__keyloan_my_at "this shell left $__keyloan_my_until"
         else
-            set at (math $at + 1)
+            set __keyloan_my_at (math $__keyloan_my_at + 1)
         end
     end
 end
 
 # Where a link leads into the directory, that is looked at once.
-function __keyloan_within --argument-names directory
-    set -l length (string length -- $directory/)
-    if test (string sub -l $length -- $PWD/) = $directory/; or test "$PWD" = "$__keyloan_inside"
+function __keyloan_within --argument-names __keyloan_my_directory
+    set -l __keyloan_my_length (string length -- $__keyloan_my_directory/)
+    if test (string sub -l $__keyloan_my_length -- $PWD/) = $__keyloan_my_directory/; or test "$PWD" = "$__keyloan_inside"
         return 0
     end
-    if test (string sub -l $length -- (pwd -P)/) = $directory/
+    if test (string sub -l $__keyloan_my_length -- (pwd -P)/) = $__keyloan_my_directory/
         set -g __keyloan_inside $PWD
         return 0
     end
     return 1
 end
 
-function __keyloan_over --argument-names at why
+function __keyloan_over --argument-names __keyloan_my_at __keyloan_my_why
     set -l fish_trace
-    set -l mark $__keyloan_mark[$at]
-    set -l removed (__keyloan_names_of $mark)
-    for name in $removed
-        __keyloan_restore $name
+    set -l __keyloan_my_mark $__keyloan_mark[$__keyloan_my_at]
+    set -l __keyloan_my_removed (__keyloan_names_of $__keyloan_my_mark)
+    for __keyloan_my_name in $__keyloan_my_removed
+        __keyloan_restore $__keyloan_my_name
     end
-    if test -z "$why"; and test -r $mark.why
-        read why <$mark.why
+    if test -z "$__keyloan_my_why"; and test -r $__keyloan_my_mark.why
+        read __keyloan_my_why <$__keyloan_my_mark.why
     end
-    test -n "$why"; or set why 'the daemon has ended'
-    __keyloan_part $at
+    test -n "$__keyloan_my_why"; or set __keyloan_my_why 'the daemon has ended'
+    __keyloan_part $__keyloan_my_at
     __keyloan_announce_vars
-    echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $removed))" ($why)" >&2
+    echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))" ($__keyloan_my_why)" >&2
 end
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -294,22 +294,22 @@ function __keyloan_extras
     end
     if test -n "$KEYLOAN_ANNOUNCE"; and test "$PWD" != "$__keyloan_at"
         set -g __keyloan_at $PWD
-        set -l directory $PWD
-        while test -n "$directory"; and test "$directory" != "$HOME"
-            if test -e $directory/.keyloan.toml
+        set -l __keyloan_my_directory $PWD
+        while test -n "$__keyloan_my_directory"; and test "$__keyloan_my_directory" != "$HOME"
+            if test -e $__keyloan_my_directory/.keyloan.toml
                 echo 'keyloan: opvars is available here' >&2
                 break
             end
-            test -e $directory/.git; and break
-            set directory (string replace -r '/[^/]*$' '' -- $directory)
+            test -e $__keyloan_my_directory/.git; and break
+            set __keyloan_my_directory (string replace -r '/[^/]*$' '' -- $__keyloan_my_directory)
         end
     end
 end
 
 # Few commands, since each costs as much here as the whole check in other shells.
 function __keyloan_hook --on-event fish_prompt
-    for path in $__keyloan_mark $__keyloan_live $__keyloan_leaving
-        if not test -e $path
+    for __keyloan_my_path in $__keyloan_mark $__keyloan_live $__keyloan_leaving
+        if not test -e $__keyloan_my_path
             __keyloan_check
             break
         end

@@ -19,78 +19,78 @@ fi
 opvars() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
-	local out mark live loan until name kind record whole='' IFS=' '
-	local -a records names values shown
-	local -i i
+	local __keyloan_my_out __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until __keyloan_my_name __keyloan_my_kind __keyloan_my_record __keyloan_my_whole='' IFS=' '
+	local -a __keyloan_my_records __keyloan_my_names __keyloan_my_values __keyloan_my_shown
+	local -i __keyloan_my_i
 	__keyloan_check
 	# Read at once, NULs and all.
-	out="$(exec keyloan shell-lend "$@")"
-	records=("${(@0)out}")
-	out=''
+	__keyloan_my_out="$(exec keyloan shell-lend "$@")"
+	__keyloan_my_records=("${(@0)__keyloan_my_out}")
+	__keyloan_my_out=''
 	# What follows the last NUL is empty.
-	if [[ ${#records} -lt 2 ]]; then
+	if [[ ${#__keyloan_my_records} -lt 2 ]]; then
 		# keyloan did not even start, or was killed.
 		return 127
-	elif [[ ${records[1]} != 0 ]]; then
-		return ${records[1]}
-	elif [[ ${#records} -eq 2 ]]; then
+	elif [[ ${__keyloan_my_records[1]} != 0 ]]; then
+		return ${__keyloan_my_records[1]}
+	elif [[ ${#__keyloan_my_records} -eq 2 ]]; then
 		# It printed its help.
 		return 0
 	fi
-	mark=${records[2]} live=${records[3]} loan=${records[4]} until=${records[5]}
-	for (( i = 6; i < ${#records}; i += 2 )); do
-		if [[ ${records[i]} == '=' ]]; then
-			whole=1
+	__keyloan_my_mark=${__keyloan_my_records[2]} __keyloan_my_live=${__keyloan_my_records[3]} __keyloan_my_loan=${__keyloan_my_records[4]} __keyloan_my_until=${__keyloan_my_records[5]}
+	for (( __keyloan_my_i = 6; __keyloan_my_i < ${#__keyloan_my_records}; __keyloan_my_i += 2 )); do
+		if [[ ${__keyloan_my_records[__keyloan_my_i]} == '=' ]]; then
+			__keyloan_my_whole=1
 			break
 		fi
-		names+=("${records[i]}") values+=("${records[i+1]}")
+		__keyloan_my_names+=("${__keyloan_my_records[__keyloan_my_i]}") __keyloan_my_values+=("${__keyloan_my_records[__keyloan_my_i+1]}")
 	done
-	records=()
-	if [[ -z $whole ]]; then
-		__keyloan_back "$mark"
+	__keyloan_my_records=()
+	if [[ -z $__keyloan_my_whole ]]; then
+		__keyloan_back "$__keyloan_my_mark"
 		print -ru2 -- 'keyloan: cannot lend credentials to this shell: keyloan ended too early'
 		return 3
 	fi
-	for name in "${names[@]}"; do
-		kind=${(Pt)name}
-		[[ $name == [A-Za-z_]* && $name != *[^A-Za-z0-9_]* ]] || kind='not a name'
+	for __keyloan_my_name in "${__keyloan_my_names[@]}"; do
+		__keyloan_my_kind=${(Pt)__keyloan_my_name}
+		[[ $__keyloan_my_name == [A-Za-z_]* && $__keyloan_my_name != *[^A-Za-z0-9_]* ]] || __keyloan_my_kind='not a name'
 		# A number's value would be evaluated; arrays, read-only and special ones are no plain text.
-		case $kind in
+		case $__keyloan_my_kind in
 		'' | scalar | scalar-export | scalar-local | scalar-local-export) ;;
 		*)
-			__keyloan_back "$mark"
-			print -ru2 -- "keyloan: cannot set $name in this shell: it is no plain variable there ($kind)"
-			print -ru2 -- "hint: with-secrets does not need it; or unset $name, or open another shell"
+			__keyloan_back "$__keyloan_my_mark"
+			print -ru2 -- "keyloan: cannot set $__keyloan_my_name in this shell: it is no plain variable there ($__keyloan_my_kind)"
+			print -ru2 -- "hint: with-secrets does not need it; or unset $__keyloan_my_name, or open another shell"
 			return 2
 			;;
 		esac
 	done
-	__keyloan_join "$mark" "$live" "$loan" "$until"
-	for (( i = 1; i <= ${#names}; i++ )); do
-		name=${names[i]}
-		if (( ! ${+__keyloan_of[$name]} )); then
-			__keyloan_had[$name]='' __keyloan_was[$name]=''
-			if (( ${(P)+name} )); then
-				case ${(Pt)name} in
-				*export*) __keyloan_had[$name]=x ;;
-				*) __keyloan_had[$name]=v ;;
+	__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" "$__keyloan_my_until"
+	for (( __keyloan_my_i = 1; __keyloan_my_i <= ${#__keyloan_my_names}; __keyloan_my_i++ )); do
+		__keyloan_my_name=${__keyloan_my_names[__keyloan_my_i]}
+		if (( ! ${+__keyloan_of[$__keyloan_my_name]} )); then
+			__keyloan_had[$__keyloan_my_name]='' __keyloan_was[$__keyloan_my_name]=''
+			if (( ${(P)+__keyloan_my_name} )); then
+				case ${(Pt)__keyloan_my_name} in
+				*export*) __keyloan_had[$__keyloan_my_name]=x ;;
+				*) __keyloan_had[$__keyloan_my_name]=v ;;
 				esac
-				__keyloan_was[$name]=${(P)name}
+				__keyloan_was[$__keyloan_my_name]=${(P)__keyloan_my_name}
 			fi
 		fi
-		__keyloan_of[$name]=$mark
+		__keyloan_of[$__keyloan_my_name]=$__keyloan_my_mark
 		# As an argument it would stand in $_, where a trap sees it. Only the name, checked above, is evaluated.
-		builtin typeset -gx -- "$name"
-		builtin eval "$name=\${values[i]}"
+		builtin typeset -gx -- "$__keyloan_my_name"
+		builtin eval "$__keyloan_my_name=\${__keyloan_my_values[__keyloan_my_i]}"
 	done
-	values=()
+	__keyloan_my_values=()
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	shown=(${(ok)__keyloan_of})
-	shown=(${shown:|names})
-	names=(${(o)names})
-	print -r -- "set: $names"
-	(( ${#shown} )) && print -r -- "still set: $shown"
+	__keyloan_my_shown=(${(ok)__keyloan_of})
+	__keyloan_my_shown=(${__keyloan_my_shown:|__keyloan_my_names})
+	__keyloan_my_names=(${(o)__keyloan_my_names})
+	print -r -- "set: $__keyloan_my_names"
+	(( ${#__keyloan_my_shown} )) && print -r -- "still set: $__keyloan_my_shown"
 	# The last argument of the last command stands in $_.
 	: opvars
 	return 0
@@ -99,31 +99,31 @@ opvars() {
 unopvars() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
-	local name IFS=' '
-	local -a wanted removed missing
-	wanted=("$@")
+	local __keyloan_my_name IFS=' '
+	local -a __keyloan_my_wanted __keyloan_my_removed __keyloan_my_missing
+	__keyloan_my_wanted=("$@")
 	if (( ! $# )); then
-		wanted=(${(k)__keyloan_of})
-		if (( ! ${#wanted} )); then
+		__keyloan_my_wanted=(${(k)__keyloan_of})
+		if (( ! ${#__keyloan_my_wanted} )); then
 			print -r -- 'nothing set'
 			return 0
 		fi
 	fi
-	for name in "${wanted[@]}"; do
-		if (( ${+__keyloan_of[$name]} )); then
-			__keyloan_restore "$name"
-			removed+=("$name")
+	for __keyloan_my_name in "${__keyloan_my_wanted[@]}"; do
+		if (( ${+__keyloan_of[$__keyloan_my_name]} )); then
+			__keyloan_restore "$__keyloan_my_name"
+			__keyloan_my_removed+=("$__keyloan_my_name")
 		else
-			missing+=("$name")
+			__keyloan_my_missing+=("$__keyloan_my_name")
 		fi
 	done
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	removed=(${(o)removed})
-	(( ${#removed} )) && print -r -- "removed: $removed"
+	__keyloan_my_removed=(${(o)__keyloan_my_removed})
+	(( ${#__keyloan_my_removed} )) && print -r -- "removed: $__keyloan_my_removed"
 	: unopvars
-	if (( ${#missing} )); then
-		print -ru2 -- "not set by opvars: $missing"
+	if (( ${#__keyloan_my_missing} )); then
+		print -ru2 -- "not set by opvars: $__keyloan_my_missing"
 		return 1
 	fi
 	return 0
@@ -163,11 +163,11 @@ __keyloan_join() {
 __keyloan_part() {
 	emulate -L zsh
 	setopt no_xtrace
-	local -a loans
-	loans=("${(@s.:.)KEYLOAN_LOAN}")
-	loans=("${(@)loans:#${__keyloan_loan[$1]}}")
-	if [[ -n ${(j.:.)loans} ]]; then
-		builtin typeset -gx KEYLOAN_LOAN="${(j.:.)loans}"
+	local -a __keyloan_my_loans
+	__keyloan_my_loans=("${(@s.:.)KEYLOAN_LOAN}")
+	__keyloan_my_loans=("${(@)__keyloan_my_loans:#${__keyloan_loan[$1]}}")
+	if [[ -n ${(j.:.)__keyloan_my_loans} ]]; then
+		builtin typeset -gx KEYLOAN_LOAN="${(j.:.)__keyloan_my_loans}"
 	else
 		builtin unset -v KEYLOAN_LOAN
 	fi
@@ -191,9 +191,9 @@ __keyloan_back() {
 __keyloan_drop_empty() {
 	emulate -L zsh
 	setopt no_xtrace
-	local mark
-	for mark in "${(@k)__keyloan_live}"; do
-		[[ -n ${(M)__keyloan_of:#$mark} ]] || __keyloan_part "$mark"
+	local __keyloan_my_mark
+	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
+		[[ -n ${(M)__keyloan_of:#$__keyloan_my_mark} ]] || __keyloan_part "$__keyloan_my_mark"
 	done
 	return 0
 }
@@ -202,38 +202,38 @@ __keyloan_drop_empty() {
 __keyloan_announce_vars() {
 	emulate -L zsh
 	setopt no_xtrace
-	local mark name loans='' stars='' IFS=' '
-	local -a names
+	local __keyloan_my_mark __keyloan_my_name __keyloan_my_loans='' __keyloan_my_stars='' IFS=' '
+	local -a __keyloan_my_names
 	if (( ! ${#__keyloan_of} )); then
 		builtin unset -v KEYLOAN_VARS KEYLOAN_PROMPT KEYLOAN_SHELL
 		return 0
 	fi
-	for mark in "${(@k)__keyloan_live}"; do
-		names=()
-		for name in "${(@k)__keyloan_of}"; do
-			[[ ${__keyloan_of[$name]} == "$mark" ]] && names+=("$name")
+	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
+		__keyloan_my_names=()
+		for __keyloan_my_name in "${(@k)__keyloan_of}"; do
+			[[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]] && __keyloan_my_names+=("$__keyloan_my_name")
 		done
-		loans+="$mark"$'\t'"${__keyloan_live[$mark]}"$'\t'"${__keyloan_loan[$mark]}"$'\t'"$names"$'\n'
+		__keyloan_my_loans+="$__keyloan_my_mark"$'\t'"${__keyloan_live[$__keyloan_my_mark]}"$'\t'"${__keyloan_loan[$__keyloan_my_mark]}"$'\t'"$__keyloan_my_names"$'\n'
 	done
-	for name in "${(@k)__keyloan_of}"; do
-		stars+='*'
+	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
+		__keyloan_my_stars+='*'
 	done
-	names=(${(ok)__keyloan_of})
-	builtin typeset -gx KEYLOAN_VARS="$names" KEYLOAN_PROMPT="$stars" KEYLOAN_SHELL="$loans"
+	__keyloan_my_names=(${(ok)__keyloan_of})
+	builtin typeset -gx KEYLOAN_VARS="$__keyloan_my_names" KEYLOAN_PROMPT="$__keyloan_my_stars" KEYLOAN_SHELL="$__keyloan_my_loans"
 }
 
 # What a shell had that this one was started from, or was before it became this one.
 __keyloan_inherit() {
 	emulate -L zsh
 	setopt no_xtrace
-	local line name
-	local -a parts
-	for line in "${(@f)KEYLOAN_SHELL}"; do
-		parts=("${(@ps.\t.)line}")
-		[[ ${#parts} -eq 4 && -n ${parts[4]} && ${parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
-		__keyloan_join "${parts[1]}" "${parts[2]}" "${parts[3]}" ''
-		for name in ${(s. .)parts[4]}; do
-			__keyloan_of[$name]=${parts[1]} __keyloan_had[$name]='' __keyloan_was[$name]=''
+	local __keyloan_my_line __keyloan_my_name
+	local -a __keyloan_my_parts
+	for __keyloan_my_line in "${(@f)KEYLOAN_SHELL}"; do
+		__keyloan_my_parts=("${(@ps.\t.)__keyloan_my_line}")
+		[[ ${#__keyloan_my_parts} -eq 4 && -n ${__keyloan_my_parts[4]} && ${__keyloan_my_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
+		__keyloan_join "${__keyloan_my_parts[1]}" "${__keyloan_my_parts[2]}" "${__keyloan_my_parts[3]}" ''
+		for __keyloan_my_name in ${(s. .)__keyloan_my_parts[4]}; do
+			__keyloan_of[$__keyloan_my_name]=${__keyloan_my_parts[1]} __keyloan_had[$__keyloan_my_name]='' __keyloan_was[$__keyloan_my_name]=''
 		done
 	done
 	__keyloan_announce_vars
@@ -243,17 +243,17 @@ __keyloan_inherit() {
 __keyloan_check() {
 	emulate -L zsh
 	setopt no_xtrace no_err_exit no_err_return
-	local mark
-	for mark in "${(@k)__keyloan_live}"; do
-		if [[ ! -e $mark || ! -e ${__keyloan_live[$mark]} ]]; then
-			__keyloan_over "$mark" ''
-		elif [[ -n ${__keyloan_until[$mark]} && $PWD/ != ${__keyloan_until[$mark]%/}/* ]]; then
+	local __keyloan_my_mark
+	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
+		if [[ ! -e $__keyloan_my_mark || ! -e ${__keyloan_live[$__keyloan_my_mark]} ]]; then
+			__keyloan_over "$__keyloan_my_mark" ''
+		elif [[ -n ${__keyloan_until[$__keyloan_my_mark]} && $PWD/ != ${__keyloan_until[$__keyloan_my_mark]%/}/* ]]; then
 			# Where a link leads into the directory, that is looked at once.
 			if [[ $PWD != $__keyloan_inside ]]; then
-				if [[ ${PWD:A}/ == ${__keyloan_until[$mark]%/}/* ]]; then
+				if [[ ${PWD:A}/ == ${__keyloan_until[$__keyloan_my_mark]%/}/* ]]; then
 					__keyloan_inside=$PWD
 				else
-					__keyloan_over "$mark" "this shell left ${__keyloan_until[$mark]}"
+					__keyloan_over "$__keyloan_my_mark" "this shell left ${__keyloan_until[$__keyloan_my_mark]}"
 				fi
 			fi
 		fi
@@ -264,21 +264,21 @@ __keyloan_check() {
 __keyloan_over() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_err_exit no_err_return
-	local mark=$1 why=$2 name IFS=' '
-	local -a removed
-	for name in "${(@k)__keyloan_of}"; do
-		if [[ ${__keyloan_of[$name]} == "$mark" ]]; then
-			removed+=("$name")
-			__keyloan_restore "$name"
+	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name IFS=' '
+	local -a __keyloan_my_removed
+	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
+		if [[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]]; then
+			__keyloan_my_removed+=("$__keyloan_my_name")
+			__keyloan_restore "$__keyloan_my_name"
 		fi
 	done
-	if [[ -z $why && -r $mark.why ]]; then
-		IFS='' builtin read -r why <"$mark.why"
+	if [[ -z $__keyloan_my_why && -r $__keyloan_my_mark.why ]]; then
+		IFS='' builtin read -r __keyloan_my_why <"$__keyloan_my_mark.why"
 	fi
-	__keyloan_part "$mark"
+	__keyloan_part "$__keyloan_my_mark"
 	__keyloan_announce_vars
-	removed=(${(o)removed})
-	print -ru2 -- "keyloan: removed: $removed (${why:-the daemon has ended})"
+	__keyloan_my_removed=(${(o)__keyloan_my_removed})
+	print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -296,14 +296,14 @@ __keyloan_extras() {
 	fi
 	if [[ -n ${KEYLOAN_ANNOUNCE-} && $PWD != "$__keyloan_at" ]]; then
 		__keyloan_at=$PWD
-		local directory=$PWD
-		while [[ -n $directory && $directory != "${HOME-}" ]]; do
-			if [[ -e $directory/.keyloan.toml ]]; then
+		local __keyloan_my_directory=$PWD
+		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
+			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
 				print -ru2 -- 'keyloan: opvars is available here'
 				break
 			fi
-			[[ -e $directory/.git ]] && break
-			directory=${directory%/*}
+			[[ -e $__keyloan_my_directory/.git ]] && break
+			__keyloan_my_directory=${__keyloan_my_directory%/*}
 		done
 	fi
 	return 0

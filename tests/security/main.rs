@@ -33,6 +33,7 @@ mod pinentry;
 mod policy;
 mod prompt;
 mod shell;
+mod shell_names;
 mod ssh;
 mod ssh_binding;
 mod ssh_first_use;
