@@ -1,7 +1,7 @@
 //! Names of variables that would make a shell evaluate, expand or run what it is lent.
 
 use keyloan_e2e::Sandbox;
-use keyloan_e2e::shell::{SHELLS, Shell, with_sets};
+use keyloan_e2e::shell::{SHELLS, Shell, ZSH, with_sets};
 use keyloan_protocol::{env_vars, shell_vars};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -99,5 +99,37 @@ fn a_variable_named_like_one_of_the_hooks_own_is_not_evaluated() {
                 assert!(refused(&name), "{name}");
             }
         }
+    }
+}
+
+#[test]
+fn a_prompt_expands_nothing_that_was_lent() {
+    let sandbox = with_sets();
+    let mark = sandbox.path("project/evaluated");
+    let attack = "$(touch evaluated)";
+    ZSH.set_up(&sandbox, "", "setopt prompt_subst prompt_sp prompt_cr");
+    let terminal = ZSH.open(&sandbox);
+    terminal.run(&format!("export PROMPT_EOL_MARK='{attack}'; printf unended"));
+    terminal.run("echo naive");
+    terminal.expect("\nnaive\n");
+    assert!(mark.exists(), "the attack itself does not work");
+    fs::remove_file(&mark).unwrap();
+    drop(terminal);
+    let names = ["PROMPT_EOL_MARK", "prompt_eol_mark", "RPS1", "psvar", "HISTCHARS", "FZF_DEFAULT_COMMAND"];
+    lends(&sandbox, &names.map(|name| (name.to_owned(), attack)));
+    for shell in &SHELLS {
+        shell.set_up(
+            &sandbox,
+            "",
+            if shell.name == "zsh" { "setopt prompt_subst prompt_sp prompt_cr" } else { "" },
+        );
+        let terminal = shell.open(&sandbox);
+        for name in names {
+            terminal.run(&format!("opvars of-{name}; printf unended"));
+            terminal.expect(&format!("{name} is not lent to a shell"));
+        }
+        terminal.run("echo over");
+        terminal.expect("\nover\n");
+        assert!(!mark.exists(), "{}", shell.name);
     }
 }
