@@ -31,6 +31,7 @@ mod service;
 mod shell_completion;
 mod shell_loans;
 mod shell_settings;
+mod shell_terms;
 mod show;
 mod ssh_add;
 mod ssh_agent_lib;

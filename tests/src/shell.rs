@@ -63,6 +63,10 @@ TOKEN = "local://second/v"
 SHORT = "local://pypi/token"
 [sets.short.shell]
 time = "3s"
+[sets.long.env]
+LONG = "local://pypi/token"
+[sets.long.shell]
+time = "4h"
 [sets.here.env]
 HERE = "local://pypi/token"
 [sets.here.shell]

@@ -24,9 +24,6 @@ use keyloan_protocol::shell_vars;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Where nothing says otherwise: a shell stays open for weeks, and forgets nothing by itself.
-const TIME: Duration = Duration::from_secs(15 * 60);
-
 /// Begins what a loan to a shell is to; the path of a program begins otherwise.
 pub(super) const TO_SHELL: &str = "the shell ";
 
@@ -53,8 +50,8 @@ impl Broker {
         let requester = &client.requester;
         let shell = requester.started_by().ok_or(Refusal::Input("the shell that asks is gone"))?;
         let plan = without_the_shells_own(self.plan(requester, &ask, found).await?)?;
-        let time = ask.seconds.map(Duration::from_secs).or(plan.shell_time).unwrap_or(TIME);
-        let time = self.loan_time(Some(time.as_secs()))?;
+        let time = ask.seconds.map(Duration::from_secs).or(plan.shell_time);
+        let time = self.loan_time(time.map(|time| time.as_secs()))?;
         let act = Act {
             subjects: lend::subjects(
                 &plan,

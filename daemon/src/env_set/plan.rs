@@ -16,6 +16,9 @@ use std::time::Duration;
 /// The field of an item that holds a whole set.
 pub(crate) const VARS: &str = "vars";
 
+/// For which a shell keeps a set that says nothing of it: a shell stays open for weeks, and forgets nothing by itself.
+const SHELL_TIME: Duration = Duration::from_secs(15 * 60);
+
 #[derive(Debug)]
 pub(crate) struct Planned {
     pub(crate) name: VarName,
@@ -80,7 +83,7 @@ pub(crate) struct Plan {
     pub(crate) variables: Vec<Planned>,
     /// Sentences for the person, about what is left out.
     pub(crate) notes: Vec<String>,
-    /// The shortest time for which one of the sets lets a shell keep it.
+    /// The shortest time for which one of the sets lets a shell keep it; one that says none does so for the usual time.
     pub(crate) shell_time: Option<Duration>,
     /// The directory that a shell may not leave with it.
     pub(crate) until_leaving: Option<PathBuf>,
@@ -246,10 +249,9 @@ impl Draft {
 
     /// Of several sets the strictest terms hold for all.
     fn add_terms(&mut self, terms: Option<&Terms>, file: &Path) {
-        let Some(terms) = terms else { return };
-        let time = terms.time.map(TimeSpan::duration);
-        self.plan.shell_time = self.plan.shell_time.into_iter().chain(time).min();
-        if terms.until_leaving {
+        let time = terms.and_then(|terms| terms.time).map_or(SHELL_TIME, TimeSpan::duration);
+        self.plan.shell_time = Some(self.plan.shell_time.map_or(time, |shortest| shortest.min(time)));
+        if terms.is_some_and(|terms| terms.until_leaving) {
             self.plan.until_leaving = file.parent().map(Path::to_owned);
         }
     }
@@ -286,6 +288,7 @@ impl Draft {
     fn add_item(&mut self, entry: &Entry) {
         let title = escaped(&entry.title, limits::NAME);
         let Ok(item) = ItemName::parse(&entry.title) else { return };
+        self.add_terms(None, Path::new(""));
         for field in entry.fields.iter().filter(|field| field.name.as_str() == VARS) {
             if let Some(fault) = &field.fault {
                 self.faults.push(format!("item '{title}', field '{VARS}': {fault}"));
