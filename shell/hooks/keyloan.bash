@@ -276,7 +276,9 @@ __keyloan_announce_vars() {
 				__keyloan_my_names="$__keyloan_my_names ${__keyloan_name[__keyloan_my_j]}"
 			fi
 		done
-		__keyloan_my_loans="$__keyloan_my_loans${__keyloan_mark[__keyloan_my_i]}"$'\t'"${__keyloan_live[__keyloan_my_i]}"$'\t'"${__keyloan_loan[__keyloan_my_i]}"$'\t'"${__keyloan_my_names# }"$'\n'
+		__keyloan_my_loans="$__keyloan_my_loans${__keyloan_mark[__keyloan_my_i]}"$'\t'"${__keyloan_live[__keyloan_my_i]}"$'\t'"${__keyloan_loan[__keyloan_my_i]}"$'\t'"${__keyloan_my_names# }"
+		# A line is all that there is of a loan; no directory is named like the rest of one.
+		__keyloan_my_loans="$__keyloan_my_loans"$'\t'"${__keyloan_until[__keyloan_my_i]//$'\n'//?}"$'\n'
 	done
 	__keyloan_sort "${__keyloan_name[@]}"
 	# shellcheck disable=SC2034 # exported, for prompts
@@ -285,7 +287,7 @@ __keyloan_announce_vars() {
 
 # What a shell had that this one was started from, or was before it became this one.
 __keyloan_inherit() {
-	local IFS=' ' __keyloan_my_rest=$KEYLOAN_SHELL __keyloan_my_line __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_names __keyloan_my_name __keyloan_my_at
+	local IFS=' ' __keyloan_my_rest=$KEYLOAN_SHELL __keyloan_my_line __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until __keyloan_my_names __keyloan_my_name __keyloan_my_at
 	while [[ -n $__keyloan_my_rest ]]; do
 		__keyloan_my_line=${__keyloan_my_rest%%$'\n'*}
 		__keyloan_my_rest=${__keyloan_my_rest#"$__keyloan_my_line"}
@@ -295,9 +297,13 @@ __keyloan_inherit() {
 		__keyloan_my_live=${__keyloan_my_line%%$'\t'*}
 		__keyloan_my_line=${__keyloan_my_line#*$'\t'}
 		__keyloan_my_loan=${__keyloan_my_line%%$'\t'*}
-		__keyloan_my_names=${__keyloan_my_line#*$'\t'}
+		__keyloan_my_line=${__keyloan_my_line#*$'\t'}
+		__keyloan_my_names=${__keyloan_my_line%%$'\t'*}
+		# Without this field the line is of an older keyloan.
+		__keyloan_my_until=''
+		case $__keyloan_my_line in *$'\t'*) __keyloan_my_until=${__keyloan_my_line#*$'\t'} ;; esac
 		case $__keyloan_my_names in '' | *[!A-Za-z0-9_\ ]*) continue ;; esac
-		__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" ''
+		__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" "$__keyloan_my_until"
 		while [[ -n $__keyloan_my_names ]]; do
 			__keyloan_my_name=${__keyloan_my_names%% *}
 			__keyloan_my_names=${__keyloan_my_names#"$__keyloan_my_name"}

@@ -213,7 +213,9 @@ function __keyloan_announce_vars
     set -l __keyloan_my_at 1
     while set -q __keyloan_mark[$__keyloan_my_at]
         set -l __keyloan_my_names (__keyloan_names_of $__keyloan_mark[$__keyloan_my_at])
-        set __keyloan_my_loans $__keyloan_my_loans$__keyloan_mark[$__keyloan_my_at]\t$__keyloan_live[$__keyloan_my_at]\t$__keyloan_loan[$__keyloan_my_at]\t(string join ' ' -- $__keyloan_my_names)\n
+        # A line is all that there is of a loan; no directory is named like the rest of one.
+        set -l __keyloan_my_until (string replace -a \n '/?' -- "$__keyloan_until[$__keyloan_my_at]" | string collect)
+        set __keyloan_my_loans $__keyloan_my_loans$__keyloan_mark[$__keyloan_my_at]\t$__keyloan_live[$__keyloan_my_at]\t$__keyloan_loan[$__keyloan_my_at]\t(string join ' ' -- $__keyloan_my_names)\t"$__keyloan_my_until"\n
         set __keyloan_my_at (math $__keyloan_my_at + 1)
     end
     set -gx KEYLOAN_VARS (string join ' ' -- (__keyloan_sorted $__keyloan_name))
@@ -224,11 +226,11 @@ end
 # What a shell had that this one was started from, or was before it became this one.
 function __keyloan_inherit
     for __keyloan_my_line in (string split \n -- $KEYLOAN_SHELL)
-        set -l __keyloan_my_parts (string split \t -- $__keyloan_my_line)
-        if test (count $__keyloan_my_parts) -ne 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $__keyloan_my_parts[4]
+        set -l __keyloan_my_parts (string split -m4 \t -- $__keyloan_my_line)
+        if test (count $__keyloan_my_parts) -lt 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $__keyloan_my_parts[4]
             continue
         end
-        __keyloan_join $__keyloan_my_parts[1] $__keyloan_my_parts[2] $__keyloan_my_parts[3] ''
+        __keyloan_join $__keyloan_my_parts[1] $__keyloan_my_parts[2] $__keyloan_my_parts[3] "$__keyloan_my_parts[5]"
         for __keyloan_my_name in (string split ' ' -- $__keyloan_my_parts[4])
             set -ga __keyloan_name $__keyloan_my_name
             set -ga __keyloan_of $__keyloan_my_parts[1]
@@ -241,7 +243,7 @@ end
 function __keyloan_check
     set -l __keyloan_my_at 1
     while set -q __keyloan_mark[$__keyloan_my_at]
-        set -l __keyloan_my_until (string trim -r -c / -- "$__keyloan_until[$__keyloan_my_at]")
+        set -l __keyloan_my_until (string trim -r -c / -- "$__keyloan_until[$__keyloan_my_at]" | string collect)
         if not test -e $__keyloan_mark[$__keyloan_my_at]; or not test -e $__keyloan_live[$__keyloan_my_at]
             __keyloan_over $__keyloan_my_at ''
         else if test -n "$__keyloan_my_until"; and not __keyloan_within $__keyloan_my_until
@@ -255,10 +257,11 @@ end
 # Where a link leads into the directory, that is looked at once.
 function __keyloan_within --argument-names __keyloan_my_directory
     set -l __keyloan_my_length (string length -- $__keyloan_my_directory/)
-    if test (string sub -l $__keyloan_my_length -- $PWD/) = $__keyloan_my_directory/; or test "$PWD" = "$__keyloan_inside"
+    if test "$PWD" = "$__keyloan_inside"; or test (string sub -l $__keyloan_my_length -- $PWD/ | string collect) = $__keyloan_my_directory/
         return 0
     end
-    if test (string sub -l $__keyloan_my_length -- (pwd -P)/) = $__keyloan_my_directory/
+    set -l __keyloan_my_physical (pwd -P | string collect)
+    if test (string sub -l $__keyloan_my_length -- $__keyloan_my_physical/ | string collect) = $__keyloan_my_directory/
         set -g __keyloan_inside $PWD
         return 0
     end

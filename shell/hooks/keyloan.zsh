@@ -213,7 +213,9 @@ __keyloan_announce_vars() {
 		for __keyloan_my_name in "${(@k)__keyloan_of}"; do
 			[[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]] && __keyloan_my_names+=("$__keyloan_my_name")
 		done
-		__keyloan_my_loans+="$__keyloan_my_mark"$'\t'"${__keyloan_live[$__keyloan_my_mark]}"$'\t'"${__keyloan_loan[$__keyloan_my_mark]}"$'\t'"$__keyloan_my_names"$'\n'
+		__keyloan_my_loans+="$__keyloan_my_mark"$'\t'"${__keyloan_live[$__keyloan_my_mark]}"$'\t'"${__keyloan_loan[$__keyloan_my_mark]}"$'\t'"$__keyloan_my_names"
+		# A line is all that there is of a loan; no directory is named like the rest of one.
+		__keyloan_my_loans+=$'\t'"${__keyloan_until[$__keyloan_my_mark]//$'\n'//?}"$'\n'
 	done
 	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
 		__keyloan_my_stars+='*'
@@ -230,8 +232,8 @@ __keyloan_inherit() {
 	local -a __keyloan_my_parts
 	for __keyloan_my_line in "${(@f)KEYLOAN_SHELL}"; do
 		__keyloan_my_parts=("${(@ps.\t.)__keyloan_my_line}")
-		[[ ${#__keyloan_my_parts} -eq 4 && -n ${__keyloan_my_parts[4]} && ${__keyloan_my_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
-		__keyloan_join "${__keyloan_my_parts[1]}" "${__keyloan_my_parts[2]}" "${__keyloan_my_parts[3]}" ''
+		[[ ${#__keyloan_my_parts} -ge 4 && -n ${__keyloan_my_parts[4]} && ${__keyloan_my_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
+		__keyloan_join "${__keyloan_my_parts[1]}" "${__keyloan_my_parts[2]}" "${__keyloan_my_parts[3]}" "${(pj.\t.)__keyloan_my_parts[5,-1]}"
 		for __keyloan_my_name in ${(s. .)__keyloan_my_parts[4]}; do
 			__keyloan_of[$__keyloan_my_name]=${__keyloan_my_parts[1]} __keyloan_had[$__keyloan_my_name]='' __keyloan_was[$__keyloan_my_name]=''
 		done

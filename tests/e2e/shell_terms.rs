@@ -1,7 +1,7 @@
 //! How long a shell keeps what it is lent, and what stands in the way of its being set or taken out.
 
 use keyloan_e2e::Sandbox;
-use keyloan_e2e::shell::{BASH, with_sets};
+use keyloan_e2e::shell::{BASH, CANARY, FISH, SHELLS, ZSH, with_sets};
 
 /// Of the only loan.
 fn seconds_left(sandbox: &Sandbox) -> u64 {
@@ -31,5 +31,55 @@ fn a_set_that_says_no_time_is_not_lent_for_another_sets() {
         keyloan_e2e::eventually("it is back", || {
             sandbox.keyloan(&["loans"]).run().ok().stderr.contains("nothing is lent")
         });
+    }
+}
+
+#[test]
+fn a_shell_that_follows_another_knows_the_directory_that_ends_its_loan() {
+    for (from, to) in [(&BASH, &ZSH), (&ZSH, &FISH), (&FISH, &BASH)] {
+        let sandbox = with_sets();
+        to.set_up(&sandbox, "", "");
+        let terminal = from.opened(&sandbox);
+        terminal.run("opvars; opvars here");
+        terminal.expect("\nset: HERE\nstill set: PLAIN TOKEN\n");
+        // The one becomes the other, and that has a child.
+        terminal.run(&format!("exec {}", to.command()));
+        terminal.expect("ready>");
+        terminal.run(&to.command());
+        terminal.expect("ready>");
+        terminal.run("printenv HERE");
+        terminal.expect(&format!("\n{CANARY}\n"));
+        for _ in 0..2 {
+            terminal.run("cd /");
+            terminal.expect("keyloan: removed: HERE (this shell left ");
+            terminal.run("printenv HERE || printenv TOKEN");
+            terminal.expect(&format!("\n{CANARY}\n"));
+            terminal.run("exit");
+        }
+    }
+}
+
+#[test]
+fn a_directory_whose_name_could_be_a_line_of_a_loan_ends_it_sooner_at_worst() {
+    let sandbox = with_sets();
+    let set = "[env]\nHERE = { value = \"x\" }\n[shell]\nuntil-leaving = true\n";
+    for (at, stays) in [("tab\tname", true), ("line\nname", false)] {
+        sandbox.make_directory(&format!("project/{at}"));
+        sandbox.write(&format!("project/{at}/.keyloan.toml"), set);
+        for shell in &SHELLS {
+            shell.set_up(&sandbox, "", "");
+            let terminal = shell.open(&sandbox);
+            let typed = at.replace('\t', "*").replace('\n', "*");
+            terminal.run(&format!("cd {typed}; keyloan trust; opvars"));
+            terminal.expect("\nset: HERE\n");
+            terminal.run(&shell.command());
+            terminal.expect("ready>");
+            terminal.press("Enter");
+            if !stays {
+                terminal.expect("removed: HERE (this shell left");
+            }
+            terminal.run("echo \"<$HERE>\"");
+            terminal.expect(if stays { "\n<x>\n" } else { "\n<>\n" });
+        }
     }
 }
