@@ -132,6 +132,8 @@ __keyloan_lend() {
 	done
 	__keyloan_my_kind=''
 	builtin unset -v __keyloan_my_values
+	# Without this the daemon ends the loan: something ended this function on its way.
+	{ builtin : >|"$__keyloan_my_mark.has"; } 2>/dev/null || builtin :
 	__keyloan_drop_empty
 	__keyloan_announce_vars
 	__keyloan_sort "${__keyloan_my_shown[@]}"

@@ -67,6 +67,10 @@ function opvars --description 'Lend credentials to this shell'
         set __keyloan_my_i (math $__keyloan_my_i + 2)
     end
     set -e __keyloan_my_records
+    # Without this the daemon ends the loan: something ended this function on its way.
+    begin
+        echo -n >$__keyloan_my_mark.has
+    end 2>/dev/null
     __keyloan_drop_empty
     __keyloan_announce_vars
     echo set: (string join ' ' -- (__keyloan_sorted $__keyloan_my_names))

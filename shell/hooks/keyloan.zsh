@@ -84,6 +84,8 @@ opvars() {
 		builtin eval "$__keyloan_my_name=\${__keyloan_my_values[__keyloan_my_i]}"
 	done
 	__keyloan_my_values=()
+	# Without this the daemon ends the loan: something ended this function on its way.
+	{ : >|"$__keyloan_my_mark.has" } 2>/dev/null
 	__keyloan_drop_empty
 	__keyloan_announce_vars
 	__keyloan_my_shown=(${(ok)__keyloan_of})

@@ -1,7 +1,7 @@
 //! How long a shell keeps what it is lent, and what stands in the way of its being set or taken out.
 
-use keyloan_e2e::Sandbox;
-use keyloan_e2e::shell::{BASH, CANARY, FISH, SHELLS, ZSH, with_sets};
+use keyloan_e2e::shell::{BASH, CANARY, FISH, SHELLS, ZSH, markers, until_unmarked, with_sets};
+use keyloan_e2e::{Running, Sandbox, eventually};
 
 /// Of the only loan.
 fn seconds_left(sandbox: &Sandbox) -> u64 {
@@ -28,7 +28,7 @@ fn a_set_that_says_no_time_is_not_lent_for_another_sets() {
         assert!((most - 100..=most).contains(&left), "{ask}: {left}");
         terminal.run("unopvars; echo ba''ck");
         terminal.expect("\nback\n");
-        keyloan_e2e::eventually("it is back", || {
+        eventually("it is back", || {
             sandbox.keyloan(&["loans"]).run().ok().stderr.contains("nothing is lent")
         });
     }
@@ -81,5 +81,34 @@ fn a_directory_whose_name_could_be_a_line_of_a_loan_ends_it_sooner_at_worst() {
             terminal.run("echo \"<$HERE>\"");
             terminal.expect(if stays { "\n<x>\n" } else { "\n<>\n" });
         }
+    }
+}
+
+#[test]
+fn a_loan_that_the_shell_never_takes_ends() {
+    let sandbox = with_sets();
+    for (line, why) in [
+        // What cannot be handed over is given back by the client.
+        ("{ sleep 1; exec keyloan shell-lend; } | true; exec sleep 100", "the shell gave it back"),
+        // And somebody killed the client or interrupted the shell in the middle.
+        ("keyloan shell-lend | head -c 40 >/dev/null; exec sleep 100", "the shell did not take it"),
+    ] {
+        let mut shell = Running(sandbox.command("/bin/sh", &["-c", line]).start());
+        eventually(why, || {
+            sandbox.keyloan(&["loans"]).run();
+            sandbox.events("loan_ended").iter().any(|event| event["why"] == why)
+        });
+        assert!(markers(&sandbox).is_empty());
+        shell.end();
+    }
+    for shell in &SHELLS {
+        let terminal = shell.opened(&sandbox);
+        terminal.run("opvars");
+        terminal.expect("\nset: PLAIN TOKEN\n");
+        let marker = format!("run/keyloan/shells/{}.has", markers(&sandbox)[0]);
+        assert!(sandbox.path(&marker).exists(), "{marker}");
+        drop(terminal);
+        until_unmarked(&sandbox);
+        eventually("nothing of it is left", || !sandbox.path(&marker).exists());
     }
 }

@@ -28,6 +28,9 @@ use zeroize::Zeroizing;
 
 const ACT: &str = "lend credentials to this shell";
 
+/// Ends the name of the file by which a loan is given back.
+const BACK: &str = ".back";
+
 /// The last record. No variable has this name.
 const END: &[u8] = b"=";
 
@@ -97,20 +100,32 @@ fn lend_through(ask: &ShellLend, pipe: &mut File) -> Result<(), Failure> {
         Some(found) => connection.send(&message, &[found.descriptor.as_fd()])?,
         None => connection.send(&message, &[])?,
     }
-    let reply = connection.reply()?;
+    let Message { body, values } = connection.reply()?;
+    let Reply::ShellLent(lent) = body else { return Err(client::unexpected(ACT)) };
+    let daemon = connection.peer().map(|daemon| daemon.pid);
+    hand_over(&lent, &values, daemon, pipe).inspect_err(|_| {
+        // The loan is the shell's by now, which knows nothing of it.
+        let _ = File::create_new(format!("{}{BACK}", lent.marker));
+    })
+}
+
+fn hand_over(
+    lent: &ShellLent,
+    values: &[Value],
+    daemon: Option<i32>,
+    pipe: &mut File,
+) -> Result<(), Failure> {
     // The daemon has looked at this process by now.
     process::make_undumpable().map_err(|error| Failure::usage("protect this process", error))?;
-    let Reply::ShellLent(lent) = reply.body else { return Err(client::unexpected(ACT)) };
     for note in &lent.notes {
         output::note(note);
     }
     let name = LoanName::new(lent.loan, lent.pid, lent.started);
     let mut files = Vec::new();
     if !lent.files.is_empty() {
-        files = files::make(&name, &lent.files, &reply.values, true)?;
+        files = files::make(&name, &lent.files, values, true)?;
     }
-    let daemon = connection.peer().map(|daemon| daemon.pid);
-    let records = records(&lent, &name, daemon, &reply.values, &files);
+    let records = records(lent, &name, daemon, values, &files);
     pipe.write_all(&records).map_err(|error| Failure::new(ErrorKind::Bug, ACT, error))
 }
 

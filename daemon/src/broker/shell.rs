@@ -2,8 +2,8 @@
 //!
 //! A shell is told that its loan lasts by an empty file, its marker, which it tests for before each prompt; with the
 //! marker goes the loan. So every marker must be gone when nobody watches any more: at the daemon's end, and at the
-//! next one's start. Beside it lies, from the loan's end until the shell has noticed, why; and from the moment when the
-//! shell has nothing of it any more, a file that says so. So a shell starts no program for any of it.
+//! next one's start. Beside it lies, from when the shell has taken the loan, a file that says so; from the loan's end until
+//! the shell has noticed, why; and from the moment when the shell has nothing of it any more, a file that says that. So a shell starts no program for any of it.
 
 use super::lend::{self, Found};
 use super::loans::Holder;
@@ -35,6 +35,11 @@ const WHY: &str = ".why";
 
 /// Ends the name of the file by which a shell says that it has nothing of a loan any more.
 const BACK: &str = ".back";
+
+/// Ends the name of the file by which a shell says that it has taken a loan, for which it has so long: whatever ends the
+/// client or the shell's function on the way, at Ctrl-C or by a signal, leaves no loan that nobody knows of.
+const HAS: &str = ".has";
+const TAKEN: Duration = Duration::from_secs(10);
 
 /// What completion offers at most of one kind.
 const NAMES: usize = 2000;
@@ -89,9 +94,20 @@ impl Broker {
             self.forget_marker(&marker);
             return Err(error.into());
         }
+        self.until_taken(loan, marker);
         let until_leaving = plan.until_leaving.map(|directory| directory.display().to_string());
         let lent = ShellLent { loan, pid, started, marker: path, until_leaving, notes: plan.notes, files };
         Ok(Message { body: Reply::ShellLent(lent), values })
+    }
+
+    fn until_taken(self: &Rc<Self>, loan: u64, marker: String) {
+        let broker = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(TAKEN).await;
+            if broker.shells().is_ok_and(|shells| !shells.holds(&format!("{marker}{HAS}"))) {
+                broker.end_loan(loan, "the shell did not take it");
+            }
+        });
     }
 
     /// Ends the loans that shells say they have no longer, and forgets whom they were to. Any program of the user can say
@@ -174,7 +190,7 @@ impl Broker {
     pub(super) fn forget_marker(&self, marker: &str) {
         let Ok(shells) = self.shells() else { return };
         let _ = shells.remove(marker);
-        for what in [WHY, BACK] {
+        for what in [WHY, BACK, HAS] {
             let _ = shells.remove(&format!("{marker}{what}"));
         }
     }
