@@ -370,9 +370,11 @@ __keyloan_over() {
 			__keyloan_my_i=$((__keyloan_my_i + 1))
 		fi
 	done
-	if [[ -z $__keyloan_my_why && -r $__keyloan_my_mark.why ]]; then
-		builtin read -r __keyloan_my_why <"$__keyloan_my_mark.why" || builtin :
+	# Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
+	if [[ -z $__keyloan_my_why && -f $__keyloan_my_mark.why && -r $__keyloan_my_mark.why ]]; then
+		builtin read -r -n 200 __keyloan_my_why <"$__keyloan_my_mark.why" || builtin :
 	fi
+	__keyloan_my_why=${__keyloan_my_why//[^[:print:]]/?}
 	__keyloan_part "$1"
 	__keyloan_announce_vars
 	__keyloan_sort ${__keyloan_my_removed[@]+"${__keyloan_my_removed[@]}"}
@@ -383,10 +385,11 @@ __keyloan_over() {
 __keyloan_extras() {
 	if [[ -n ${KEYLOAN_TITLE-} ]]; then
 		if [[ -n ${KEYLOAN_VARS-} ]]; then
-			builtin printf '\033]2;keyloan: %s\007' "$KEYLOAN_VARS" >&2
+			builtin printf '\033]2;keyloan: %s\007' "${KEYLOAN_VARS//[^[:print:]]/?}" >&2
 			__keyloan_titled=1
 		elif [[ -n $__keyloan_titled ]]; then
-			builtin printf '\033]2;%s\007' "${PWD##*/}" >&2
+			local __keyloan_my_title=${PWD##*/}
+			builtin printf '\033]2;%s\007' "${__keyloan_my_title//[^[:print:]]/?}" >&2
 			__keyloan_titled=''
 		fi
 	fi

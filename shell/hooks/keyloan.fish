@@ -125,6 +125,11 @@ function __keyloan_sorted
     path sort -- $argv 2>/dev/null; or printf '%s\n' $argv
 end
 
+# What a terminal only shows.
+function __keyloan_plain
+    string replace -a -r '[^\pL\pN\pP\pS\pM ]' '?' -- "$argv" | string collect
+end
+
 # Gives a variable what it had.
 function __keyloan_restore --argument-names __keyloan_my_name
     set -l fish_trace
@@ -279,23 +284,25 @@ function __keyloan_over --argument-names __keyloan_my_at __keyloan_my_why
     for __keyloan_my_name in $__keyloan_my_removed
         __keyloan_restore $__keyloan_my_name
     end
-    if test -z "$__keyloan_my_why"; and test -r $__keyloan_my_mark.why
-        read __keyloan_my_why <$__keyloan_my_mark.why
+    # Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
+    if test -z "$__keyloan_my_why"; and test -f $__keyloan_my_mark.why; and test -r $__keyloan_my_mark.why
+        read -l -n 200 __keyloan_my_text <$__keyloan_my_mark.why
+        set __keyloan_my_why $__keyloan_my_text
     end
     test -n "$__keyloan_my_why"; or set __keyloan_my_why 'the daemon has ended'
     __keyloan_part $__keyloan_my_at
     __keyloan_announce_vars
-    echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))" ($__keyloan_my_why)" >&2
+    echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))" ("(__keyloan_plain $__keyloan_my_why)")" >&2
 end
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
 function __keyloan_extras
     if test -n "$KEYLOAN_TITLE"
         if test -n "$KEYLOAN_VARS"
-            printf '\e]2;keyloan: %s\a' $KEYLOAN_VARS >&2
+            printf '\e]2;keyloan: %s\a' (__keyloan_plain $KEYLOAN_VARS) >&2
             set -g __keyloan_titled 1
         else if test -n "$__keyloan_titled"
-            printf '\e]2;%s\a' (string split -r -m1 / -- $PWD)[-1] >&2
+            printf '\e]2;%s\a' (__keyloan_plain (string replace -r '.*/' '' -- $PWD | string collect)) >&2
             set -g __keyloan_titled ''
         end
     end

@@ -276,9 +276,12 @@ __keyloan_over() {
 			__keyloan_restore "$__keyloan_my_name"
 		fi
 	done
-	if [[ -z $__keyloan_my_why && -r $__keyloan_my_mark.why ]]; then
-		IFS='' builtin read -r __keyloan_my_why <"$__keyloan_my_mark.why"
+	# Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
+	if [[ -z $__keyloan_my_why && -f $__keyloan_my_mark.why && -r $__keyloan_my_mark.why ]]; then
+		builtin read -r -u 0 -k 200 __keyloan_my_why <"$__keyloan_my_mark.why"
+		__keyloan_my_why=${__keyloan_my_why%%$'\n'*}
 	fi
+	__keyloan_my_why=${__keyloan_my_why//[^[:print:]]/?}
 	__keyloan_part "$__keyloan_my_mark"
 	__keyloan_announce_vars
 	__keyloan_my_removed=(${(o)__keyloan_my_removed})
@@ -291,10 +294,10 @@ __keyloan_extras() {
 	setopt no_xtrace no_err_exit no_err_return
 	if [[ -n ${KEYLOAN_TITLE-} ]]; then
 		if [[ -n ${KEYLOAN_VARS-} ]]; then
-			print -rnu2 -- $'\e]2;keyloan: '"$KEYLOAN_VARS"$'\a'
+			print -rnu2 -- $'\e]2;keyloan: '"${KEYLOAN_VARS//[^[:print:]]/?}"$'\a'
 			__keyloan_titled=1
 		elif [[ -n $__keyloan_titled ]]; then
-			print -rnu2 -- $'\e]2;'"${PWD:t}"$'\a'
+			print -rnu2 -- $'\e]2;'"${${PWD:t}//[^[:print:]]/?}"$'\a'
 			__keyloan_titled=''
 		fi
 	fi

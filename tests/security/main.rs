@@ -34,6 +34,7 @@ mod policy;
 mod prompt;
 mod shell;
 mod shell_names;
+mod shell_planted;
 mod ssh;
 mod ssh_binding;
 mod ssh_first_use;
