@@ -149,7 +149,7 @@ __keyloan_lend() {
 }
 
 __keyloan_return() {
-	local IFS=' ' __keyloan_my_name __keyloan_my_found __keyloan_my_removed __keyloan_my_missing=''
+	local IFS=' ' __keyloan_my_name __keyloan_my_found __keyloan_my_removed __keyloan_my_missing='' __keyloan_my_kept=''
 	__keyloan_my_removed=()
 	if [[ $# == 0 ]]; then
 		if [[ ${#__keyloan_name[@]} == 0 ]]; then
@@ -165,8 +165,11 @@ __keyloan_return() {
 			__keyloan_my_missing="$__keyloan_my_missing $__keyloan_my_name"
 			continue
 		fi
-		__keyloan_restore "$__keyloan_my_found"
-		__keyloan_my_removed[${#__keyloan_my_removed[@]}]=$__keyloan_my_name
+		if __keyloan_restore "$__keyloan_my_found"; then
+			__keyloan_my_removed[${#__keyloan_my_removed[@]}]=$__keyloan_my_name
+		else
+			__keyloan_my_kept=1
+		fi
 	done
 	__keyloan_drop_empty
 	__keyloan_announce_vars
@@ -176,8 +179,8 @@ __keyloan_return() {
 	fi
 	if [[ -n $__keyloan_my_missing ]]; then
 		builtin printf 'not set by opvars:%s\n' "$__keyloan_my_missing" >&2
-		return 1
 	fi
+	[[ -z $__keyloan_my_missing$__keyloan_my_kept ]]
 }
 
 # Sets 'found', the caller's.
@@ -192,17 +195,18 @@ __keyloan_find() {
 	return 0
 }
 
-# Gives a variable what it had (an exported one still is), and closes the gap it leaves.
+# Gives a variable what it had (an exported one still is), and closes the gap it leaves. One that has become read-only
+# keeps what it was lent, and its entry; to try is the only way to know that needs no other process.
 __keyloan_restore() {
 	local __keyloan_my_i=$1 __keyloan_my_last=$((${#__keyloan_name[@]} - 1)) __keyloan_my_name=${__keyloan_name[$1]}
-	case ${__keyloan_had[__keyloan_my_i]} in
-	x) builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}" ;;
-	v)
-		builtin export -n "${__keyloan_my_name?}"
+	if ! builtin unset -v "$__keyloan_my_name" 2>/dev/null; then
+		builtin printf 'keyloan: cannot remove %s: it is read-only\n' "$__keyloan_my_name" >&2
+		return 1
+	fi
+	if [[ -n ${__keyloan_had[__keyloan_my_i]} ]]; then
 		builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}"
-		;;
-	*) builtin unset -v "$__keyloan_my_name" ;;
-	esac
+		[[ ${__keyloan_had[__keyloan_my_i]} != x ]] || builtin export "${__keyloan_my_name?}"
+	fi
 	__keyloan_name[__keyloan_my_i]=${__keyloan_name[__keyloan_my_last]} __keyloan_of[__keyloan_my_i]=${__keyloan_of[__keyloan_my_last]}
 	__keyloan_had[__keyloan_my_i]=${__keyloan_had[__keyloan_my_last]} __keyloan_was[__keyloan_my_i]=${__keyloan_was[__keyloan_my_last]}
 	builtin unset -v "__keyloan_name[$__keyloan_my_last]" "__keyloan_of[$__keyloan_my_last]" "__keyloan_had[$__keyloan_my_last]" "__keyloan_was[$__keyloan_my_last]"
@@ -218,6 +222,7 @@ __keyloan_join() {
 	esac
 }
 
+# With a second argument something of it is left all the same.
 __keyloan_part() {
 	local __keyloan_my_i=$1 __keyloan_my_last=$((__keyloan_loans - 1)) __keyloan_my_loans=":${KEYLOAN_LOAN-}:"
 	__keyloan_my_loans=${__keyloan_my_loans/":${__keyloan_loan[__keyloan_my_i]}:"/:}
@@ -228,7 +233,7 @@ __keyloan_part() {
 	else
 		builtin unset -v KEYLOAN_LOAN
 	fi
-	__keyloan_back "${__keyloan_mark[__keyloan_my_i]}"
+	[[ -n ${2-} ]] || __keyloan_back "${__keyloan_mark[__keyloan_my_i]}"
 	__keyloan_mark[__keyloan_my_i]=${__keyloan_mark[__keyloan_my_last]} __keyloan_live[__keyloan_my_i]=${__keyloan_live[__keyloan_my_last]}
 	__keyloan_loan[__keyloan_my_i]=${__keyloan_loan[__keyloan_my_last]} __keyloan_until[__keyloan_my_i]=${__keyloan_until[__keyloan_my_last]}
 	builtin unset -v "__keyloan_mark[$__keyloan_my_last]" "__keyloan_live[$__keyloan_my_last]" "__keyloan_loan[$__keyloan_my_last]" "__keyloan_until[$__keyloan_my_last]"
@@ -358,14 +363,19 @@ __keyloan_check() {
 }
 
 __keyloan_over() {
-	local IFS=' ' __keyloan_my_i __keyloan_my_why=$2 __keyloan_my_removed __keyloan_my_mark=${__keyloan_mark[$1]}
+	local IFS=' ' __keyloan_my_i __keyloan_my_name __keyloan_my_kept='' __keyloan_my_why=$2 __keyloan_my_removed __keyloan_my_mark=${__keyloan_mark[$1]}
 	__keyloan_untrace
 	__keyloan_my_removed=()
 	__keyloan_my_i=0
 	while [[ $__keyloan_my_i -lt ${#__keyloan_name[@]} ]]; do
 		if [[ ${__keyloan_of[__keyloan_my_i]} == "$__keyloan_my_mark" ]]; then
-			__keyloan_my_removed[${#__keyloan_my_removed[@]}]=${__keyloan_name[__keyloan_my_i]}
-			__keyloan_restore "$__keyloan_my_i"
+			__keyloan_my_name=${__keyloan_name[__keyloan_my_i]}
+			if __keyloan_restore "$__keyloan_my_i"; then
+				__keyloan_my_removed[${#__keyloan_my_removed[@]}]=$__keyloan_my_name
+				continue
+			fi
+			__keyloan_my_kept=1
+			__keyloan_my_i=$((__keyloan_my_i + 1))
 		else
 			__keyloan_my_i=$((__keyloan_my_i + 1))
 		fi
@@ -375,9 +385,10 @@ __keyloan_over() {
 		builtin read -r -n 200 __keyloan_my_why <"$__keyloan_my_mark.why" || builtin :
 	fi
 	__keyloan_my_why=${__keyloan_my_why//[^[:print:]]/?}
-	__keyloan_part "$1"
+	__keyloan_part "$1" "$__keyloan_my_kept"
 	__keyloan_announce_vars
-	__keyloan_sort ${__keyloan_my_removed[@]+"${__keyloan_my_removed[@]}"}
+	[[ ${#__keyloan_my_removed[@]} != 0 ]] || return 0
+	__keyloan_sort "${__keyloan_my_removed[@]}"
 	builtin printf 'keyloan: removed: %s (%s)\n' "${__keyloan_sorted[*]}" "${__keyloan_my_why:-the daemon has ended}" >&2
 }
 

@@ -21,7 +21,13 @@ if not set -q __keyloan_ready
     set -g __keyloan_ready 1
 end
 
-function opvars --description 'Lend credentials to this shell'
+# Sees the variables of the functions that call it, whose names it tells: one of them would hide what is lent.
+function opvars --no-scope-shadowing --description 'Lend credentials to this shell'
+    __keyloan_lend (set -ln | string join ' ') $argv
+end
+
+function __keyloan_lend --argument-names __keyloan_my_hidden
+    set -e argv[1]
     # A trace shows values. Functions that this one calls see it, too.
     set -l fish_trace
     __keyloan_check
@@ -43,12 +49,25 @@ function opvars --description 'Lend credentials to this shell'
         echo 'keyloan: cannot lend credentials to this shell: keyloan ended too early' >&2
         return 3
     end
-    __keyloan_join $__keyloan_my_mark "$__keyloan_my_records[3]" "$__keyloan_my_records[4]" "$__keyloan_my_records[5]"
     set -l __keyloan_my_names
+    set -l __keyloan_my_values
     set -l __keyloan_my_i 6
     while test $__keyloan_my_i -lt $__keyloan_my_count
-        set -l __keyloan_my_name $__keyloan_my_records[$__keyloan_my_i]
-        set -a __keyloan_my_names $__keyloan_my_name
+        set -a __keyloan_my_names $__keyloan_my_records[$__keyloan_my_i]
+        set -a __keyloan_my_values $__keyloan_my_records[(math $__keyloan_my_i + 1)]
+        set __keyloan_my_i (math $__keyloan_my_i + 2)
+    end
+    for __keyloan_my_name in $__keyloan_my_names
+        if contains -- $__keyloan_my_name (string split ' ' -- $__keyloan_my_hidden)
+            __keyloan_back $__keyloan_my_mark
+            echo "keyloan: cannot set $__keyloan_my_name in this shell: a function that runs has one of its own" >&2
+            return 2
+        end
+    end
+    __keyloan_join $__keyloan_my_mark "$__keyloan_my_records[3]" "$__keyloan_my_records[4]" "$__keyloan_my_records[5]"
+    set __keyloan_my_i 0
+    for __keyloan_my_name in $__keyloan_my_names
+        set __keyloan_my_i (math $__keyloan_my_i + 1)
         set -l __keyloan_my_at (contains -i -- $__keyloan_my_name $__keyloan_name)
         if test -n "$__keyloan_my_at"
             set __keyloan_of[$__keyloan_my_at] $__keyloan_my_mark
@@ -63,9 +82,9 @@ function opvars --description 'Lend credentials to this shell'
             set -ga __keyloan_name $__keyloan_my_name
             set -ga __keyloan_of $__keyloan_my_mark
         end
-        set -gx --unpath $__keyloan_my_name $__keyloan_my_records[(math $__keyloan_my_i + 1)]
-        set __keyloan_my_i (math $__keyloan_my_i + 2)
+        set -gx --unpath $__keyloan_my_name $__keyloan_my_values[$__keyloan_my_i]
     end
+    set -e __keyloan_my_values
     set -e __keyloan_my_records
     # Without this the daemon ends the loan: something ended this function on its way.
     begin

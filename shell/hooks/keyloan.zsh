@@ -54,9 +54,10 @@ opvars() {
 	for __keyloan_my_name in "${__keyloan_my_names[@]}"; do
 		__keyloan_my_kind=${(Pt)__keyloan_my_name}
 		[[ $__keyloan_my_name == [A-Za-z_]* && $__keyloan_my_name != *[^A-Za-z0-9_]* ]] || __keyloan_my_kind='not a name'
-		# A number's value would be evaluated; arrays, read-only and special ones are no plain text.
+		# A number's value would be evaluated; arrays, read-only and special ones are no plain text; a function's own is
+		# gone with it.
 		case $__keyloan_my_kind in
-		'' | scalar | scalar-export | scalar-local | scalar-local-export) ;;
+		'' | scalar | scalar-export) ;;
 		*)
 			__keyloan_back "$__keyloan_my_mark"
 			print -ru2 -- "keyloan: cannot set $__keyloan_my_name in this shell: it is no plain variable there ($__keyloan_my_kind)"
@@ -101,7 +102,7 @@ opvars() {
 unopvars() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
-	local __keyloan_my_name IFS=' '
+	local __keyloan_my_name __keyloan_my_kept='' IFS=' '
 	local -a __keyloan_my_wanted __keyloan_my_removed __keyloan_my_missing
 	__keyloan_my_wanted=("$@")
 	if (( ! $# )); then
@@ -113,8 +114,11 @@ unopvars() {
 	fi
 	for __keyloan_my_name in "${__keyloan_my_wanted[@]}"; do
 		if (( ${+__keyloan_of[$__keyloan_my_name]} )); then
-			__keyloan_restore "$__keyloan_my_name"
-			__keyloan_my_removed+=("$__keyloan_my_name")
+			if __keyloan_restore "$__keyloan_my_name"; then
+				__keyloan_my_removed+=("$__keyloan_my_name")
+			else
+				__keyloan_my_kept=1
+			fi
 		else
 			__keyloan_my_missing+=("$__keyloan_my_name")
 		fi
@@ -128,17 +132,28 @@ unopvars() {
 		print -ru2 -- "not set by opvars: $__keyloan_my_missing"
 		return 1
 	fi
-	return 0
+	[[ -z $__keyloan_my_kept ]]
 }
 
 deopvars() {
 	unopvars "$@"
 }
 
-# Gives a variable what it had; an exported one still is.
+# Gives a variable what it had; an exported one still is. One that cannot be touched keeps what it was lent, and its
+# entry: zsh would end the whole line.
 __keyloan_restore() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_all_export
+	case ${(Pt)1} in
+	*readonly*)
+		print -ru2 -- "keyloan: cannot remove $1: it is read-only"
+		return 1
+		;;
+	*local*)
+		print -ru2 -- "keyloan: cannot remove $1: a function that runs has one of its own"
+		return 1
+		;;
+	esac
 	case ${__keyloan_had[$1]} in
 	x) builtin eval "$1=\${__keyloan_was[$1]}" ;;
 	v)
@@ -162,6 +177,7 @@ __keyloan_join() {
 	esac
 }
 
+# With a second argument something of it is left all the same.
 __keyloan_part() {
 	emulate -L zsh
 	setopt no_xtrace
@@ -173,7 +189,7 @@ __keyloan_part() {
 	else
 		builtin unset -v KEYLOAN_LOAN
 	fi
-	__keyloan_back "$1"
+	[[ -n ${2-} ]] || __keyloan_back "$1"
 	builtin unset "__keyloan_live[$1]" "__keyloan_loan[$1]" "__keyloan_until[$1]"
 	(( ${#__keyloan_live} )) || __keyloan_on=''
 	return 0
@@ -268,12 +284,15 @@ __keyloan_check() {
 __keyloan_over() {
 	emulate -L zsh
 	setopt no_xtrace no_verbose no_err_exit no_err_return
-	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name IFS=' '
+	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name __keyloan_my_kept='' IFS=' '
 	local -a __keyloan_my_removed
 	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
 		if [[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]]; then
-			__keyloan_my_removed+=("$__keyloan_my_name")
-			__keyloan_restore "$__keyloan_my_name"
+			if __keyloan_restore "$__keyloan_my_name"; then
+				__keyloan_my_removed+=("$__keyloan_my_name")
+			else
+				__keyloan_my_kept=1
+			fi
 		fi
 	done
 	# Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
@@ -282,8 +301,9 @@ __keyloan_over() {
 		__keyloan_my_why=${__keyloan_my_why%%$'\n'*}
 	fi
 	__keyloan_my_why=${__keyloan_my_why//[^[:print:]]/?}
-	__keyloan_part "$__keyloan_my_mark"
+	__keyloan_part "$__keyloan_my_mark" "$__keyloan_my_kept"
 	__keyloan_announce_vars
+	(( ${#__keyloan_my_removed} )) || return 0
 	__keyloan_my_removed=(${(o)__keyloan_my_removed})
 	print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
 }

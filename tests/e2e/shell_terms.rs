@@ -112,3 +112,55 @@ fn a_loan_that_the_shell_never_takes_ends() {
         eventually("nothing of it is left", || !sandbox.path(&marker).exists());
     }
 }
+
+#[test]
+fn a_variable_that_has_become_read_only_is_not_said_to_be_removed() {
+    for shell in [&BASH, &ZSH] {
+        let sandbox = with_sets();
+        let terminal = shell.opened(&sandbox);
+        terminal.run("opvars; opvars second; readonly TOKEN SECOND");
+        terminal.expect("\nset: SECOND\nstill set: PLAIN TOKEN\n");
+        terminal.run("unopvars; echo en''ded $?");
+        let shown = terminal.expect("\nended 1\n");
+        assert!(shown.contains("keyloan: cannot remove TOKEN: it is read-only"), "{shown}");
+        assert!(shown.contains("\nremoved: PLAIN\n"), "{shown}");
+        terminal.run("printenv TOKEN KEYLOAN_PROMPT");
+        terminal.expect(&format!("\n{CANARY}\n**\n"));
+        assert_eq!(markers(&sandbox).len(), 2, "it has something of both");
+        sandbox.keyloan(&["recall", "--all"]).run().ok();
+        terminal.press("Enter");
+        let shown = terminal.expect("keyloan: cannot remove SECOND: it is read-only");
+        assert!(!shown.contains("removed: "), "{shown}");
+        let told = sandbox.keyloan(&["loans"]).run().ok().text();
+        assert!(told.contains(&format!("(/usr/bin/{})", shell.name)), "the shell has it still: {told}");
+        // Once is enough.
+        terminal.run("unopvars SECOND; echo en''ded $?");
+        terminal.expect("\nended 1\n");
+        terminal.run("true");
+        assert!(!terminal.expect("ready>").contains("cannot remove"));
+    }
+}
+
+#[test]
+fn a_variable_of_a_function_that_runs_is_neither_set_nor_taken_for_what_was_lent() {
+    let sandbox = with_sets();
+    for (shell, function, other) in [
+        (
+            &ZSH,
+            "f() { local TOKEN=mine; opvars; echo \"$? $TOKEN\"; }",
+            "g() { local TOKEN=mine; unopvars; echo \"$? $TOKEN\"; }",
+        ),
+        (&FISH, "function f; set -l TOKEN mine; begin; opvars; echo $status $TOKEN; end; end", ""),
+    ] {
+        let output =
+            shell.script(&sandbox, &format!("{function}\nf a b\nprintenv TOKEN\nopvars\nprintenv TOKEN\n"));
+        assert!(output.stderr.contains("keyloan: cannot set TOKEN in this shell"), "{output:?}");
+        assert_eq!(output.text(), format!("2 mine\nset: PLAIN TOKEN\n{CANARY}\n"));
+        if !other.is_empty() {
+            let output = shell.script(&sandbox, &format!("opvars\n{other}\ng\nprintenv TOKEN; unopvars"));
+            assert!(output.stderr.contains("keyloan: cannot remove TOKEN: a function"), "{output:?}");
+            let told = format!("set: PLAIN TOKEN\nremoved: PLAIN\n1 mine\n{CANARY}\nremoved: TOKEN\n");
+            assert_eq!(output.text(), told);
+        }
+    }
+}
