@@ -6,14 +6,15 @@
 # changed, and none breaks it.
 # shellcheck shell=bash
 
-if [[ -z ${__keyloan_ready-} ]]; then
+# An array, which no environment hands on: under 'set -a' a child would have this, and nothing of what it says.
+if [[ -z ${__keyloan_ready[1]-} ]]; then
 	# One entry a variable: its name, the marker of its loan, whether it had a value before ('', v, or x for an exported
 	# one), and that value. Arrays are never exported.
 	__keyloan_name=() __keyloan_of=() __keyloan_had=() __keyloan_was=()
 	# One entry a loan: its marker, what shows that the daemon lives, its name for children, the directory it ends with.
 	__keyloan_mark=() __keyloan_live=() __keyloan_loan=() __keyloan_until=()
-	__keyloan_loans=0 __keyloan_untraced='' __keyloan_inside='' __keyloan_titled='' __keyloan_at=''
-	__keyloan_ready=1
+	__keyloan_loans=0 __keyloan_untraced='' __keyloan_good='' __keyloan_titled='' __keyloan_at=''
+	__keyloan_ready=(yes yes)
 fi
 
 # Traces show values. Whatever ends the function, the hook turns the trace on again.
@@ -81,7 +82,7 @@ __keyloan_lend() {
 			;;
 		esac
 		__keyloan_my_at=$((__keyloan_my_at + 1))
-	done < <(exec keyloan shell-lend "$@")
+	done < <(builtin exec keyloan shell-lend "$@")
 	__keyloan_my_record=''
 	if [[ -z $__keyloan_my_whole ]]; then
 		# Without a status keyloan did not even start, or was killed; with 0 and nothing else it printed its help.
@@ -140,7 +141,7 @@ __keyloan_lend() {
 	builtin printf 'set: %s\n' "${__keyloan_sorted[*]}"
 	__keyloan_my_shown=()
 	for __keyloan_my_name in "${__keyloan_name[@]}"; do
-		case " ${__keyloan_sorted[*]} " in *" $__keyloan_my_name "*) ;; *) __keyloan_my_shown[${#__keyloan_my_shown[@]}]=$__keyloan_my_name ;; esac
+		__keyloan_among "$__keyloan_my_name" "${__keyloan_sorted[@]}" || __keyloan_my_shown[${#__keyloan_my_shown[@]}]=$__keyloan_my_name
 	done
 	if [[ ${#__keyloan_my_shown[@]} != 0 ]]; then
 		__keyloan_sort "${__keyloan_my_shown[@]}"
@@ -156,7 +157,7 @@ __keyloan_return() {
 			builtin printf 'nothing set\n'
 			return 0
 		fi
-		set -- "${__keyloan_name[@]}"
+		builtin set -- "${__keyloan_name[@]}"
 	fi
 	for __keyloan_my_name; do
 		__keyloan_my_found=-1
@@ -187,12 +188,23 @@ __keyloan_return() {
 __keyloan_find() {
 	local __keyloan_my_i
 	for ((__keyloan_my_i = 0; __keyloan_my_i < ${#__keyloan_name[@]}; __keyloan_my_i++)); do
-		if [[ ${__keyloan_name[__keyloan_my_i]} == "$1" ]]; then
+		if builtin test "${__keyloan_name[__keyloan_my_i]}" = "$1"; then
 			__keyloan_my_found=$__keyloan_my_i
 			return 0
 		fi
 	done
 	return 0
+}
+
+# Whether the first of the words is among the others: to the letter, whatever nocasematch says.
+__keyloan_among() {
+	local __keyloan_my_name
+	for __keyloan_my_name in "${@:2}"; do
+		if builtin test "$__keyloan_my_name" = "$1"; then
+			return 0
+		fi
+	done
+	return 1
 }
 
 # Gives a variable what it had (an exported one still is), and closes the gap it leaves. One that has become read-only
@@ -215,7 +227,7 @@ __keyloan_restore() {
 __keyloan_join() {
 	__keyloan_mark[__keyloan_loans]=$1 __keyloan_live[__keyloan_loans]=$2
 	__keyloan_loan[__keyloan_loans]=$3 __keyloan_until[__keyloan_loans]=$4
-	__keyloan_loans=$((__keyloan_loans + 1))
+	__keyloan_loans=$((__keyloan_loans + 1)) __keyloan_good=''
 	case ":${KEYLOAN_LOAN-}:" in
 	*":$3:"*) ;;
 	*) builtin export KEYLOAN_LOAN="${KEYLOAN_LOAN-}${KEYLOAN_LOAN:+:}$3" ;;
@@ -334,32 +346,32 @@ __keyloan_sort() {
 	done
 }
 
-# Whether the shell left the directory that a loan is for. Where a link leads into it, that is looked at once.
+# Whether the shell left the directory that a loan is for. Unlike [[ and case, neither 'test' nor '#' can be set to take
+# one letter for another.
 __keyloan_left() {
-	local __keyloan_my_directory=${1%/} __keyloan_my_physical
-	case $PWD/ in "$__keyloan_my_directory"/*) return 1 ;; esac
-	[[ $PWD == "$__keyloan_inside" ]] && return 1
-	__keyloan_my_physical=$(builtin pwd -P 2>/dev/null)
-	case $__keyloan_my_physical/ in
-	"$__keyloan_my_directory"/*)
-		__keyloan_inside=$PWD
+	local __keyloan_my_directory=${1%/} __keyloan_my_here=$PWD/
+	if builtin test "${__keyloan_my_here#"$__keyloan_my_directory"/}" != "$__keyloan_my_here"; then
 		return 1
-		;;
-	esac
+	fi
+	# A link may lead into it.
+	__keyloan_my_here=$(builtin pwd -P 2>/dev/null)/
+	builtin test "${__keyloan_my_here#"$__keyloan_my_directory"/}" = "$__keyloan_my_here"
 }
 
-# Takes out what loans have ended lent.
+# Takes out what loans lent that have ended. A directory in which none of them had ended is not looked at again.
 __keyloan_check() {
 	local __keyloan_my_i=0
 	while [[ $__keyloan_my_i -lt $__keyloan_loans ]]; do
 		if [[ ! -e ${__keyloan_mark[__keyloan_my_i]} || ! -e ${__keyloan_live[__keyloan_my_i]} ]]; then
 			__keyloan_over "$__keyloan_my_i" ''
-		elif [[ -n ${__keyloan_until[__keyloan_my_i]} ]] && __keyloan_left "${__keyloan_until[__keyloan_my_i]}"; then
+		elif [[ -n ${__keyloan_until[__keyloan_my_i]} ]] && builtin test "$PWD" != "$__keyloan_good" &&
+			__keyloan_left "${__keyloan_until[__keyloan_my_i]}"; then
 			__keyloan_over "$__keyloan_my_i" "this shell left ${__keyloan_until[__keyloan_my_i]}"
 		else
 			__keyloan_my_i=$((__keyloan_my_i + 1))
 		fi
 	done
+	__keyloan_good=$PWD
 }
 
 __keyloan_over() {
@@ -431,7 +443,7 @@ __keyloan_hook() {
 		__keyloan_retrace
 	fi
 	# What failed has failed already; under 'set -e' to say so again would end the shell.
-	case $- in *e*) return 0 ;; esac
+	[[ ! -o errexit ]] || return 0
 	return "$__keyloan_status"
 }
 

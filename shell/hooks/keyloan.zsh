@@ -4,27 +4,26 @@
 # What must hold: no value is ever evaluated, traced, shown to another program but by the environment, or written to a
 # file; the check starts no program and waits for nothing; no option of the shell is changed, and none breaks it.
 
-if [[ -z ${__keyloan_ready-} ]]; then
+if [[ ${(t)__keyloan_of-} != association* ]]; then
 	# By variable: the marker of its loan, whether it had a value before ('', v, or x for an exported one), that value.
-	typeset -gA __keyloan_of=() __keyloan_had=() __keyloan_was=()
+	typeset -gA __keyloan_of __keyloan_had __keyloan_was
 	# By marker: what shows that the daemon lives, the loan's name for children, the directory it ends with.
-	typeset -gA __keyloan_live=() __keyloan_loan=() __keyloan_until=()
+	typeset -gA __keyloan_live __keyloan_loan __keyloan_until
 	# 1 while there is a loan.
-	typeset -g __keyloan_on='' __keyloan_inside='' __keyloan_titled='' __keyloan_at=''
-	typeset -g __keyloan_ready=1
+	typeset -g __keyloan_on='' __keyloan_good='' __keyloan_titled='' __keyloan_at=''
 fi
 
 # Each function sets the options it needs for itself alone. Traces show values, so they end in the first line; that of
 # a function that is traced by itself (typeset -ft) does, too.
 opvars() {
-	emulate -L zsh
-	setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
 	local __keyloan_my_out __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until __keyloan_my_name __keyloan_my_kind __keyloan_my_record __keyloan_my_whole='' IFS=' '
 	local -a __keyloan_my_records __keyloan_my_names __keyloan_my_values __keyloan_my_shown
 	local -i __keyloan_my_i
 	__keyloan_check
 	# Read at once, NULs and all.
-	__keyloan_my_out="$(exec keyloan shell-lend "$@")"
+	__keyloan_my_out="$(builtin exec keyloan shell-lend "$@")"
 	__keyloan_my_records=("${(@0)__keyloan_my_out}")
 	__keyloan_my_out=''
 	# What follows the last NUL is empty.
@@ -48,7 +47,7 @@ opvars() {
 	__keyloan_my_records=()
 	if [[ -z $__keyloan_my_whole ]]; then
 		__keyloan_back "$__keyloan_my_mark"
-		print -ru2 -- 'keyloan: cannot lend credentials to this shell: keyloan ended too early'
+		builtin print -ru2 -- 'keyloan: cannot lend credentials to this shell: keyloan ended too early'
 		return 3
 	fi
 	for __keyloan_my_name in "${__keyloan_my_names[@]}"; do
@@ -60,8 +59,8 @@ opvars() {
 		'' | scalar | scalar-export) ;;
 		*)
 			__keyloan_back "$__keyloan_my_mark"
-			print -ru2 -- "keyloan: cannot set $__keyloan_my_name in this shell: it is no plain variable there ($__keyloan_my_kind)"
-			print -ru2 -- "hint: with-secrets does not need it; or unset $__keyloan_my_name, or open another shell"
+			builtin print -ru2 -- "keyloan: cannot set $__keyloan_my_name in this shell: it is no plain variable there ($__keyloan_my_kind)"
+			builtin print -ru2 -- "hint: with-secrets does not need it; or unset $__keyloan_my_name, or open another shell"
 			return 2
 			;;
 		esac
@@ -86,29 +85,29 @@ opvars() {
 	done
 	__keyloan_my_values=()
 	# Without this the daemon ends the loan: something ended this function on its way.
-	{ : >|"$__keyloan_my_mark.has" } 2>/dev/null
+	{ builtin : >|"$__keyloan_my_mark.has" } 2>/dev/null
 	__keyloan_drop_empty
 	__keyloan_announce_vars
 	__keyloan_my_shown=(${(ok)__keyloan_of})
 	__keyloan_my_shown=(${__keyloan_my_shown:|__keyloan_my_names})
 	__keyloan_my_names=(${(o)__keyloan_my_names})
-	print -r -- "set: $__keyloan_my_names"
-	(( ${#__keyloan_my_shown} )) && print -r -- "still set: $__keyloan_my_shown"
+	builtin print -r -- "set: $__keyloan_my_names"
+	(( ${#__keyloan_my_shown} )) && builtin print -r -- "still set: $__keyloan_my_shown"
 	# The last argument of the last command stands in $_.
-	: opvars
+	builtin : opvars
 	return 0
 }
 
 unopvars() {
-	emulate -L zsh
-	setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
 	local __keyloan_my_name __keyloan_my_kept='' IFS=' '
 	local -a __keyloan_my_wanted __keyloan_my_removed __keyloan_my_missing
 	__keyloan_my_wanted=("$@")
 	if (( ! $# )); then
 		__keyloan_my_wanted=(${(k)__keyloan_of})
 		if (( ! ${#__keyloan_my_wanted} )); then
-			print -r -- 'nothing set'
+			builtin print -r -- 'nothing set'
 			return 0
 		fi
 	fi
@@ -126,10 +125,10 @@ unopvars() {
 	__keyloan_drop_empty
 	__keyloan_announce_vars
 	__keyloan_my_removed=(${(o)__keyloan_my_removed})
-	(( ${#__keyloan_my_removed} )) && print -r -- "removed: $__keyloan_my_removed"
-	: unopvars
+	(( ${#__keyloan_my_removed} )) && builtin print -r -- "removed: $__keyloan_my_removed"
+	builtin : unopvars
 	if (( ${#__keyloan_my_missing} )); then
-		print -ru2 -- "not set by opvars: $__keyloan_my_missing"
+		builtin print -ru2 -- "not set by opvars: $__keyloan_my_missing"
 		return 1
 	fi
 	[[ -z $__keyloan_my_kept ]]
@@ -142,15 +141,15 @@ deopvars() {
 # Gives a variable what it had; an exported one still is. One that cannot be touched keeps what it was lent, and its
 # entry: zsh would end the whole line.
 __keyloan_restore() {
-	emulate -L zsh
-	setopt no_xtrace no_verbose no_all_export
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_verbose no_all_export
 	case ${(Pt)1} in
 	*readonly*)
-		print -ru2 -- "keyloan: cannot remove $1: it is read-only"
+		builtin print -ru2 -- "keyloan: cannot remove $1: it is read-only"
 		return 1
 		;;
 	*local*)
-		print -ru2 -- "keyloan: cannot remove $1: a function that runs has one of its own"
+		builtin print -ru2 -- "keyloan: cannot remove $1: a function that runs has one of its own"
 		return 1
 		;;
 	esac
@@ -163,14 +162,14 @@ __keyloan_restore() {
 	*) builtin unset -v -- "$1" ;;
 	esac
 	builtin unset "__keyloan_of[$1]" "__keyloan_had[$1]" "__keyloan_was[$1]"
-	: restored
+	builtin : restored
 }
 
 __keyloan_join() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	__keyloan_live[$1]=$2 __keyloan_loan[$1]=$3 __keyloan_until[$1]=$4
-	__keyloan_on=1
+	__keyloan_on=1 __keyloan_good=''
 	case ":${KEYLOAN_LOAN-}:" in
 	*":$3:"*) ;;
 	*) builtin typeset -gx KEYLOAN_LOAN="${KEYLOAN_LOAN-}${KEYLOAN_LOAN:+:}$3" ;;
@@ -179,8 +178,8 @@ __keyloan_join() {
 
 # With a second argument something of it is left all the same.
 __keyloan_part() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	local -a __keyloan_my_loans
 	__keyloan_my_loans=("${(@s.:.)KEYLOAN_LOAN}")
 	__keyloan_my_loans=("${(@)__keyloan_my_loans:#${__keyloan_loan[$1]}}")
@@ -197,18 +196,18 @@ __keyloan_part() {
 
 # Says that nothing is left of a loan: only in the very process it was to, or a subshell would end it for all.
 __keyloan_back() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	if [[ ${1:t} == $$-* && $ZSH_SUBSHELL == 0 ]]; then
-		{ : >|"$1.back" } 2>/dev/null
+		{ builtin : >|"$1.back" } 2>/dev/null
 	fi
 	return 0
 }
 
 # Parts with the loans of which no variable is left.
 __keyloan_drop_empty() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	local __keyloan_my_mark
 	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
 		[[ -n ${(M)__keyloan_of:#$__keyloan_my_mark} ]] || __keyloan_part "$__keyloan_my_mark"
@@ -218,8 +217,8 @@ __keyloan_drop_empty() {
 
 # The prompt's stars and the names, and for shells that follow this one the loans.
 __keyloan_announce_vars() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	local __keyloan_my_mark __keyloan_my_name __keyloan_my_loans='' __keyloan_my_stars='' IFS=' '
 	local -a __keyloan_my_names
 	if (( ! ${#__keyloan_of} )); then
@@ -244,8 +243,8 @@ __keyloan_announce_vars() {
 
 # What a shell had that this one was started from, or was before it became this one.
 __keyloan_inherit() {
-	emulate -L zsh
-	setopt no_xtrace
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
 	local __keyloan_my_line __keyloan_my_name
 	local -a __keyloan_my_parts
 	for __keyloan_my_line in "${(@f)KEYLOAN_SHELL}"; do
@@ -259,31 +258,28 @@ __keyloan_inherit() {
 	__keyloan_announce_vars
 }
 
-# Takes out what loans that have ended lent.
+# Takes out what loans lent that have ended. A directory in which none of them had ended is not looked at again.
 __keyloan_check() {
-	emulate -L zsh
-	setopt no_xtrace no_err_exit no_err_return
-	local __keyloan_my_mark
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_err_exit no_err_return
+	local __keyloan_my_mark __keyloan_my_until
 	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
+		__keyloan_my_until=${__keyloan_until[$__keyloan_my_mark]}
 		if [[ ! -e $__keyloan_my_mark || ! -e ${__keyloan_live[$__keyloan_my_mark]} ]]; then
 			__keyloan_over "$__keyloan_my_mark" ''
-		elif [[ -n ${__keyloan_until[$__keyloan_my_mark]} && $PWD/ != ${__keyloan_until[$__keyloan_my_mark]%/}/* ]]; then
-			# Where a link leads into the directory, that is looked at once.
-			if [[ $PWD != $__keyloan_inside ]]; then
-				if [[ ${PWD:A}/ == ${__keyloan_until[$__keyloan_my_mark]%/}/* ]]; then
-					__keyloan_inside=$PWD
-				else
-					__keyloan_over "$__keyloan_my_mark" "this shell left ${__keyloan_until[$__keyloan_my_mark]}"
-				fi
-			fi
+		elif [[ -n $__keyloan_my_until && $PWD != $__keyloan_good && $PWD/ != ${__keyloan_my_until%/}/* ]]; then
+			# A link may lead into it.
+			[[ ${PWD:A}/ == ${__keyloan_my_until%/}/* ]] ||
+				__keyloan_over "$__keyloan_my_mark" "this shell left $__keyloan_my_until"
 		fi
 	done
+	__keyloan_good=$PWD
 	return 0
 }
 
 __keyloan_over() {
-	emulate -L zsh
-	setopt no_xtrace no_verbose no_err_exit no_err_return
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_verbose no_err_exit no_err_return
 	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name __keyloan_my_kept='' IFS=' '
 	local -a __keyloan_my_removed
 	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
@@ -305,19 +301,19 @@ __keyloan_over() {
 	__keyloan_announce_vars
 	(( ${#__keyloan_my_removed} )) || return 0
 	__keyloan_my_removed=(${(o)__keyloan_my_removed})
-	print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
+	builtin print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
 __keyloan_extras() {
-	emulate -L zsh
-	setopt no_xtrace no_err_exit no_err_return
+	builtin emulate -L zsh
+	builtin setopt no_xtrace no_err_exit no_err_return
 	if [[ -n ${KEYLOAN_TITLE-} ]]; then
 		if [[ -n ${KEYLOAN_VARS-} ]]; then
-			print -rnu2 -- $'\e]2;keyloan: '"${KEYLOAN_VARS//[^[:print:]]/?}"$'\a'
+			builtin print -rnu2 -- $'\e]2;keyloan: '"${KEYLOAN_VARS//[^[:print:]]/?}"$'\a'
 			__keyloan_titled=1
 		elif [[ -n $__keyloan_titled ]]; then
-			print -rnu2 -- $'\e]2;'"${${PWD:t}//[^[:print:]]/?}"$'\a'
+			builtin print -rnu2 -- $'\e]2;'"${${PWD:t}//[^[:print:]]/?}"$'\a'
 			__keyloan_titled=''
 		fi
 	fi
@@ -326,7 +322,7 @@ __keyloan_extras() {
 		local __keyloan_my_directory=$PWD
 		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
 			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
-				print -ru2 -- 'keyloan: opvars is available here'
+				builtin print -ru2 -- 'keyloan: opvars is available here'
 				break
 			fi
 			[[ -e $__keyloan_my_directory/.git ]] && break

@@ -164,3 +164,61 @@ fn a_variable_of_a_function_that_runs_is_neither_set_nor_taken_for_what_was_lent
         }
     }
 }
+
+#[test]
+fn a_loan_for_a_directory_ends_though_another_one_goes_on() {
+    let sandbox = with_sets();
+    sandbox.make_directory("project/below");
+    sandbox.make_directory("project/other");
+    std::os::unix::fs::symlink(sandbox.path("project/other"), sandbox.path("home/link")).unwrap();
+    let set = "[env]\nBELOW = { value = \"x\" }\n[shell]\nuntil-leaving = true\n";
+    sandbox.write("project/below/.keyloan.toml", set);
+    for shell in &SHELLS {
+        let terminal = shell.opened(&sandbox);
+        terminal.run("opvars here; cd below; keyloan trust; opvars");
+        terminal.expect("\nset: BELOW\nstill set: HERE\n");
+        // A link into the directory of the one, and not of the other.
+        terminal.run("cd ~/link");
+        terminal.expect("keyloan: removed: BELOW (this shell left ");
+        terminal.run("printenv BELOW; printenv HERE");
+        terminal.expect(&format!("HERE\n{CANARY}\n"));
+        terminal.run("cd ..");
+        terminal.expect("keyloan: removed: HERE (this shell left ");
+    }
+}
+
+#[test]
+fn bash_knows_names_by_their_case_whatever_it_compares_without() {
+    let sandbox = with_sets();
+    let set =
+        "[env]\nName = { value = \"one\" }\nNAME = { value = \"two\" }\n[shell]\nuntil-leaving = true\n";
+    sandbox.write("project/.keyloan.toml", set);
+    sandbox.keyloan(&["trust"]).run().ok();
+    let upper = sandbox.path("PROJECT");
+    sandbox.make_directory("PROJECT");
+    BASH.set_up(&sandbox, "shopt -s nocasematch", "");
+    let terminal = BASH.open(&sandbox);
+    terminal.run("opvars; printenv Name NAME");
+    terminal.expect("\nset: NAME Name\none\ntwo\n");
+    terminal.run("opvars --only Name; unopvars NAME; echo \"<$Name> <$NAME>\"; shopt nocasematch");
+    let shown = terminal.expect("\nset: Name\nstill set: NAME\nremoved: NAME\n<one> <>\n");
+    assert!(shown.contains("nocasematch    \ton") || shown.contains("on\n"), "{shown}");
+    terminal.run(&format!("cd {}", upper.display()));
+    terminal.expect("keyloan: removed: Name (this shell left ");
+}
+
+#[test]
+fn what_a_shell_exports_of_itself_makes_no_loan_of_a_child() {
+    let sandbox = with_sets();
+    for (shell, all) in [(&BASH, "set -a"), (&ZSH, "setopt all_export")] {
+        shell.set_up(&sandbox, all, "");
+        let terminal = shell.open(&sandbox);
+        terminal.run("opvars");
+        terminal.expect("\nset: PLAIN TOKEN\n");
+        terminal.run(&shell.command());
+        let shown = terminal.expect("ready>");
+        terminal.run("opvars second; unopvars");
+        terminal.expect("\nset: SECOND\nstill set: PLAIN TOKEN\nremoved: PLAIN SECOND TOKEN\n");
+        assert!(!shown.contains("removed"), "{shown}");
+    }
+}

@@ -133,3 +133,39 @@ fn a_prompt_expands_nothing_that_was_lent() {
         assert!(!mark.exists(), "{}", shell.name);
     }
 }
+
+#[test]
+fn no_function_of_the_users_stands_in_for_what_the_hooks_call() {
+    let sandbox = with_sets();
+    let mark = sandbox.path("project/evaluated");
+    for shell in &SHELLS {
+        // All but what the shells reserve, and what nobody can replace and go on working.
+        let (replace, naive) = match shell.name {
+            "bash" => (
+                "for b in $(compgen -b); do case $b in builtin | local | return | break | continue) ;; \
+                 *) builtin eval \"$b() { touch evaluated; }\" ;; esac; done",
+                "printf x",
+            ),
+            "zsh" => (
+                "for b in ${(k)builtins}; do case $b in builtin|local|return|break|continue) ;; \
+                 *) functions[$b]='touch evaluated' ;; esac; done",
+                "print x",
+            ),
+            _ => (
+                "for b in (builtin -n); function $b; command touch evaluated; end 2>/dev/null; end",
+                "echo x",
+            ),
+        };
+        let output = shell.script(&sandbox, &format!("{replace}\n{naive}\n"));
+        assert!(mark.exists(), "{}: the attack itself does not work: {output:?}", shell.name);
+        fs::remove_file(&mark).unwrap();
+        let script = "opvars; printenv TOKEN; opvars second; unopvars SECOND; unopvars NONE\n\
+                      keyloan recall --all; __keyloan_hook; opvars; unopvars\n";
+        let output = shell.script(&sandbox, &format!("{replace}\n{script}"));
+        assert!(!mark.exists(), "{}: {output:?}", shell.name);
+        let told = "set: PLAIN TOKEN\ncanary-5f1e\nset: SECOND\nstill set: PLAIN TOKEN\nremoved: SECOND\n";
+        assert!(output.text().starts_with(told), "{}: {output:?}", shell.name);
+        assert!(output.text().ends_with("set: PLAIN TOKEN\nremoved: PLAIN TOKEN\n"), "{output:?}");
+        assert!(output.stderr.contains("keyloan: removed: PLAIN TOKEN (recalled)"), "{output:?}");
+    }
+}
