@@ -3,31 +3,46 @@
 # shellcheck shell=bash
 
 _keyloan() {
-	local IFS=$'\n' current=${COMP_WORDS[COMP_CWORD]} line candidate before=''
+	local IFS=$'\n' current='' begun='' line candidate words places at last=-1
 	COMPREPLY=()
-	# Where bash breaks words at ':' or '=', it completes what follows the last of them only.
-	local words
-	words=("${COMP_WORDS[@]:0:COMP_CWORD}")
-	case $current in ':' | '=') current='' ;; esac
+	words=() places=()
+	# bash breaks '--option=value' at the '=' and completes what follows it; the two belong together.
+	for ((at = 0; at <= COMP_CWORD; at++)); do
+		current=${COMP_WORDS[at]}
+		if [[ $last -gt 0 && ${words[last]} == --* && ($current == = || ${words[last]} == *= && ${COMP_WORDS[at - 1]} == =) ]]; then
+			begun=${words[last]}
+			[[ $current != = ]] || begun=$begun=
+			words[last]=$begun${current#=}
+		else
+			last=$((last + 1)) begun=''
+			words[last]=$current places[last]=$at
+		fi
+	done
+	current=${words[last]}
+	unset "words[$last]"
+	# Where it breaks at ':', it completes what follows the last of them only.
+	[[ $current != : ]] || current=''
 	while IFS=$'\t' read -r candidate line; do
 		case $candidate in
 		@files) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -f -- "$current") ;;
 		@directories) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -d -- "$current") ;;
 		'@command '*)
+			at=${candidate#@command }
+			at=${places[at]-$COMP_CWORD}
 			if declare -F _command_offset >/dev/null; then
-				_command_offset "${candidate#@command }"
-			elif [[ $COMP_CWORD == "${candidate#@command }" ]]; then
+				_command_offset "$at"
+			elif [[ $COMP_CWORD == "$at" ]]; then
 				while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -c -- "$current")
 			else
 				while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -f -- "$current")
 			fi
 			;;
 		*)
-			printf -v line %q "$candidate"
-			COMPREPLY[${#COMPREPLY[@]}]=$before$line
+			printf -v line %q "${candidate#"$begun"}"
+			COMPREPLY[${#COMPREPLY[@]}]=$line
 			;;
 		esac
-	done < <(command keyloan complete -- "${words[@]}" "$current" 2>/dev/null)
+	done < <(command keyloan complete -- ${words[@]+"${words[@]}"} "$current" 2>/dev/null)
 }
 
 _unopvars() {
