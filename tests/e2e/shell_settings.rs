@@ -5,6 +5,7 @@ use keyloan_e2e::shell::{BASH, CANARY, FISH, SHELLS, Shell, ZSH, markers, out, u
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{Sandbox, eventually};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// The whole life of a loan, in whatever shell the terminal shows.
 fn works(sandbox: &Sandbox, terminal: &Terminal<'_>) {
@@ -281,15 +282,34 @@ fn another_pane_of_tmux_has_nothing() {
     }
 }
 
+/// In a shell of root's, since the user of the tests may not use sudo; keyloan runs as that user.
 #[test]
-fn sudo_leaves_them_behind_unless_it_is_told_not_to() {
-    assert!(keyloan_e2e::sandbox::user().is_some(), "only root uses sudo without a password");
-    let run = |options: &[&str]| {
-        let all = [&["-n"], options, &["printenv", "TOKEN"]].concat();
-        std::process::Command::new(needed("sudo")).args(&all).env("TOKEN", CANARY).output().unwrap().stdout
-    };
-    assert_eq!(run(&[]), b"");
-    assert_eq!(run(&["-E"]), format!("{CANARY}\n").into_bytes());
+fn sudo_leaves_what_was_lent_behind_unless_it_is_told_not_to() {
+    let (user, group) = keyloan_e2e::sandbox::user().expect("only root uses sudo without a password");
+    let sandbox = with_sets();
+    sandbox.make_directory("run/as-user");
+    let keyloan = keyloan_e2e::programs::bin().join("keyloan");
+    let as_user = format!("{} --reuid={user} --regid={group} --clear-groups", needed("setpriv").display());
+    let text = format!("#!/bin/sh\nexec {as_user} {} \"$@\"\n", keyloan.display());
+    let wrapper = sandbox.write("run/as-user/keyloan", text);
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", sandbox.path("run/as-user").display());
+    let sudo = needed("sudo");
+    for shell in &SHELLS {
+        let load = match shell.name {
+            "fish" => "keyloan shell fish | source".to_owned(),
+            name => format!("eval \"$(keyloan shell {name})\""),
+        };
+        let script = format!(
+            "{load}\nopvars\nprintenv TOKEN\n{0} -n printenv TOKEN || echo nothing\n{0} -n -E printenv TOKEN\nunopvars\n",
+            sudo.display()
+        );
+        let mut command = std::process::Command::new(needed(shell.name));
+        command.args(["-c", &script]).env_clear().envs(sandbox.environment()).env("PATH", &path);
+        let output = command.current_dir(sandbox.path("project")).output().unwrap();
+        let told = format!("set: PLAIN TOKEN\n{CANARY}\nnothing\n{CANARY}\nremoved: PLAIN TOKEN\n");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), told, "{}: {output:?}", shell.name);
+    }
 }
 
 #[test]

@@ -222,3 +222,26 @@ fn what_a_shell_exports_of_itself_makes_no_loan_of_a_child() {
         assert!(!shown.contains("removed"), "{shown}");
     }
 }
+
+#[test]
+fn a_variable_of_two_sets_is_the_later_ones_and_gets_back_what_it_had_before_both() {
+    let sandbox = with_sets();
+    for shell in &SHELLS {
+        let terminal = shell.opened(&sandbox);
+        terminal.run(&shell.export("TOKEN", "before"));
+        terminal.run("opvars; opvars again; printenv TOKEN");
+        terminal.expect("\nset: TOKEN\nstill set: PLAIN\nzwei\n");
+        let loans = sandbox.keyloan(&["loans", "--json"]).run().ok();
+        let loans: serde_json::Value = serde_json::from_slice(&loans.stdout).unwrap();
+        let ids = loans
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|loan| loan["loan"].as_u64().or(loan["id"].as_u64()).unwrap());
+        sandbox.keyloan(&["recall", &ids.max().unwrap().to_string()]).run().ok();
+        terminal.press("Enter");
+        terminal.expect("keyloan: removed: TOKEN (recalled)");
+        terminal.run("printenv TOKEN; unopvars");
+        terminal.expect("\nbefore\nremoved: PLAIN\n");
+    }
+}

@@ -1,12 +1,13 @@
 //! `cargo xtask bench shell`: what keyloan costs before each prompt, in bash, zsh and fish, beside what direnv and mise
-//! cost there, on the same machine in the same minute; and what the line in the start-up file costs once. Each shell
-//! measures itself, with a loan out and with nothing changed.
+//! cost there, on the same machine in the same minute; what the start-up file costs once, by the documented line, which
+//! starts keyloan, and by reading a file that was written before; and what completion of an item costs at a press of Tab,
+//! with the start of keyloan. Each shell measures itself, with a loan out and with nothing changed.
 
 use crate::Failure;
 use crate::bench::prepare;
 use crate::process::{find, quoted, text, works};
 use crate::release;
-use crate::throwaway::Home;
+use crate::throwaway::{Home, quietly};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::fs;
@@ -15,8 +16,10 @@ use std::process::Command;
 
 /// Microseconds a prompt.
 const TARGET: f64 = 50.0;
-/// Microseconds for the line in the start-up file, beyond the start of the program that prints it.
+/// Microseconds for the start-up file, beyond the start of the program that prints what it reads.
 const START: f64 = 2000.0;
+/// Microseconds for live names.
+const COMPLETE: f64 = 30_000.0;
 
 const HOOKS: u32 = 20_000;
 const PEERS: u32 = 200;
@@ -67,9 +70,15 @@ const SHELLS: [Shell; 3] = [
 struct Times {
     shell: &'static str,
     keyloan: f64,
+    /// With a loan that ends with a directory.
+    leaving: f64,
     direnv: Option<f64>,
     mise: Option<f64>,
+    /// From a file.
     start: f64,
+    /// By the documented line.
+    line: f64,
+    complete: f64,
 }
 
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
@@ -86,6 +95,10 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
     }
     let home = Home::new(&programs)?;
     prepare(&home)?;
+    let manifest = "[env]\nA = { value = \"a\" }\nTOKEN = \"local://pypi/token\"\n\
+                    [sets.leaving.env]\nB = { value = \"b\" }\n[sets.leaving.shell]\nuntil-leaving = true\n";
+    fs::write(home.project().join(".keyloan.toml"), manifest).context("cannot write .keyloan.toml")?;
+    quietly(home.command("keyloan").arg("trust"))?;
     fs::write(home.project().join(".envrc"), "export FOO=bar\n").context("cannot write .envrc")?;
     fs::write(home.project().join("mise.toml"), "[env]\nFOO = \"bar\"\n")
         .context("cannot write mise.toml")?;
@@ -95,7 +108,9 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
         all.push(shell.measure(&home, mise.as_deref())?);
     }
     home.close()?;
-    let met = all.iter().all(|times| times.keyloan < TARGET && times.start < START);
+    let met = all.iter().all(|times| {
+        times.keyloan < TARGET && times.leaving < TARGET && times.start < START && times.complete < COMPLETE
+    });
     print_table(&all);
     println!("{}", if met { "met" } else { "MISSED" });
     let report = json!({
@@ -103,6 +118,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
         "rounds": ROUNDS,
         "target_us": TARGET,
         "start_target_us": START,
+        "complete_target_us": COMPLETE,
         "met": met,
         "shells": all.iter().map(Times::json).collect::<Vec<_>>(),
     });
@@ -138,15 +154,23 @@ impl Shell {
         let mut times = Times {
             shell: self.name,
             keyloan: f64::INFINITY,
+            leaving: f64::INFINITY,
             direnv: None,
             mise: None,
             start: f64::INFINITY,
+            line: f64::INFINITY,
+            complete: f64::INFINITY,
         };
         for _ in 0..ROUNDS {
             let keyloan = self.load.replace("HOOK", &format!("keyloan shell {}", self.name));
-            let hook = format!("{keyloan}opvars >/dev/null\n{}", self.lines("__keyloan_hook", HOOKS));
-            times.keyloan = times.keyloan.min(self.say(home, &hook)?);
-            // What it takes beyond the program that prints it: the text read from a file.
+            for (set, least) in [("", &mut times.keyloan), ("leaving", &mut times.leaving)] {
+                let lines = self.lines("__keyloan_hook", HOOKS);
+                *least = least.min(self.say(home, &format!("{keyloan}opvars {set} >/dev/null\n{lines}"))?);
+            }
+            times.line = times.line.min(self.say(home, &self.lines(keyloan.trim_end(), STARTS))?);
+            let complete = "keyloan complete -- keyloan item get p >/dev/null";
+            times.complete = times.complete.min(self.say(home, &self.lines(complete, STARTS))?);
+            // Without the program that prints it: the text read from a file.
             let own = home.root().join("hook");
             let written = format!("keyloan shell {} >{}\n", self.name, quoted(own.as_os_str()));
             let read = format!("source {}", quoted(own.as_os_str()));
@@ -198,27 +222,39 @@ impl Times {
         json!({
             "shell": self.shell,
             "keyloan_us": tenths(self.keyloan),
+            "leaving_us": tenths(self.leaving),
             "direnv_us": self.direnv.map(tenths),
             "mise_us": self.mise.map(tenths),
             "start_us": tenths(self.start),
+            "line_us": tenths(self.line),
+            "complete_us": tenths(self.complete),
         })
     }
 }
 
 fn print_table(all: &[Times]) {
-    println!("\n{:<8}{:>14}{:>20}{:>20}{:>14}", "", "keyloan", "direnv", "mise", "start-up");
+    println!(
+        "\n{:<8}{:>12}{:>14}{:>19}{:>19}{:>13}{:>13}{:>13}",
+        "", "keyloan", "until-leaving", "direnv", "mise", "from a file", "by the line", "completion"
+    );
     for times in all {
         let peer = |took: Option<f64>| {
             took.map_or_else(|| "-".to_owned(), |took| format!("{took:.0} µs ({:.0}×)", took / times.keyloan))
         };
         println!(
-            "{:<8}{:>11.1} µs{:>20}{:>20}{:>11.0} µs",
+            "{:<8}{:>9.1} µs{:>11.1} µs{:>19}{:>19}{:>10.0} µs{:>10.0} µs{:>10.0} µs",
             times.shell,
             times.keyloan,
+            times.leaving,
             peer(times.direnv),
             peer(times.mise),
-            times.start
+            times.start,
+            times.line,
+            times.complete
         );
     }
-    println!("{:<8}{:>11.0} µs{:>20}{:>20}{:>11.0} µs", "target", TARGET, "-", "-", START);
+    println!(
+        "{:<8}{:>9.0} µs{:>11.0} µs{:>19}{:>19}{:>10.0} µs{:>13}{:>10.0} µs",
+        "target", TARGET, TARGET, "-", "-", START, "-", COMPLETE
+    );
 }
