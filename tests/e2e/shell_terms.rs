@@ -69,7 +69,7 @@ fn a_directory_whose_name_could_be_a_line_of_a_loan_ends_it_sooner_at_worst() {
         for shell in &SHELLS {
             shell.set_up(&sandbox, "", "");
             let terminal = shell.open(&sandbox);
-            let typed = at.replace('\t', "*").replace('\n', "*");
+            let typed = at.replace(['\t', '\n'], "*");
             terminal.run(&format!("cd {typed}; keyloan trust; opvars"));
             terminal.expect("\nset: HERE\n");
             terminal.run(&shell.command());
