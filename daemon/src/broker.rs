@@ -106,6 +106,7 @@ pub(crate) struct Broker {
     grants: RefCell<grant::table::Table>,
     uses: RefCell<grant::uses::Uses>,
     turned_away: RefCell<turned_away::TurnedAway>,
+    unasked: RefCell<settings::Unasked>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
@@ -193,6 +194,7 @@ impl Broker {
             grants: RefCell::default(),
             uses: RefCell::default(),
             turned_away: RefCell::default(),
+            unasked: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
             locked: Notify::new(),
@@ -257,7 +259,7 @@ impl Broker {
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
             }
             Verdict::Deny => {
-                self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                self.turn_away(&[&requested, &decided("denied", None)])?;
                 self.mention_refusal(&act.title, &judgement.rule);
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
@@ -268,7 +270,7 @@ impl Broker {
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
             }
             Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester, judgement.verdict) => {
-                self.turn_away(&requested, &decided("declined", Some(no.to_string())))?;
+                self.turn_away(&[&requested, &decided("declined", Some(no.to_string()))])?;
                 return Err(no.into());
             }
             Verdict::Ask | Verdict::AskPin => {

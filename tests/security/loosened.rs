@@ -3,7 +3,7 @@
 use crate::attack;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::terminal::Terminal;
-use keyloan_e2e::{PIN, Running, Sandbox, approver, eventually, wire};
+use keyloan_e2e::{PASSPHRASE, PIN, Running, Sandbox, approver, eventually, wire};
 
 const PROMPT: &str = "PIN to allow, Enter alone to decline:";
 
@@ -106,14 +106,15 @@ fn a_rule_that_is_set_while_another_change_is_looked_at_stays() {
     let path = sandbox.set_approver(long);
     let same = format!("approver.command={}", path.display());
     for round in 0..40 {
-        // It is set already, so it changes nothing and wants no passphrase.
-        let setting = sandbox.keyloan(&["policy", "set", &same]).start();
+        let settings = [&same, &format!("env[item=j{round}]=deny")];
+        let arguments = ["policy", "set", settings[0], settings[1], "--passphrase-fd", "3"];
+        let setting = sandbox.keyed(PASSPHRASE, &arguments).start();
         std::thread::sleep(std::time::Duration::from_millis(5 * (1 + round % 20)));
         let rule = format!("env[item=i{round}]=deny");
-        sandbox.keyloan(&["policy", "set", &rule]).run().ok();
+        sandbox.policy(&rule);
         let set = keyloan_e2e::sandbox::finished(setting);
         let shown = sandbox.keyloan(&["policy", "show"]).run().ok().text();
-        assert!(shown.contains(&rule), "it was taken back, without the passphrase: {shown}");
+        assert!(shown.contains(&rule), "it was taken back: {shown}");
         if set.status != 0 {
             set.refused(2, "the policy was changed meanwhile");
             return;

@@ -18,6 +18,7 @@ mod desktop;
 mod files;
 mod first_use;
 mod flood;
+mod hasty;
 mod identity;
 mod injection;
 mod interpreter;

@@ -70,13 +70,16 @@ impl Broker {
         drop(text);
         // Of a locked vault it is known only now, and of an open one it may have changed.
         self.refuse_forbidden(requester, &act).await?;
-        if !was_open {
-            self.move_surface(requester, None);
-        }
         let screen = Screen::of(requester)?;
         let by = self.who(requester);
         self.record(&Event::ApproverEnrolled { by: by.clone() }, Durable::Now)?;
-        self.announce(&terminal, &format!("{terminal} answers from now on (keyloan approve)"));
+        let line = format!("{terminal} answers from now on (keyloan approve)");
+        // Before it moves: else whoever opens a locked vault by this would be told alone.
+        self.mention_enrolment(&line);
+        self.announce(&terminal, &line);
+        if !was_open {
+            self.move_surface(requester, None);
+        }
         let _approver = Approver { broker: self, by, terminal: terminal.clone() };
         let mut seat = self.queue.board.enrol(terminal.clone());
         let _ = client.replies.send(Message::new(Reply::Enrolled)).await;

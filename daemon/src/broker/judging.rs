@@ -2,7 +2,6 @@
 
 use super::{Act, Beyond, Broker, Client, Refusal, ssh};
 use crate::audit::event::Event;
-use crate::audit::sink::Durable;
 use crate::clock;
 use crate::git_buffer;
 use crate::patience;
@@ -29,7 +28,7 @@ impl Broker {
         let (request, rule, by) = (self.next_request(), judgement.rule, self.who(requester));
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let denied = Event::Decided { request, decision: "denied", rule: rule.clone(), approver: None };
-        self.record_all(&[&requested, &denied], Durable::Soon)?;
+        self.turn_away(&[&requested, &denied])?;
         self.mention_refusal(&act.title, &rule);
         Err(Refusal::Denied { rule })
     }

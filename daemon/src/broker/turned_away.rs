@@ -1,5 +1,6 @@
-//! Requests of a flood: refused before anybody is asked. A thousand a second would fill the disk with records that all
-//! say the same, so some are written down as any other is, and of those that follow at once how many they were.
+//! Requests of a flood: refused before anybody is asked, by a rule or because nobody could be. A thousand a second would
+//! fill the disk with records that all say the same, so some are written down as any other is, and of those that follow
+//! at once how many they were.
 
 use super::{Broker, Refusal};
 use crate::approval::No;
@@ -32,7 +33,8 @@ impl Broker {
         self.queue.admits(asker, self.desktop().as_ref())
     }
 
-    pub(super) fn turn_away(&self, requested: &Event, declined: &Event) -> Result<(), Refusal> {
+    /// Writes down what cost its requester nothing, and is refused.
+    pub(super) fn turn_away(&self, events: &[&Event]) -> Result<(), Refusal> {
         let now = clock::since_boot();
         let mut turned_away = self.turned_away.borrow_mut();
         if now.saturating_sub(turned_away.from) >= WRITTEN.1 {
@@ -47,7 +49,7 @@ impl Broker {
         drop(turned_away);
         self.tell_turned_away()?;
         // Nothing follows from it.
-        Ok(self.record_all(&[requested, declined], Durable::Soon)?)
+        Ok(self.record_all(events, Durable::Soon)?)
     }
 
     /// Called every few seconds.
