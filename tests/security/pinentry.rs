@@ -72,7 +72,7 @@ fn what_is_typed_on_a_terminal_is_in_no_process_that_the_attacker_can_read() {
     terminal.expect("<OK>");
     terminal.type_text(TYPED);
     let pid = std::fs::read_to_string(sandbox.path("project/victim")).unwrap().trim().to_owned();
-    eventually("it is found", || meddled(&sandbox, &pid).contains(&"memory".to_owned()));
+    eventually("it is found", || meddled(&sandbox, &pid).contains(&"mem".to_owned()));
     sandbox.command("/bin/kill", &[&pid]).run().ok();
     terminal.tmux(&["send-keys", "-R"]).ok();
     terminal.run("reset -I; clear; with-secrets -- true; echo ended $?");
@@ -80,7 +80,7 @@ fn what_is_typed_on_a_terminal_is_in_no_process_that_the_attacker_can_read() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     terminal.type_text(TYPED);
     let by = &sandbox.events("requested").pop().unwrap()["by"];
-    assert!(!meddled(&sandbox, &by["pid"].to_string()).contains(&"memory".to_owned()));
+    assert!(!meddled(&sandbox, &by["pid"].to_string()).contains(&"mem".to_owned()));
     let daemon = sandbox.daemon().unwrap().to_string();
     assert_eq!(meddled(&sandbox, &daemon), [""; 0]);
     let children = sandbox.command(needed("pgrep"), &["-P", &daemon]).run().text();
