@@ -231,6 +231,45 @@ fn terminals_without_number_do_not_keep_the_place_of_the_unlock_from_its_turn() 
     other.expect("ended 125");
 }
 
+#[test]
+fn what_is_typed_on_terminals_without_number_keeps_no_other_terminal_waiting() {
+    let sandbox = asked_on_terminals(&["item.write=allow"]);
+    // The victim of `thousands_of_requests…`: everybody waits in one row.
+    let keyloan = bin().join("keyloan").display().to_string();
+    let crowd = |argv: &[&str]| {
+        let arguments = [&["-c", PTYS, "40", "all", &keyloan], argv].concat();
+        Running(sandbox.command(needed("python3"), &arguments).start())
+    };
+    let mut values = crowd(&["item", "set", "x", "y"]);
+    eventually("they all type", || pending(&sandbox) == 40);
+    let mut passphrases = crowd(&["unlock"]);
+    eventually("they all type", || pending(&sandbox) == 80);
+    let other = Terminal::sized(&sandbox, "other", 150, 50);
+    other.run("with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
+    other.expect(PROMPT);
+    other.type_text(PIN);
+    other.press("Enter");
+    other.expect("tok\nended 0");
+    passphrases.end();
+    values.end();
+    eventually("who has died types no more", || pending(&sandbox) == 0);
+    // On one terminal one follows the other, or one would be typed into the other.
+    let set = |item: &str| format!("keyloan item set {item} field </dev/tty");
+    other.run(&format!("clear; sh -c '{} & {} & wait'; echo ended $?", set("a"), set("b")));
+    for (left, shown) in [(2, 1), (1, 2)] {
+        eventually("one stands, the other waits", || {
+            pending(&sandbox) == left && other.screen().matches("(not shown):").count() == shown
+        });
+        other.type_text("value");
+        other.press("Enter");
+    }
+    other.expect("ended 0");
+    sandbox.policy("item.read=allow");
+    for item in ["a", "b"] {
+        assert_eq!(sandbox.keyloan(&["item", "get", item, "field"]).run().ok().text(), "value");
+    }
+}
+
 /// Counts noes by terminal, as one does first; its human is tired of it at the fifth question.
 const BY_TERMINAL: &str = r#"
 noes=noes$(tty | tr / _); count=$(cat "$noes" 2>/dev/null || echo 0)

@@ -130,8 +130,9 @@ fn what_waits_is_judged_by_the_rules_of_when_its_turn_comes() {
     // The undefended victim asks by the rule of when the request came: here that of a patient program.
     sandbox.set_approver(approver::patient(&go));
     let first = sandbox.with_secrets(&["--", "true"]).start();
+    eventually("one is asked", || sandbox.status()["pending"] == 1);
     let waiting = sandbox.with_secrets(&["--", "printenv", "TWINE_PASSWORD"]).start();
-    eventually("one is asked, the other waits", || sandbox.status()["pending"] == 2);
+    eventually("the other waits", || sandbox.status()["pending"] == 2);
     sandbox.policy("env=deny");
     std::fs::write(&go, "").unwrap();
     keyloan_e2e::sandbox::finished(first).refused(125, "while the question stood");

@@ -1,6 +1,7 @@
 //! Rows 14 and 16a: the program in which a PIN is typed. The victim is the same pinentry, asked as most programs ask.
 
 use crate::attack;
+use crate::memory::READER;
 use keyloan_e2e::desktop::Desktop;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::finished;
@@ -20,38 +21,9 @@ p.stdin.write(b"SETTITLE keyloan\nGETPIN\n"); p.stdin.flush()
 p.wait()
 "#;
 
-/// What another program of the user gets of a process: whether a text is in its memory, its end of the
-/// conversation (`pidfd_getfd`(2)), control of it.
-const MEDDLER: &str = r#"
-import ctypes, os, sys
-pid, text = int(sys.argv[1]), sys.argv[2].encode()
-libc = ctypes.CDLL(None, use_errno=True)
-def memory():
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", 0) as mem:
-        for line in maps:
-            span, mode = line.split()[:2]
-            if not mode.startswith("rw"): continue
-            start, end = (int(x, 16) for x in span.split("-"))
-            try:
-                mem.seek(start); found = mem.read(end - start)
-                if text in found or text.decode().encode("utf-16-le") in found: return True
-            except (OSError, ValueError, OverflowError): pass
-    return False
-def answer(): return libc.syscall(438, libc.syscall(434, pid, 0), 1, 0) >= 0
-def write():
-    with open(f"/proc/{pid}/fd/1", "wb", 0) as out: return True
-def trace():
-    worked = libc.ptrace(16, pid, 0, 0) == 0
-    if worked: os.waitpid(pid, 0); libc.ptrace(17, pid, 0, 0)
-    return worked
-for name, way in {"memory": memory, "take": answer, "write": write, "trace": trace}.items():
-    try:
-        if way(): print(name)
-    except OSError: pass
-"#;
-
+/// What another program of the user gets of a process that was typed into, of the ways that Linux offers.
 fn meddled(sandbox: &Sandbox, pid: &str) -> Vec<String> {
-    attack(sandbox, MEDDLER, &[pid, TYPED]).ok().text().lines().map(str::to_owned).collect()
+    attack(sandbox, READER, &[pid, TYPED]).ok().text().lines().map(str::to_owned).collect()
 }
 
 fn asked_on(desktop: &Desktop<'_>, sandbox: &Sandbox, pinentry: &str) {
@@ -71,7 +43,7 @@ fn a_window_that_a_pin_is_typed_into_cannot_be_read_answered_for_or_traced() {
         let pid = std::fs::read_to_string(sandbox.path("project/victim")).unwrap().trim().to_owned();
         // What is drawn of it comes after what was typed.
         eventually("all of the victim is had", || {
-            meddled(&sandbox, &pid) == ["memory", "take", "write", "trace"]
+            meddled(&sandbox, &pid) == ["mem", "environ", "fd", "ptrace", "pidfd_getfd"]
         });
         sandbox.command("/bin/kill", &[&pid]).run().ok();
         victim.wait().unwrap();
@@ -100,7 +72,7 @@ fn what_is_typed_on_a_terminal_is_in_no_process_that_the_attacker_can_read() {
     terminal.expect("<OK>");
     terminal.type_text(TYPED);
     let pid = std::fs::read_to_string(sandbox.path("project/victim")).unwrap().trim().to_owned();
-    eventually("it is found", || meddled(&sandbox, &pid).contains(&"memory".to_owned()));
+    eventually("it is found", || meddled(&sandbox, &pid).contains(&"mem".to_owned()));
     sandbox.command("/bin/kill", &[&pid]).run().ok();
     terminal.tmux(&["send-keys", "-R"]).ok();
     terminal.run("reset -I; clear; with-secrets -- true; echo ended $?");
@@ -108,7 +80,7 @@ fn what_is_typed_on_a_terminal_is_in_no_process_that_the_attacker_can_read() {
     std::thread::sleep(std::time::Duration::from_millis(500));
     terminal.type_text(TYPED);
     let by = &sandbox.events("requested").pop().unwrap()["by"];
-    assert!(!meddled(&sandbox, &by["pid"].to_string()).contains(&"memory".to_owned()));
+    assert!(!meddled(&sandbox, &by["pid"].to_string()).contains(&"mem".to_owned()));
     let daemon = sandbox.daemon().unwrap().to_string();
     assert_eq!(meddled(&sandbox, &daemon), [""; 0]);
     let children = sandbox.command(needed("pgrep"), &["-P", &daemon]).run().text();

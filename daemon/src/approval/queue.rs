@@ -86,6 +86,14 @@ impl Queue {
         Ok(Turn { _spot: spot })
     }
 
+    /// Waits until nothing else stands on the requester's own terminal. What is typed there of his own accord keeps nobody
+    /// else waiting: any number of terminals would otherwise close keyloan to everybody.
+    pub(crate) async fn to_type(&self, asker: Asker) -> Result<Turn<'_>, No> {
+        let mut spot = self.turns.enter_to_type(asker)?;
+        spot.turn().await?;
+        Ok(Turn { _spot: spot })
+    }
+
     pub(crate) fn has_room(&self, asker: Asker) -> Result<(), No> {
         self.turns.has_room(asker, false)
     }

@@ -1,6 +1,7 @@
 //! Whose question stands and whose is next. Invariants: one stands; places take turns, so that many questions from one
 //! cost another no more than the question that stands; the place of the last unlock has every second turn and room of
-//! its own, since new terminals cost nothing and others may fill all else; a place that is given up is free at once.
+//! its own, since new terminals cost nothing and others may fill all else; a place that is given up is free at once. What is
+//! only typed on the requester's own terminal keeps no other terminal waiting, and never stands where something else does.
 
 use super::No;
 use super::flood::Asker;
@@ -29,6 +30,8 @@ struct State {
     /// The round of the question that stood last. A place has one turn in a round.
     round: u64,
     standing: Option<Standing>,
+    /// What is typed, each on a terminal of its own.
+    typing: Vec<Standing>,
     /// The last turn was that of the place of the last unlock.
     was_home: bool,
     /// In the order they came.
@@ -45,6 +48,8 @@ struct Waiter {
     round: u64,
     lane: Lane,
     is_home: bool,
+    /// It waits for its own terminal alone.
+    types: bool,
     go: oneshot::Sender<()>,
 }
 
@@ -52,7 +57,7 @@ impl Turns {
     /// Questions that stand or wait.
     pub(super) fn pending(&self) -> usize {
         let state = self.0.borrow();
-        state.waiting.len() + usize::from(state.standing.is_some())
+        state.waiting.len() + usize::from(state.standing.is_some()) + state.typing.len()
     }
 
     /// Whether there would be room.
@@ -67,11 +72,19 @@ impl Turns {
         if let Some(loser) = state.room(lane, asker.is_home)? {
             state.waiting.remove(loser);
         }
-        state.numbers += 1;
-        let (number, round) = (state.numbers, state.round_of_next(lane));
-        let (go, turn) = oneshot::channel();
-        state.waiting.push(Waiter { number, round, lane, is_home: asker.is_home, go });
-        state.next();
+        let (number, turn) = state.push(lane, asker.is_home, false);
+        Ok(Spot { turns: self, number, turn: Some(turn) })
+    }
+
+    /// The same for what is typed on the requester's own terminal, and is nobody else's question: a value, a passphrase
+    /// of his own accord. It waits for what stands on that terminal and for nothing else.
+    pub(super) fn enter_to_type(&self, asker: Asker) -> Result<Spot<'_>, No> {
+        let mut state = self.0.borrow_mut();
+        let lane = Lane { origin: asker.origin, proves: true };
+        if state.of(lane) >= EACH {
+            return Err(No::BusyHere(EACH));
+        }
+        let (number, turn) = state.push(lane, asker.is_home, true);
         Ok(Spot { turns: self, number, turn: Some(turn) })
     }
 }
@@ -81,13 +94,29 @@ impl State {
         self.waiting.iter().filter(|waiter| waiter.lane == lane).count()
     }
 
+    fn push(&mut self, lane: Lane, is_home: bool, types: bool) -> (u64, oneshot::Receiver<()>) {
+        self.numbers += 1;
+        let (number, round) = (self.numbers, self.round_of_next(lane));
+        let (go, turn) = oneshot::channel();
+        self.waiting.push(Waiter { number, round, lane, is_home, types, go });
+        self.next();
+        (number, turn)
+    }
+
+    /// Two on one terminal would read what is typed for each other, and turn its echo on again for each other.
+    fn is_in_use(&self, origin: Origin) -> bool {
+        let mut standing = self.standing.iter().chain(&self.typing);
+        origin != Origin::Nowhere && standing.any(|standing| standing.lane.origin == origin)
+    }
+
     /// Who loses its place to another, where anybody has to: the last of the lane that has the most.
     fn room(&self, lane: Lane, is_home: bool) -> Result<Option<usize>, No> {
         let own = self.of(lane);
         if own >= EACH {
             return Err(No::BusyHere(EACH));
         }
-        let others = || self.waiting.iter().enumerate().filter(|(_, waiter)| !waiter.is_home);
+        let others =
+            || self.waiting.iter().enumerate().filter(|(_, waiter)| !waiter.is_home && !waiter.types);
         if is_home || others().count() < ALL {
             return Ok(None);
         }
@@ -104,18 +133,26 @@ impl State {
         own.max().or(stands.then_some(self.round)).map_or(self.round, |last| last + 1)
     }
 
-    /// Gives the turn to the next, where nobody has it.
+    /// Gives the turn to the next, where nobody has it, and to all that type where nothing stands.
     fn next(&mut self) {
+        let types = |state: &Self, waiter: &Waiter| waiter.types && !state.is_in_use(waiter.lane.origin);
+        while let Some(at) = self.waiting.iter().position(|waiter| types(self, waiter)) {
+            let Waiter { number, lane, go, .. } = self.waiting.remove(at);
+            self.typing.push(Standing { number, lane });
+            let _ = go.send(());
+        }
         if self.standing.is_some() {
             return;
         }
         let at_home = |is_home: bool| {
-            let all = self.waiting.iter().enumerate().filter(move |(_, waiter)| waiter.is_home == is_home);
+            let asks = |waiter: &Waiter| !waiter.types && !self.is_in_use(waiter.lane.origin);
+            let all = self.waiting.iter().enumerate();
+            let all = all.filter(|(_, waiter)| waiter.is_home == is_home && asks(waiter));
             all.min_by_key(|(_, waiter)| (waiter.round, waiter.number)).map(|(at, _)| at)
         };
         let (home, other) = (at_home(true), at_home(false));
         let Some(at) = (if self.was_home { other.or(home) } else { home.or(other) }) else { return };
-        let Waiter { number, round, lane, is_home, go } = self.waiting.remove(at);
+        let Waiter { number, round, lane, is_home, go, .. } = self.waiting.remove(at);
         self.round = self.round.max(round);
         self.was_home = is_home;
         self.standing = Some(Standing { number, lane });
@@ -126,6 +163,7 @@ impl State {
     fn leave(&mut self, number: u64) {
         self.waiting.retain(|waiter| waiter.number != number);
         self.standing.take_if(|standing| standing.number == number);
+        self.typing.retain(|typing| typing.number != number);
         self.next();
     }
 }
@@ -231,6 +269,24 @@ mod tests {
         assert!(matches!(turns.enter(place(100), false), Err(No::Busy)));
         spots.extend(enter(&turns, &[("home", home()), ("home", home())]));
         assert_eq!(order(spots)[..5], ["other", "home", "other", "home", "other"]);
+    }
+
+    #[test]
+    fn what_is_typed_on_its_own_terminal_keeps_nobody_waiting_but_that_terminal() {
+        let turns = Turns::default();
+        let has_turn = |spot: &mut Spot<'_>| spot.turn.as_mut().is_none_or(|turn| turn.try_recv().is_ok());
+        let mut typed: Vec<_> =
+            (0..2 * ALL as u64).map(|number| turns.enter_to_type(place(number)).unwrap()).collect();
+        assert!(typed.iter_mut().all(has_turn) && turns.pending() == 2 * ALL);
+        let mut behind = turns.enter(place(0), false).unwrap();
+        let mut other = turns.enter(place(1000), false).unwrap();
+        assert!(has_turn(&mut other) && !has_turn(&mut behind), "one terminal shows one thing");
+        let mut after = turns.enter_to_type(place(1000)).unwrap();
+        assert!(!has_turn(&mut after));
+        drop(other);
+        assert!(has_turn(&mut after) && !has_turn(&mut behind));
+        typed.remove(0);
+        assert!(has_turn(&mut behind));
     }
 
     #[test]

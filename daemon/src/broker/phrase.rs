@@ -93,7 +93,7 @@ impl Broker {
     /// Typed on the requester's terminal and then shown there, since nobody knows again what was mistyped unseen.
     /// `None` for Enter alone.
     async fn typed_phrase(&self, client: &Client, prompt: &str) -> Result<Option<SecretBytes>, Refusal> {
-        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
+        let _turn = self.queue.to_type(self.asker(&client.requester)).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;

@@ -145,14 +145,16 @@ impl Broker {
         if let Some(passphrase) = given {
             return self.unwrap_identity(client, wrapped, &passphrase).await;
         }
-        let turn = self.queue.turn(self.asker(&client.requester), true).await?;
-        let terminal = if in_window { None } else { Place::find(None, &client.requester).await.ok() };
-        let mut place = if let Some(terminal) = terminal {
-            terminal
-        } else {
-            let desktop = desktop.map(|desktop| self.with_chosen_pinentry(desktop.clone()));
-            Place::find(desktop.as_ref(), &client.requester).await?
-        };
+        let asker = self.asker(&client.requester);
+        if !in_window {
+            let turn = self.queue.to_type(asker).await?;
+            if let Ok(mut terminal) = Place::find(None, &client.requester).await {
+                return self.unwrap_typed(client, &mut terminal, wrapped, question, turn).await;
+            }
+        }
+        let turn = self.queue.turn(asker, true).await?;
+        let desktop = desktop.map(|desktop| self.with_chosen_pinentry(desktop.clone()));
+        let mut place = Place::find(desktop.as_ref(), &client.requester).await?;
         self.unwrap_typed(client, &mut place, wrapped, question, turn).await
     }
 
@@ -234,7 +236,7 @@ impl Broker {
         if let Some(given) = given {
             return if given.len() < shortest { Err(too_short) } else { Ok(given) };
         }
-        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
+        let _turn = self.queue.to_type(self.asker(&client.requester)).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
@@ -257,7 +259,7 @@ impl Broker {
 
     /// A value for an item, typed unseen on the requester's terminal.
     pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
-        let _turn = self.queue.turn(self.asker(&client.requester), false).await?;
+        let _turn = self.queue.to_type(self.asker(&client.requester)).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;

@@ -278,13 +278,15 @@ pub(crate) fn idle(text: &str) -> Option<Duration> {
 }
 
 impl Policy {
-    /// Puts a rule in its place; without a verdict takes it away.
+    /// Puts a rule in its place; without a verdict takes it away. The rule for all of a kind is the default's then.
     pub(crate) fn set_rule(
         &mut self,
         kind: Kind,
         when: Conditions,
         verdict: Option<Verdict>,
     ) -> Result<(), PolicyError> {
+        let default = when.0.is_empty().then(|| kind.default_verdict());
+        let verdict = verdict.or(default);
         self.rules.retain(|rule| rule.kind != kind || rule.when != when);
         if self.rules.len() >= RULES {
             return Err(PolicyError::TooMany);
@@ -387,6 +389,17 @@ pub(crate) mod tests {
         let text = "env=ask\nfile=ask\nitem.read=deny\nitem.write=ask\nssh.login=ask\nssh.signature=allow\n\
                     ssh.other=deny\nkey.add=ask\ntrust=ask\nlock.idle=8h";
         assert_eq!(read(text), Ok(policy(&["item.read=deny", "ssh.signature=allow"])));
+    }
+
+    #[test]
+    fn the_rule_for_all_of_a_kind_gives_way_to_the_default() {
+        for (settings, printed) in
+            [(["env=deny", "env="], "env=ask"), (["ssh.other=ask", "ssh.other="], "ssh.other=deny")]
+        {
+            let policy = policy(&settings);
+            assert!(print(&policy).contains(&printed.to_owned()));
+            assert_eq!(read(&print(&policy).join("\n")), Ok(policy), "as it is read back");
+        }
     }
 
     #[test]

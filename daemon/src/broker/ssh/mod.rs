@@ -184,7 +184,14 @@ impl Broker {
             let by = self.who(&connection.client.requester);
             let cause = refusal.to_string();
             // The refusal does not depend on this record.
-            let _ = self.turn_away(&[&Event::AgentRefused { what, cause, by }]);
+            let event = Event::AgentRefused { what, cause, by };
+            let _ = match refusal {
+                // Each is a guess, and waited for the one before.
+                Refusal::Agent(AgentRefusal::WrongPassphrase) => {
+                    self.record(&event, Durable::Soon).map_err(Refusal::from)
+                }
+                _ => self.turn_away(&[&event]),
+            };
         }
         Reply::Failure
     }
