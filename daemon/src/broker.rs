@@ -289,20 +289,20 @@ impl Broker {
                 let covered = || self.covered_by_grant(requester, &act, &judgement).map(shown_grant);
                 let era = self.era();
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
-                unanswered.asked = false;
                 // What was made stricter while it waited holds for it, too.
-                if answer.is_ok() && era != self.era() {
-                    let now = match self.judge(requester, &act).await {
-                        Ok(now) => now,
-                        Err(refusal) => {
-                            self.record(&decided("declined", Some(refusal.to_string())), Durable::Soon)?;
-                            return Err(refusal);
-                        }
-                    };
-                    if now.verdict.strictness() > judgement.verdict.strictness() {
+                let again = answer.is_ok() && era != self.era();
+                let now = if again { Some(self.judge(requester, &act).await) } else { None };
+                unanswered.asked = false;
+                match now {
+                    Some(Err(refusal)) => {
+                        self.record(&decided("declined", Some(refusal.to_string())), Durable::Soon)?;
+                        return Err(refusal);
+                    }
+                    Some(Ok(now)) if now.verdict.strictness() > judgement.verdict.strictness() => {
                         self.record(&decided("denied", Some(now.rule.clone())), Durable::Soon)?;
                         return Err(Refusal::Denied { rule: now.rule });
                     }
+                    _ => {}
                 }
                 match answer {
                     // As if it had been given before.

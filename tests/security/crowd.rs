@@ -150,7 +150,9 @@ fn thousands_of_requests_leave_one_question_a_short_queue_and_everybody_else_a_t
     let honest = Terminal::open(&sandbox);
     honest.run("with-secrets -- printenv TWINE_PASSWORD; echo ended $?");
     eventually("it waits", || pending(&sandbox) == 18);
-    press_until(&board, "d", "the other's turn comes", || board.screen().contains("lend 2 variables"));
+    press_until(&board, "d", "the other's turn comes", || {
+        board.screen().contains("keyloan: lend 2 variables")
+    });
     allow(&board);
     honest.expect("tok\nended 0");
     // One key ends it for five minutes.
