@@ -39,7 +39,7 @@ pub(crate) struct WithSecrets {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make the local vault: a passphrase, and a PIN for approvals
+    /// Make the local vault: a passphrase, a PIN for approvals, and a phrase
     Init(Init),
     /// Open the vault
     Unlock(Unlock),
@@ -53,6 +53,8 @@ pub(crate) enum Command {
     Passwd(Passwd),
     /// Change the PIN for approvals
     Pin(Pin),
+    /// Change the phrase by which you know keyloan's own questions
+    Phrase(NewPhrase),
     /// Write the whole vault into one encrypted file
     Backup(Backup),
     /// Make the vault anew from a backup
@@ -84,9 +86,9 @@ pub(crate) enum Command {
     Loans(Json),
     /// End a loan, and say who still holds what was lent
     Recall(Recall),
-    /// Yeses that cover more than they were asked for
+    /// Grants: yeses that cover more than one request
     Grants(Json),
-    /// End such a yes
+    /// End a grant
     Revoke(Revoke),
     /// Let a .keyloan.toml be used, as it is now
     Trust(PathArgument),
@@ -99,11 +101,28 @@ pub(crate) enum Command {
     Log(Log),
     /// The daemon that holds the keys
     Daemon(Daemon),
-    /// Print the completions of a shell
-    Completions(Completions),
+    /// Print what a shell needs for opvars, unopvars and completion: eval it in its start-up file
+    Shell(Shell),
+    /// Print the completions of a shell alone
+    Completions(Shell),
+    /// Print a manual page, or the names of all
+    Man {
+        /// keyloan, keyloan-item, keyloan-item-set, with-secrets, …
+        page: Option<String>,
+    },
+    /// What opvars calls: lends to the shell that calls it
+    #[command(hide = true)]
+    ShellLend(ShellLend),
+    /// What completion calls: candidates for the last of these words
+    #[command(hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_field_names, reason = "an option is named after its field")]
 pub(crate) struct Init {
     /// Read the passphrase from this descriptor
     #[arg(long, value_name = "N")]
@@ -111,6 +130,9 @@ pub(crate) struct Init {
     /// Read the PIN from this descriptor
     #[arg(long, value_name = "N")]
     pub(crate) pin_fd: Option<i32>,
+    /// Read the phrase that keyloan's own questions show from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) phrase_fd: Option<i32>,
 }
 
 #[derive(Args)]
@@ -183,6 +205,18 @@ pub(crate) struct Pin {
     /// Read the new PIN from this descriptor
     #[arg(long, value_name = "N")]
     pub(crate) pin_fd: Option<i32>,
+}
+
+#[derive(Args)]
+pub(crate) struct NewPhrase {
+    /// Questions show none any more
+    #[arg(long, conflicts_with = "phrase_fd")]
+    pub(crate) remove: bool,
+    #[command(flatten)]
+    pub(crate) passphrase: Passphrase,
+    /// Read the new phrase from this descriptor
+    #[arg(long, value_name = "N")]
+    pub(crate) phrase_fd: Option<i32>,
 }
 
 #[derive(Args)]
@@ -289,7 +323,7 @@ pub(crate) enum Policy {
     Set {
         /// A rule, such as env=ask or 'ssh.login[item=work,host=github.com]=allow 20/1h': ask, ask-pin, allow,
         /// allow N/TIME, deny, or nothing to remove it; or grants, deadline, lock.idle, loan.time, ssh.upstream,
-        /// approver.command, approver.pinentry
+        /// approver.command, approver.askpass, approver.pinentry, approver.order
         #[arg(required = true, value_name = "KEY=VALUE")]
         settings: Vec<String>,
         #[command(flatten)]
@@ -329,6 +363,31 @@ pub(crate) enum DaemonAction {
 }
 
 #[derive(Args)]
-pub(crate) struct Completions {
-    pub(crate) shell: clap_complete::Shell,
+pub(crate) struct Shell {
+    pub(crate) shell: ShellName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ShellName {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+/// What `opvars` takes.
+#[derive(Parser)]
+#[command(
+    name = "opvars",
+    about = "Lends this directory's credentials to this shell, until unopvars, a time, or keyloan lock"
+)]
+pub(crate) struct ShellLend {
+    /// Lend only this variable
+    #[arg(long, value_name = "NAME", value_parser = VarName::parse)]
+    pub(crate) only: Vec<VarName>,
+    /// End the loan after this time (90s, 30m, 8h), if not before [default: what the set says, or 15m]
+    #[arg(long = "for", value_name = "TIME", value_parser = TimeSpan::parse)]
+    pub(crate) time: Option<TimeSpan>,
+    /// Sets of .keyloan.toml, or items with a 'vars' field [default: this directory's own]
+    #[arg(value_name = "SET", value_parser = SetName::parse)]
+    pub(crate) sets: Vec<SetName>,
 }

@@ -33,6 +33,8 @@ pub(crate) struct Connection {
     act: String,
     /// Received and not yet understood.
     held: Zeroizing<Vec<u8>>,
+    /// It may be asking somebody on this terminal.
+    patient: bool,
 }
 
 /// Asks and takes the one reply. `act` completes "cannot …".
@@ -109,12 +111,19 @@ impl Connection {
             let cause = format!("user {listener} listens at keyloan's socket; nothing was sent");
             return Err(Failure::unreachable(cause));
         }
-        Ok(Some(Self { socket, act: act.to_owned(), held: Zeroizing::default() }))
+        Ok(Some(Self { socket, act: act.to_owned(), held: Zeroizing::default(), patient: true }))
     }
 
     /// Who listens.
     pub(crate) fn peer(&self) -> Option<Peer> {
         Peer::of(self.socket.as_fd()).ok()
+    }
+
+    /// For who would rather go without an answer.
+    pub(crate) fn wait_at_most(&mut self, time: Duration) {
+        self.patient = false;
+        let _ = self.socket.set_read_timeout(Some(time));
+        let _ = self.socket.set_write_timeout(Some(time));
     }
 
     pub(crate) fn send(
@@ -192,7 +201,9 @@ impl Connection {
             Err(error) => error.to_string(),
         };
         // Should it have died while it asked on this terminal, echo would stay off.
-        terminal::make_usable();
+        if self.patient {
+            terminal::make_usable();
+        }
         Err(Failure::new(ErrorKind::Protocol, &self.act, cause).hint("keyloan status; keyloan log"))
     }
 

@@ -32,6 +32,18 @@ pub(crate) fn shell() -> Option<OsString> {
     std::env::var_os("SHELL")
 }
 
+/// That shell, if it is one that keyloan has functions for, and the option with which it runs a line as if it had been
+/// typed, its aliases known.
+pub(crate) fn known_shell() -> Option<(&'static str, &'static str)> {
+    let shell = shell()?;
+    match std::path::Path::new(&shell).file_name()?.to_str()? {
+        "bash" => Some(("bash", "-ic")),
+        "zsh" => Some(("zsh", "-ic")),
+        "fish" => Some(("fish", "-c")),
+        _ => None,
+    }
+}
+
 /// The process that `ssh-agent -k` ends.
 #[expect(clippy::disallowed_methods, reason = "this is the one loader")]
 pub(crate) fn agent_pid() -> Option<OsString> {

@@ -1,8 +1,10 @@
 //! How a command ends that could not do what was asked.
 
+use crate::environment;
 use keyloan_platform::exec::ExecError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
+use keyloan_protocol::names::{escaped, quoted};
 use std::ffi::OsStr;
 use std::fmt::{Display, Write as _};
 use std::io::Write;
@@ -41,7 +43,16 @@ impl Failure {
     /// A command that was not run; the statuses are those of POSIX (XCU 2.8.2).
     pub(crate) fn not_run(command: &OsStr, error: &ExecError) -> Self {
         let act = format!("run {}", command.display());
-        Self::usage(&act, error).with_status(error.exit_status())
+        let failure = Self::usage(&act, error).with_status(error.exit_status());
+        if !matches!(error, ExecError::NotFound) || command.as_encoded_bytes().contains(&b'/') {
+            return failure;
+        }
+        // Aliases and functions live in the shell alone; there is no program of that name to become.
+        let (shell, option) = environment::known_shell().unwrap_or(("bash", "-ic"));
+        let line = quoted(&escaped(&command.to_string_lossy(), 200));
+        failure.hint(&format!(
+            "if it is an alias or a function of your shell: with-secrets -- {shell} {option} {line}"
+        ))
     }
 
     pub(crate) fn unreachable(cause: impl Display) -> Self {

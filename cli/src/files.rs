@@ -87,7 +87,7 @@ fn in_directory(
 /// Starts the watcher by way of a process that ends at once, so that the command has no child it did not start.
 /// Of this process it gets the programs' paths and a descriptor that tells its end; no environment, no value.
 fn start_watcher(name: &LoanName) -> io::Result<()> {
-    let holder = process::own_pidfd()?;
+    let holder = process::pidfd(name.pid())?;
     let status = watcher(&["start", &name.to_string()], Stdio::from(holder))?.wait()?;
     if status.success() { Ok(()) } else { Err(io::Error::other("the watcher of lent files did not start")) }
 }

@@ -12,7 +12,7 @@ mod mask;
 mod output;
 
 use args::ssh::SshAgent;
-use args::{Arguments, Command, Run, WithSecrets};
+use args::{Arguments, Command, Run, ShellLend, WithSecrets};
 use clap::Parser;
 use exit::Failure;
 use keyloan_platform::wiping::Wiping;
@@ -48,6 +48,14 @@ fn main() -> ExitCode {
             Err(error) => usage(&error, 1),
         };
     }
+    // The parts of a command line that go wrong here are a shell's to read, so help goes elsewhere.
+    if std::env::args_os().nth(1).is_some_and(|first| first == "shell-lend") {
+        let words = std::iter::once("opvars".into()).chain(std::env::args_os().skip(2));
+        return match ShellLend::try_parse_from(words) {
+            Ok(ask) => commands::shell::lend(&ask),
+            Err(error) => commands::shell::usage(&error),
+        };
+    }
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(run) }) => commands::run::run(&run),
         Ok(Arguments { command }) => ended(dispatch(command)),
@@ -71,6 +79,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Status(status) => commands::status::status(&status),
         Command::Passwd(passwd) => commands::keeper::passwd(&passwd),
         Command::Pin(pin) => commands::keeper::pin(&pin),
+        Command::Phrase(phrase) => commands::keeper::phrase(&phrase),
         Command::Backup(backup) => commands::copies::backup(&backup),
         Command::Restore(restore) => commands::copies::restore(&restore),
         Command::Rekey(rekey) => commands::copies::rekey(&rekey),
@@ -80,7 +89,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Item(item) => commands::item::item(item),
         Command::Vault(vault) => commands::vault::vault(vault),
         Command::Ssh(ssh) => commands::ssh::ssh(ssh),
-        Command::Run(_) => Ok(()),
+        // Served before, since these end with statuses of their own.
+        Command::Run(_) | Command::ShellLend(_) => Ok(()),
         Command::Loans(loans) => commands::loans::loans(&loans),
         Command::Recall(recall) => commands::loans::recall(&recall),
         Command::Grants(grants) => commands::grants::grants(&grants),
@@ -90,7 +100,10 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Policy(policy) => commands::policy::policy(policy),
         Command::Log(log) => commands::log::log(&log),
         Command::Daemon(daemon) => commands::daemon::daemon(&daemon),
-        Command::Completions(completions) => commands::completions::completions(&completions),
+        Command::Shell(shell) => commands::shell::shell(&shell),
+        Command::Completions(shell) => commands::shell::completions(&shell),
+        Command::Man { page } => commands::man::man(page.as_deref()),
+        Command::Complete { words } => commands::complete::complete(&words),
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod board;
 mod copies;
+mod first;
 mod grants;
 mod items;
 mod judging;
@@ -17,14 +18,18 @@ mod loans;
 mod log;
 mod made;
 mod opening;
+mod phrase;
 mod reading;
 mod recipients;
 mod refusal;
 mod settings;
+mod shell;
 mod ssh;
 mod status;
 mod surface;
+mod turned_away;
 mod vaults;
+mod ways;
 
 pub(crate) use crate::approval::pinentry::Desktop;
 pub(crate) use copies::Opening;
@@ -35,10 +40,12 @@ pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyF
 pub(crate) use vaults::NewLink;
 
 use crate::approval::notification::Notifier;
+use crate::approval::offer::Also;
 use crate::approval::question::{Certainty, Question};
 use crate::approval::queue::{Queue, Told, Ways};
-use crate::approval::{Covers, DEADLINE, No, Yes};
+use crate::approval::{Covers, No, Yes};
 use crate::audit::event::{Event, Who};
+use crate::audit::given::{Given, History};
 use crate::audit::sink::{Durable, LogError, Sink};
 use crate::clock;
 use crate::config::Config;
@@ -46,8 +53,8 @@ use crate::grant;
 use crate::hosts::pins::Pins;
 use crate::journal::{self, Level};
 use crate::loan::table::Table;
-use crate::policy::decide::Subject;
-use crate::policy::rule::{Kind, Policy, Verdict};
+use crate::policy::decide::{Judgement, Subject};
+use crate::policy::rule::{ApproverProgram, Kind, Policy, Verdict};
 use crate::requester::Requester;
 use crate::trust::TrustList;
 use crate::vault::linked::links::Links;
@@ -86,6 +93,7 @@ pub(crate) struct Broker {
     /// Linked vaults that were asked for something since the local one was opened.
     linked: linked::Opened,
     log: RefCell<Sink>,
+    history: History,
     queue: Queue,
     notifier: Notifier,
     loans: RefCell<Table>,
@@ -107,9 +115,12 @@ pub(crate) struct Broker {
     syncing: Mutex<()>,
     grants: RefCell<grant::table::Table>,
     uses: RefCell<grant::uses::Uses>,
+    turned_away: RefCell<turned_away::TurnedAway>,
+    unasked: RefCell<settings::Unasked>,
     ssh: ssh::Agent,
     /// The vault was opened.
     opened: Notify,
+    locked: Notify,
     pub(crate) stop: Notify,
 }
 
@@ -138,6 +149,10 @@ pub(crate) enum Beyond {
 pub(crate) struct Approved {
     request: u64,
     durable: Durable,
+    /// What a yes gives, for the record that says it was given.
+    given: Option<Given>,
+    /// The yes is for keeping the name of a login's host with its key, too, as was offered.
+    keeps_host: bool,
 }
 
 /// A question that stands. When its requester goes away the whole request is dropped, and with it this,
@@ -171,6 +186,7 @@ impl Broker {
             unsealed: RefCell::new(None),
             linked: linked::Opened::default(),
             log: RefCell::new(log),
+            history: History::default(),
             queue: Queue::new(),
             notifier: Notifier::default(),
             loans: RefCell::default(),
@@ -187,8 +203,11 @@ impl Broker {
             syncing: Mutex::default(),
             grants: RefCell::default(),
             uses: RefCell::default(),
+            turned_away: RefCell::default(),
+            unasked: RefCell::default(),
             ssh: ssh::Agent::new(),
             opened: Notify::new(),
+            locked: Notify::new(),
             stop: Notify::new(),
             paths,
             config,
@@ -216,24 +235,35 @@ impl Broker {
         act: Act,
         describe: impl FnOnce(&mut Question),
     ) -> Result<Approved, Refusal> {
+        let judgement = self.judge(&client.requester, &act).await?;
+        self.authorise_judged(client, act, judgement, describe).await
+    }
+
+    /// The same, where it had to be known what the policy says before the question could be worked out.
+    async fn authorise_judged(
+        &self,
+        client: &Client,
+        act: Act,
+        judgement: Judgement,
+        describe: impl FnOnce(&mut Question),
+    ) -> Result<Approved, Refusal> {
         let requester = &client.requester;
         let request = self.next_request();
-        let judgement = self.judge(requester, &act).await?;
         let by = self.who(requester);
         let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
         let decided =
             |decision, approver| Event::Decided { request, decision, rule: judgement.rule.clone(), approver };
         let approved = Event::Approved { request, names: act.names.clone() };
-        let durable = match judgement.verdict {
+        let mut done = Approved { request, durable: Durable::Soon, given: None, keeps_host: false };
+        match judgement.verdict {
             Verdict::Allow(_) => {
                 if let Some((rule, limit)) = judgement.limit() {
                     self.uses.borrow_mut().count(rule, limit, clock::since_boot());
                 }
                 self.record_all(&[&requested, &decided("allowed", None), &approved], Durable::Soon)?;
-                Durable::Soon
             }
             Verdict::Deny => {
-                self.record_all(&[&requested, &decided("denied", None)], Durable::Soon)?;
+                self.turn_away(&[&requested, &decided("denied", None)])?;
                 self.mention_refusal(&act.title, &judgement.rule);
                 return Err(Refusal::Denied { rule: judgement.rule });
             }
@@ -242,38 +272,70 @@ impl Broker {
             {
                 let decided = decided("covered", Some(shown_grant(grant)));
                 self.record_all(&[&requested, &decided, &approved], Durable::Soon)?;
-                Durable::Soon
+            }
+            Verdict::Ask | Verdict::AskPin if let Err(no) = self.admits(requester, judgement.verdict) => {
+                self.turn_away(&[&requested, &decided("declined", Some(no.to_string()))])?;
+                return Err(no.into());
             }
             Verdict::Ask | Verdict::AskPin => {
                 self.record(&requested, Durable::Soon)?;
                 let mut question = Question::new(&act.title);
                 describe(&mut question);
                 question.asked_by(requester);
+                let given = first::given(requester, &act);
+                self.show_first_time(&mut question, given.as_ref(), &act);
                 let offered = self.offered(requester, &act, &judgement)?;
                 if let Some(offered) = &offered {
                     offered.show(&mut question);
                 }
                 let mut unanswered = Unanswered { broker: self, request, rule: &judgement.rule, asked: true };
                 let covered = || self.covered_by_grant(requester, &act, &judgement).map(shown_grant);
+                let era = self.era();
                 let answer = self.ask(client, &question, judgement.verdict, &covered).await;
+                // What was made stricter while it waited holds for it, too.
+                let again = answer.is_ok() && era != self.era();
+                let now = if again { Some(self.judge(requester, &act).await) } else { None };
                 unanswered.asked = false;
+                match now {
+                    Some(Err(refusal)) => {
+                        self.record(&decided("declined", Some(refusal.to_string())), Durable::Soon)?;
+                        return Err(refusal);
+                    }
+                    Some(Ok(now)) if now.verdict.strictness() > judgement.verdict.strictness() => {
+                        self.record(&decided("denied", Some(now.rule.clone())), Durable::Soon)?;
+                        return Err(Refusal::Denied { rule: now.rule });
+                    }
+                    _ => {}
+                }
                 match answer {
+                    // As if it had been given before.
+                    Ok(Yes { by, covers: Covers::Granted }) => {
+                        self.record_all(&[&decided("covered", Some(by)), &approved], Durable::Soon)?;
+                    }
                     Ok(yes) => {
                         self.record_all(&[&decided("approved", Some(yes.by)), &approved], Durable::Now)?;
-                        if let (Covers::Also(offer), Some(offered)) = (&yes.covers, offered) {
-                            self.give_grant(offered, &act, offer.scope, request)?;
+                        if let Covers::Also(offer) = yes.covers {
+                            match (offer.also, offered) {
+                                (Also::Grant(scope), Some(offered)) => {
+                                    self.give_grant(offered, &act, scope, request)?;
+                                }
+                                (Also::Pin, _) => done.keeps_host = true,
+                                (Also::Grant(_), None) => {}
+                            }
                         }
+                        done.durable = Durable::Now;
                     }
                     Err(no) => {
-                        self.record(&decided("declined", Some(no.to_string())), Durable::Now)?;
+                        let durable = if no.is_of_a_flood() { Durable::Soon } else { Durable::Now };
+                        self.record(&decided("declined", Some(no.to_string())), durable)?;
                         return Err(no.into());
                     }
                 }
-                Durable::Now
+                done.given = given.filter(Given::is_known);
             }
-        };
+        }
         self.last_used.set(clock::since_boot());
-        Ok(Approved { request, durable })
+        Ok(done)
     }
 
     /// Puts the question where policy and the last unlock say it belongs.
@@ -288,17 +350,11 @@ impl Broker {
             return Err(No::Unshowable(cause));
         }
         let requester = &client.requester;
-        let asked = |policy: &Policy| (policy.approver.clone(), policy.deadline);
-        let (program, deadline) = self.with_policy(asked).unwrap_or((None, DEADLINE));
-        // A program has no PIN.
-        let is_without_pin = verdict == Verdict::AskPin && program.is_some();
-        let program = program.filter(|_| !is_without_pin);
-        if let Some(program) = &program {
+        let asking_program = |program: &ApproverProgram| {
             let on = format!("the approver program {}", program.path.display());
-            // A client that is gone is noticed by its connection, which drops this whole request.
-            let _ = client.replies.send(Message::new(Reply::Waiting { on })).await;
-        }
-        let pin_verifier = self.vault.borrow().sealed(local::PIN).ok().flatten();
+            // Room is for four replies and this is the first; a client that is gone needs none.
+            let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
+        };
         let wrong_pin = |failures, locks| {
             let by = self.who(requester);
             // The refusal that follows does not depend on this record.
@@ -309,13 +365,48 @@ impl Broker {
         };
         let announced = Cell::new(None);
         let asking = |place: &_| announced.set(self.tell(client, place, &question.title));
-        let unlocked_on = self.unlocked_on();
-        let ways = Ways { program, desktop: self.desktop(), unlocked_on, pin_verifier, deadline };
-        let told = Told { wrong_pin: &wrong_pin, asking: &asking, covered };
-        match self.queue.ask(question, requester, ways, told).await {
-            Err(No::Unaskable) if is_without_pin => Err(No::Pinless),
+        let (era, is_without_pin) = (Cell::new(self.era()), Cell::new(false));
+        let ways = || {
+            let policy = self.with_policy(Clone::clone).map_err(|_| No::Meanwhile)?;
+            era.set(self.era());
+            // A program has no PIN.
+            is_without_pin.set(verdict == Verdict::AskPin && policy.approver.is_some());
+            Ok(Ways {
+                order: policy.order,
+                program: policy.approver.filter(|_| !is_without_pin.get()),
+                askpass: policy.askpass,
+                desktop: self.desktop(),
+                asker: self.asker(requester),
+                pin_verifier: self.vault.borrow().sealed(local::PIN).ok().flatten().map(Arc::new),
+                phrase: self.phrase(),
+                deadline: policy.deadline,
+            })
+        };
+        let told = Told {
+            ways: &ways,
+            wrong_pin: &wrong_pin,
+            asking: &asking,
+            asking_program: &asking_program,
+            covered,
+        };
+        let answer = tokio::select! {
+            biased;
+            answer = self.queue.ask(question, requester, self.asker(requester), told) => answer,
+            // What stands or waits goes with what it would be answered from.
+            () = self.locked.notified() => Err(No::Meanwhile),
+        };
+        match answer {
+            Err(No::Unaskable) if is_without_pin.get() => Err(No::Pinless),
+            Ok(Yes { covers: Covers::Once | Covers::Also(_), .. }) if era.get() != self.era() => {
+                Err(No::Meanwhile)
+            }
             answer => answer,
         }
+    }
+
+    /// Another one after every lock and every change of the policy.
+    fn era(&self) -> u64 {
+        self.grants.borrow().era()
     }
 
     /// Writes a record, keyed while the vault is open.
@@ -331,6 +422,9 @@ impl Broker {
         log.append_all(events, durable, vault.audit_key()).inspect_err(|error| {
             journal::say(Level::Error, &format!("nothing is lent: {error}"));
         })?;
+        for event in events {
+            self.history.note(event);
+        }
         self.show_on_board(events);
         Ok(())
     }

@@ -102,6 +102,7 @@ fn run() -> anyhow::Result<()> {
         let broker = Rc::new(Broker::new(paths, config, Sink::open(state)?));
         broker.started()?;
         broker.remove_files_left();
+        broker.remove_markers_left();
         serve(&sockets, &broker).await
     });
     // A thread that looks at a mount that does not answer is not waited for.

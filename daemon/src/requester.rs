@@ -6,6 +6,7 @@ use keyloan_platform::peer::Peer;
 use keyloan_platform::process::{self, Stat, StatFile};
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,6 +20,16 @@ const LINEAGE: usize = 64;
 
 /// Looking at `/proc` costs as much as a signature; who makes thousands a second is looked at fifty times.
 const MOMENT: Duration = Duration::from_millis(20);
+
+/// A place that requests come from, for fairness between them: the session of a terminal, or one place for all that have
+/// none, since a process leaves its session as it likes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Origin {
+    #[default]
+    Nowhere,
+    /// As [`Requester::terminal_session`] has it.
+    Terminal(u64, (i32, u64)),
+}
 
 pub(crate) struct Requester {
     pub(crate) peer: Rc<Peer>,
@@ -35,6 +46,8 @@ pub(crate) struct Requester {
     /// Paths mean the same to the requester and to us.
     pub(crate) shares_our_mounts: bool,
     pub(crate) claimed: Claimed,
+    /// What another host asks comes by way of it: it may read its terminal, and send there what is typed.
+    pub(crate) serves_another_host: bool,
 }
 
 /// What a question says of a requester.
@@ -81,6 +94,17 @@ impl Settled {
     }
 }
 
+/// A terminal by its number and the leader of its session, with that one's start.
+pub(crate) type TerminalSession = (u64, (i32, u64));
+
+/// The process that started the requester, while it is its parent.
+pub(crate) struct Parent {
+    pub(crate) pid: i32,
+    pub(crate) started: u64,
+    pub(crate) program: Option<PathBuf>,
+    pub(crate) pidfd: OwnedFd,
+}
+
 /// What the client sent of itself.
 #[derive(Default)]
 pub(crate) struct Claimed {
@@ -108,6 +132,7 @@ impl Requester {
             terminal: first.terminal,
             shares_our_mounts: process::shares_our_mounts(peer.pid),
             claimed: Claimed::default(),
+            serves_another_host: false,
             peer,
             stat,
         };
@@ -127,8 +152,25 @@ impl Requester {
         let Some(mut seen) = Self::look(Rc::clone(&self.peer), Rc::clone(&self.stat)) else { return false };
         let first = self.was.take().or_else(|| self.programs[0].take());
         seen.was = first.filter(|first| seen.programs[0].as_ref() != Some(first));
+        seen.serves_another_host = self.serves_another_host;
         *self = seen;
         true
+    }
+
+    /// Who started the requester, by a descriptor that stays that process's. A parent that ends is replaced at once, so
+    /// one that is the parent before and after the descriptor is opened is the process it names.
+    pub(crate) fn started_by(&self) -> Option<Parent> {
+        let pid = self.stat.read()?.parent;
+        // The first process, and one of another pid namespace (0), started nothing that could be lent to.
+        let pidfd = (pid > 1).then(|| process::pidfd(pid).ok())??;
+        let started = process::stat(pid)?.started;
+        let program = process::exe(pid);
+        (self.stat.read()?.parent == pid && self.peer.is_alive()).then_some(Parent {
+            pid,
+            started,
+            program,
+            pidfd,
+        })
     }
 
     /// What can be said of it to a human. Each fact is a look of its own, between which the process may become another
@@ -197,13 +239,49 @@ impl Requester {
         self.peer.is_alive().then_some(programs)
     }
 
+    /// The programs that, together, are "this program" for whoever remembers what it was given: the one that it says
+    /// it becomes, its own, what that was, and the nearest above of another file; or all up to the leader of the
+    /// session. `None` where one of them does not show itself.
+    pub(crate) fn identity(&self, up_to_leader: bool) -> Option<Vec<PathBuf>> {
+        let lineage = self.lineage();
+        let session = lineage.first()?.1.session;
+        let has_leader = lineage.iter().any(|(pid, _)| *pid == session);
+        let mut programs: Vec<PathBuf> = self.claimed.program.iter().chain(&self.was).cloned().collect();
+        let above = programs.len();
+        for (pid, _) in lineage {
+            let found = process::exe(pid);
+            // Above a session, and where its leader has gone, may be what hides from everybody.
+            if found.is_none() && !has_leader && programs.len() > above {
+                break;
+            }
+            let program = found?;
+            if programs.len() == above || programs.last() != Some(&program) {
+                programs.push(program);
+            }
+            if pid == session || !up_to_leader && programs.len() > above + 1 {
+                break;
+            }
+        }
+        self.peer.is_alive().then_some(programs)
+    }
+
     /// The controlling terminal, with the leader of its session: a terminal's number is soon another's, a leader's pid
     /// and start are not.
-    pub(crate) fn terminal_session(&self) -> Option<(u64, (i32, u64))> {
+    pub(crate) fn terminal_session(&self) -> Option<TerminalSession> {
         let stat = process::stat(self.peer.pid).filter(|stat| stat.terminal != 0)?;
         let leader = process::stat(stat.session)?;
         let found = (stat.terminal, (stat.session, leader.started));
         (self.peer.is_alive() && leader.terminal == stat.terminal).then_some(found)
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.terminal_session()
+            .map_or(Origin::Nowhere, |(terminal, leader)| Origin::Terminal(terminal, leader))
+    }
+
+    /// Whether it asks from that very terminal.
+    pub(crate) fn is_on(&self, terminal: Option<TerminalSession>) -> bool {
+        terminal.is_some_and(|(device, _)| device == self.terminal) && self.terminal_session() == terminal
     }
 
     /// The directory as the requester's own file system shows it, where that is ours too.

@@ -220,6 +220,8 @@ pub(crate) enum Broken {
     Ahead,
     #[error("it took too long")]
     Slow,
+    #[error("too many long requests are served at once")]
+    Crowded,
     #[error(transparent)]
     Frame(#[from] keyloan_protocol::frame::FrameError),
     #[error(transparent)]

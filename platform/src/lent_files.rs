@@ -44,9 +44,7 @@ impl LoanName {
 
     /// The name for this process, before it becomes the holder.
     pub fn own(loan: u64) -> Result<Self, LentFileError> {
-        let pid = nix::unistd::getpid().as_raw();
-        let stat = process::stat(pid).ok_or(LentFileError::NoProcess)?;
-        Ok(Self { loan, pid, started: stat.started })
+        Self::of(loan, nix::unistd::getpid().as_raw())
     }
 
     pub fn parse(text: &str) -> Option<Self> {
@@ -57,6 +55,16 @@ impl LoanName {
             started: parts.next()?.parse().ok()?,
         };
         (name.to_string() == text).then_some(name)
+    }
+
+    /// The name for another process, which holds it instead.
+    pub fn of(loan: u64, pid: i32) -> Result<Self, LentFileError> {
+        let stat = process::stat(pid).ok_or(LentFileError::NoProcess)?;
+        Ok(Self { loan, pid, started: stat.started })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.pid
     }
 
     fn holder_lives(&self) -> bool {
@@ -109,6 +117,15 @@ impl Place {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Removes the files of all loans of one process.
+    pub fn remove_of(&self, pid: i32, started: u64) -> Result<(), LentFileError> {
+        let of = |name: &LoanName| name.pid == pid && name.started == started;
+        for name in self.0.names()?.iter().filter_map(|name| LoanName::parse(name)).filter(of) {
+            let _ = self.remove(&name);
+        }
+        Ok(())
     }
 
     /// Removes what holders that have ended left while nobody watched.

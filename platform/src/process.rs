@@ -66,6 +66,8 @@ pub fn path_of(descriptor: BorrowedFd<'_>) -> io::Result<PathBuf> {
 /// The parts of `/proc/PID/stat` that keyloan uses, `proc_pid_stat`(5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// It has ended and its parent has not asked how, or its first thread has.
+    pub is_zombie: bool,
     pub parent: i32,
     pub group: i32,
     /// The process that leads the session: a shell that a person types into, a terminal's first program.
@@ -87,6 +89,7 @@ pub fn parse_stat(stat: &[u8]) -> Option<Stat> {
     // Field 3 (state) is the first here.
     let terminal: i64 = fields.get(4)?.parse().ok()?;
     Some(Stat {
+        is_zombie: matches!(*fields.first()?, "Z" | "X"),
         parent: fields.get(1)?.parse().ok()?,
         group: fields.get(2)?.parse().ok()?,
         session: fields.get(3)?.parse().ok()?,
@@ -266,6 +269,7 @@ mod tests {
             assert_eq!(
                 stat,
                 Stat {
+                    is_zombie: false,
                     parent: 41,
                     group: 42,
                     session: 43,

@@ -22,9 +22,9 @@ pub fn copy(bytes: &[u8], reader: Reader) -> io::Result<OwnedFd> {
     use nix::sys::stat::{Mode, fchmod};
     use std::io::Write;
     let flags = MFdFlags::MFD_ALLOW_SEALING | MFdFlags::from_bits_retain(nix::libc::MFD_EXEC);
-    let descriptor = memfd_create("keyloan-approver", flags)
+    let descriptor = memfd_create("keyloan-asking", flags)
         // Before Linux 6.3 there was no such flag, and every memory file was executable.
-        .or_else(|_| memfd_create("keyloan-approver", MFdFlags::MFD_ALLOW_SEALING))?;
+        .or_else(|_| memfd_create("keyloan-asking", MFdFlags::MFD_ALLOW_SEALING))?;
     let mut file = std::fs::File::from(descriptor);
     file.write_all(bytes)?;
     if reader == Reader::Kernel {

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod names;
 pub mod reference;
 pub mod secret;
+pub mod shell_vars;
 pub mod ssh_agent;
 pub mod time_span;
 pub mod vault_kinds;

@@ -203,6 +203,31 @@ fn policy_and_refusals() {
 }
 
 #[test]
+fn ten_requests_explained() {
+    let mut told = with_token();
+    told.run(
+        "keyloan policy set 'item.read[item=recovery]=deny' 'ssh.login[item=work,host=github.com]=allow 20/1h' \
+         'ssh.signature[namespace=git]=allow' 'ssh.signature[repository=/srv/strange*]=deny' \
+         'env[program=/usr/bin/node]=ask-pin' 'grants=command 10m' --passphrase-fd 3 3<../passphrase",
+    );
+    for request in [
+        "env[item=pypi]",
+        "env[item=pypi,program=/usr/bin/node]",
+        "item.read[item=pypi]",
+        "item.read[item=recovery]",
+        "ssh.login[item=work,host=github.com]",
+        "ssh.login[item=work,host=github.com,forwarded]",
+        "ssh.login[item=work]",
+        "ssh.signature[item=work,namespace=git,repository=/home/ada/engine]",
+        "ssh.signature[item=work,namespace=git,repository=/srv/strange/engine]",
+        "ssh.other[item=work]",
+    ] {
+        told.run(&format!("keyloan policy explain '{request}'"));
+    }
+    told.end("explain.txt");
+}
+
+#[test]
 fn the_log() {
     let mut told = with_token();
     told.run("with-secrets -- true");

@@ -419,6 +419,28 @@ fn a_merge_says_what_it_brings_back_and_gives_no_title_twice() {
 }
 
 #[test]
+fn a_key_of_another_copy_is_under_the_rules_for_keys() {
+    let (one, other) = two_machines();
+    other.policies(&["key.add=allow", "item.write=allow"]);
+    one.policies(&["item.write=allow", "key.add=deny"]);
+    let add = |sandbox: &Sandbox, item: &str| {
+        sandbox.keyloan(&["item", "set", item, "hosts"]).stdin("git.example.org").run()
+    };
+    add(&one, "shared").refused(5, "key.add=deny");
+    set(&other, "plain", "no key");
+    merge(&one, &other).ok();
+    add(&other, "work").ok();
+    add(&other, "shared").ok();
+    merge(&one, &other).refused(5, "key.add=deny");
+    one.policy("key.add=allow");
+    merge(&one, &other).ok();
+    one.policies(&["key.add=allow", "key.add[item=shared]=deny"]);
+    // What it is called there changes nothing, nor does that it is none there.
+    other.keyloan(&["item", "rm", "shared", "hosts"]).run().ok();
+    merge(&one, &other).refused(5, "key.add[item=shared]=deny");
+}
+
+#[test]
 fn a_merge_does_only_what_was_shown() {
     let (one, other) = two_machines();
     set(&other, "shared", "of the other");

@@ -11,7 +11,7 @@ const QT: &str = "/usr/bin/pinentry-qt";
 const GNOME3: &str = "/usr/bin/pinentry-gnome3";
 
 /// Pictures for people who judge how a question looks.
-fn pictures() -> PathBuf {
+pub(crate) fn pictures() -> PathBuf {
     let default = || PathBuf::from(env!("CARGO_TARGET_TMPDIR")).with_file_name("screenshots");
     std::env::var_os("KEYLOAN_SCREENSHOTS").map_or_else(default, PathBuf::from)
 }

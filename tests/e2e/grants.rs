@@ -303,6 +303,8 @@ fn a_yes_covers_what_waits_behind_it() {
     sandbox.write("run/go", "");
     assert_eq!(finished(make).ok().text(), "tok\ntok\ntok\n");
     assert_eq!(approver::questions(&kept).len(), 1);
+    let decided = sandbox.events("decided");
+    assert_eq!(decided.iter().filter(|event| event["decision"] == "covered").count(), 2);
 }
 
 #[test]
@@ -330,6 +332,7 @@ fn the_grant_of_a_terminal_covers_that_terminal_and_no_other() {
     terminal.tmux(&["previous-window"]).ok();
     terminal.run(&format!("setsid -w {line}"));
     terminal.expect("there is no way to ask");
+    terminal.expect("ended 125");
     assert_eq!(sandbox.events("lent").len(), 2);
     // It ends with its terminal.
     terminal.run("exit");
@@ -341,7 +344,7 @@ fn where_the_policy_wants_the_pin_nothing_is_offered_and_no_program_answers() {
     let sandbox = Sandbox::with_token(b"tok");
     let kept = sandbox.path("run/questions");
     sandbox.set_approver(approver::covering(&kept, "command"));
-    sandbox.keyloan(&["policy", "set", "env=ask-pin"]).run().ok();
+    sandbox.policy("env=ask-pin");
     let said = "the policy wants the PIN, which an approver program does not have";
     sandbox.with_secrets(&["--", "true"]).run().refused(125, said);
     let terminal = Terminal::open(&sandbox);

@@ -1,5 +1,7 @@
 //! `ssh-add` with all its flags, and the signals that OpenSSH's agent knows.
 
+use keyloan_e2e::agent::{FAILURE, SUCCESS, adding};
+use keyloan_e2e::programs::needed;
 use keyloan_e2e::sshd::{Server, Ssh};
 use keyloan_e2e::{Output, Sandbox, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -63,11 +65,56 @@ fn adding_a_key_is_asked_and_a_no_adds_nothing() {
     assert_eq!(question.title(), "add an ssh key to the agent");
     question.says("key", &format!("ssh-ed25519 {}", ssh.fingerprint("work")), "verified");
     question.says("comment", "work", "claimed");
-    question.says("stays", "for 600 seconds", "verified");
+    question.says("stays", "for 10m", "verified");
     ssh.add(&["-D"]).ok();
     ssh.answered_by(keyloan_e2e::approver::DENY, &["key.add=ask"]);
     ssh.add(&["-q", &key]).refused(1, "agent refused operation");
     assert_eq!(ssh.add(&["-l"]).status, 1);
+}
+
+#[test]
+fn what_an_added_key_takes_the_place_of_and_how_it_is_confirmed_is_in_the_question() {
+    let sandbox = Sandbox::with_vault();
+    let (ssh, key) = with_a_file(&sandbox, &["key.add=ask"]);
+    let asked = |flags: &[&str]| {
+        ssh.add(&[&["-q"], flags, &[&key]].concat()).ok();
+        ssh.questions().pop().unwrap()
+    };
+    let confirmed = ("every use", "verified");
+    let replaced = ("the same key, with whatever it was added with before", "verified");
+    let question = asked(&[]);
+    assert_eq!((question.line("confirm"), question.line("replaces")), (None, None), "{question:?}");
+    let question = asked(&["-c"]);
+    assert_eq!((question.line("confirm"), question.line("replaces")), (Some(confirmed), Some(replaced)));
+    let question = asked(&[]);
+    assert_eq!((question.line("confirm"), question.line("replaces")), (None, Some(replaced)), "{question:?}");
+    ssh.add(&["-d", &key]).ok();
+    let question = asked(&["-c"]);
+    assert_eq!((question.line("confirm"), question.line("replaces")), (Some(confirmed), None));
+}
+
+#[test]
+fn a_comment_that_is_too_long_to_be_kept_is_refused_with_its_key() {
+    let sandbox = Sandbox::with_vault();
+    let (ssh, key) = with_a_file(&sandbox, &[]);
+    let fields = ssh.private_fields("work");
+    for (length, reply, listed) in [(1025, FAILURE, 0), (50_000, FAILURE, 0), (1024, SUCCESS, 1)] {
+        let comment = "x".repeat(length);
+        assert_eq!(ssh.agent().ask(&adding(&fields, &comment)).as_deref(), Some(reply), "{length}");
+        let identities = ssh.agent().list();
+        assert_eq!(identities.len(), listed, "{length}");
+        assert!(identities.iter().all(|identity| identity.comment == comment.as_bytes()));
+    }
+    ssh.add(&["-D"]).ok();
+    // Of files it is the longest that OpenSSH writes.
+    let longest = "y".repeat(2000);
+    sandbox.command(needed("ssh-keygen"), &["-q", "-c", "-C", &longest, "-f", &key]).run().ok();
+    ssh.add(&["-q", &key]).ok();
+    let taken = ssh.agent().list().pop().unwrap().comment;
+    assert!(taken.len() > 1000 && longest.as_bytes().starts_with(&taken));
+    let causes: Vec<_> =
+        sandbox.events("agent_refused").iter().map(|event| event["cause"].to_string()).collect();
+    assert_eq!(causes, ["\"the comment is longer than 1024 bytes\""; 2]);
 }
 
 #[test]

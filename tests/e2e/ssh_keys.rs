@@ -125,6 +125,30 @@ fn hosts_and_confirmation_of_a_key_are_changed_after_a_yes() {
 }
 
 #[test]
+fn what_limits_a_key_is_not_stored_so_that_it_would_not_limit_it() {
+    let sandbox = Sandbox::with_approver(ALLOW);
+    sandbox.keyloan(&["ssh", "generate", "key"]).run().ok();
+    let set = |arguments: &[&str], value: &str| {
+        sandbox.keyloan(&[&["item", "set"], arguments].concat()).stdin(value.as_bytes()).run()
+    };
+    set(&["key", "hosts"], "github.com").refused(2, "keyloan ssh set, or item set --public");
+    set(&["key", "confirm"], "always").refused(2, "keyloan ssh set, or item set --public");
+    set(&["--public", "key", "confirm"], "sometimes").refused(2, "is 'always' or 'session'");
+    set(&["--public", "key", "hosts"], &"a ".repeat(65)).refused(2, "at most 64 hosts");
+    set(&["--public", "key", "hosts"], "github.com").ok();
+    assert_eq!(sandbox.ssh_keys()[0]["hosts"], serde_json::json!(["github.com"]));
+    // An item that becomes a key only later is none while what limits it cannot be read beside the locked vault.
+    set(&["later", "hosts"], "github.com").ok();
+    let private = sandbox.keyloan(&["item", "get", "key", "private_key"]).run().ok().text();
+    let public = sandbox.keyloan(&["item", "get", "key", "public_key"]).run().ok().text();
+    set(&["later", "private_key"], &private).ok();
+    set(&["--public", "later", "public_key"], &public).ok();
+    assert_eq!(sandbox.ssh_keys().len(), 1);
+    set(&["--public", "later", "hosts"], "github.com").ok();
+    assert_eq!(sandbox.ssh_keys().len(), 2);
+}
+
+#[test]
 fn names_of_hosts_are_pinned_with_their_keys_and_forgotten() {
     let sandbox = Sandbox::with_vault();
     let asked = sandbox.path("run/asked");

@@ -160,7 +160,7 @@ fn a_name_that_known_hosts_hides_is_taken_from_the_command_and_proved() {
     let text = std::fs::read_to_string(ssh.path("config")).unwrap();
     sandbox.write("ssh/config", text.replace(&format!("Host {HOST}\n"), "Host nick\n"));
     ssh.ssh(&["nick", "true"]).ok();
-    ssh.questions().pop().unwrap().says("to", &to("a host whose name known_hosts hides"), "known_hosts");
+    ssh.questions().pop().unwrap().says("to", &to("a host whose name known_hosts hides"), "seen");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_host_that_nobody_knows_is_said_to_be_unknown() {
     sandbox.write("home/.ssh/known_hosts", "");
     ssh.ssh(&["-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", HOST, "true"]).ok();
     let text = format!("{}@a host that known_hosts does not know", user(&sandbox));
-    ssh.questions().pop().unwrap().says("to", &text, "known_hosts");
+    ssh.questions().pop().unwrap().says("to", &text, "seen");
 }
 
 #[test]
@@ -211,4 +211,35 @@ fn a_pinned_host_is_verified_whatever_known_hosts_calls_it() {
     sandbox.keyloan(&["ssh", "hosts", "unpin", HOST]).run().ok();
     ssh.ssh(&[&believed, HOST, "true"]).refused(255, "Permission denied");
     assert_eq!(server.accepted(), 1);
+}
+
+#[test]
+fn a_host_is_forgotten_under_the_name_that_is_given_and_no_other() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &["trust=ask"]);
+    ssh.key("host", &["ed25519"]);
+    let key = ssh.public("host");
+    let (plain, other) = ("host.example.org", "[host.example.org]:2222");
+    let hosts = |arguments: &[&str]| sandbox.keyloan(&[&["ssh", "hosts"], arguments].concat()).run();
+    let pinned = || -> Vec<String> {
+        let list = hosts(&["list"]).ok().text();
+        list.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    for (goes, stays) in [(plain, other), (other, plain)] {
+        hosts(&["pin", stays, "--key", &key]).ok();
+        let asked = ssh.questions().len();
+        // Nobody is asked for what would change nothing.
+        hosts(&["unpin", goes]).refused(1, &format!("there is no pinned host '{goes}'"));
+        assert_eq!((ssh.questions().len(), pinned()), (asked, vec![stays.to_owned()]));
+        hosts(&["pin", goes, "--key", &key]).ok();
+        assert_eq!(pinned().len(), 2);
+        hosts(&["unpin", goes]).ok();
+        assert_eq!(pinned(), [stays]);
+        hosts(&["unpin", stays]).ok();
+        assert!(pinned().is_empty());
+    }
+    // The usual port is none.
+    hosts(&["pin", plain, "--key", &key]).ok();
+    hosts(&["unpin", "[host.example.org]:22"]).ok();
+    assert!(pinned().is_empty());
 }

@@ -138,6 +138,33 @@ fn an_agent_behind_that_is_gone_silent_or_keyloan_itself_hides_no_other_key() {
     assert_eq!(sandbox.status()["vault"], "unlocked");
 }
 
+#[test]
+fn people_are_shown_the_keys_behind_and_that_they_are_another_agents() {
+    let sandbox = Sandbox::with_vault();
+    let (ssh, mut agent, _) = one_behind(&sandbox, &[]);
+    let is_listed = || {
+        let lines = sandbox.keyloan(&["ssh", "list"]).run().ok().text();
+        let [work, behind] = ["work", "behind"].map(|name| ssh.fingerprint(name));
+        let expected = [
+            format!("work  ssh-ed25519 256 {work} work"),
+            format!("(another agent's)  ecdsa-sha2-nistp256 256 {behind} behind"),
+        ];
+        assert_eq!(lines.lines().collect::<Vec<_>>(), expected);
+        let keys = sandbox.ssh_keys();
+        let sources: Vec<_> = keys.iter().map(|key| key["from"].as_str().unwrap()).collect();
+        assert_eq!(sources, ["vault", "upstream"]);
+        assert_eq!(
+            (&keys[1]["item"], keys[1]["public"].as_str().unwrap()),
+            (&serde_json::Value::Null, &*ssh.public("behind"))
+        );
+    };
+    is_listed();
+    sandbox.keyloan(&["lock"]).run().ok();
+    is_listed();
+    agent.end();
+    assert_eq!(sandbox.ssh_keys().len(), 1, "one that is gone holds none");
+}
+
 /// Two agents, each of which lists its one key when the other was asked, too.
 const TWINS: &str = r"
 import socket, sys

@@ -118,7 +118,7 @@ fn the_policy_is_changed_by_who_knows_the_passphrase_and_whole_or_not_at_all() {
     assert_eq!(
         shown,
         "env=deny\nfile=ask\nitem.read=allow\nitem.write=ask\nssh.login=ask\nssh.signature=ask\n\
-         ssh.other=deny\nkey.add=ask\ntrust=ask\nlock.idle=30m\ndeadline=1m\ngrants=command\n"
+         ssh.other=deny\nkey.add=ask\ntrust=ask\napprover=ask\nlock.idle=30m\ndeadline=1m\ngrants=command\n"
     );
     sandbox.stop();
     sandbox.unlock().ok();

@@ -59,7 +59,7 @@ fn who_dies_and_comes_back_is_not_asked_for_without_end() {
         terminal.expect(PROMPT);
         let asking = sandbox.events("requested").last().unwrap()["by"]["pid"].as_i64().unwrap();
         sandbox.command("kill", &["-KILL", &asking.to_string()]).run().ok();
-        terminal.expect("gone");
+        terminal.expect("gone 1");
     }
     terminal.run("clear; with-secrets -- true; echo ended $?");
     assert!(terminal.expect("ended 125").contains("it may ask again in"));

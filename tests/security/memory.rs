@@ -6,7 +6,7 @@ use keyloan_e2e::{Sandbox, approver, wire};
 use std::process::{Child, Command};
 
 /// Finds a marked secret in another process, by every way Linux offers. Prints the ways that worked.
-const READER: &str = r#"
+pub(crate) const READER: &str = r#"
 import ctypes, os, sys
 pid, secret = int(sys.argv[1]), sys.argv[2].encode()
 libc = ctypes.CDLL(None, use_errno=True)
@@ -17,8 +17,9 @@ def scan():
             if not mode.startswith("rw"): continue
             start, end = (int(x, 16) for x in span.split("-"))
             try:
-                mem.seek(start)
-                if secret in mem.read(end - start): return True
+                mem.seek(start); found = mem.read(end - start)
+                # As most programs keep it, and as Qt does.
+                if secret in found or secret.decode().encode("utf-16-le") in found: return True
             except (OSError, ValueError, OverflowError): pass
     return False
 def ptrace():

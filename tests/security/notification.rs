@@ -97,6 +97,31 @@ fn a_question_on_another_terminal_and_a_client_that_waits_for_the_vault_are_anno
 }
 
 #[test]
+fn a_terminal_that_answers_from_now_on_is_told_where_it_was_asked_before() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let desktop = Desktop::open(&sandbox);
+    let notifications = Notifications::serve(&sandbox, &desktop);
+    unlocked_on(&desktop, &sandbox, "/usr/bin/pinentry-gtk-2");
+    let terminal = Terminal::open(&sandbox);
+    for lock in [false, true] {
+        if lock {
+            sandbox.keyloan(&["lock"]).run().ok();
+        }
+        sandbox.write("passphrase", PASSPHRASE);
+        terminal.run("clear; keyloan approve --passphrase-fd 3 3<../passphrase; echo ended $?");
+        terminal.expect("nothing is asked here");
+        let count = 1 + usize::from(lock);
+        eventually("it is told", || notifications.sent().len() == count);
+        let told = notifications.sent().pop().unwrap();
+        assert_eq!(told.title, "keyloan: a terminal answers");
+        assert!(told.body.ends_with("answers from now on (keyloan approve)"), "{}", told.body);
+        assert!(told.actions.is_empty());
+        terminal.type_text("q");
+        terminal.expect("ended 0");
+    }
+}
+
+#[test]
 fn a_flood_of_refusals_makes_one_notification_without_a_word_of_the_requesters() {
     let sandbox = Sandbox::with_token(b"tok");
     let desktop = Desktop::open(&sandbox);
@@ -121,6 +146,7 @@ fn a_flood_of_refusals_makes_one_notification_without_a_word_of_the_requesters()
         asking.kill().unwrap();
         asking.wait().unwrap();
         eventually("it is over", || sandbox.status()["pending"] == 0);
+        sandbox.unlock().ok();
     }
     let most = 1 + started.elapsed().as_secs() / 5;
     assert!(notifications.sent().len() as u64 <= most, "{:?}", notifications.sent());

@@ -2,7 +2,7 @@
 //! this one. OpenSSH's agent has neither vault nor names: it signs in all these cases, and asks nobody.
 
 use crate::ssh::{ELSEWHERE, HERE, both};
-use keyloan_e2e::agent::{Client, Host, hex, login};
+use keyloan_e2e::agent::{Client, Host, document, hex, login};
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::{Running, Sandbox, eventually};
@@ -69,7 +69,7 @@ fn another_key_under_a_pinned_name_is_said_to_be_one_and_not_advised_to_be_pinne
     assert!(client.sign(&key, &data, SignFlags::NONE).is_some());
     let question = ssh.questions().pop().unwrap();
     question.says("to", &format!("git@{HOST}"), "known_hosts");
-    question.says("pinned", &format!("not yet: keyloan ssh hosts pin {HOST}"), "verified");
+    question.says("pinned", "not yet", "verified");
     sandbox.keyloan(&["ssh", "hosts", "pin", HOST, "--key", &ssh.public("honest")]).run().ok();
     let question = ssh.questions().pop().unwrap();
     assert!(question.line("BESIDE").is_none());
@@ -110,11 +110,15 @@ fn who_may_write_items_but_add_no_keys_changes_none_by_their_fields() {
     for field in ["hosts", "confirm", "public_key"] {
         sandbox.keyloan(&["item", "rm", "stored", field]).run().refused(5, "key.add=deny");
     }
-    for field in ["private_key", "public_key", "certificate", "hosts", "confirm"] {
+    for field in ["private_key", "public_key", "certificate"] {
         for flag in [&["--public"][..], &[]] {
             let arguments = [&["item", "set"], flag, &["stored", field]].concat();
             sandbox.keyloan(&arguments).stdin("value").run().refused(5, "key.add=deny");
         }
+    }
+    for (field, value) in [("hosts", "*"), ("confirm", "session")] {
+        let arguments = ["item", "set", "--public", "stored", field];
+        sandbox.keyloan(&arguments).stdin(value).run().refused(5, "key.add=deny");
     }
     assert_eq!(sandbox.ssh_keys(), before);
     sandbox.keyloan(&["item", "set", "stored", "note"]).stdin("value").run().ok();
@@ -156,6 +160,95 @@ fn an_item_with_somebody_elses_public_half_signs_with_nobodys_key() {
         assert!(failed["cause"].as_str().unwrap().contains(cause), "{failed}");
         sandbox.keyloan(&["item", "rm", "claims"]).run().ok();
     }
+}
+
+#[test]
+fn an_item_that_is_another_key_now_signs_with_that_at_once_and_with_the_old_one_never() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &["ssh.signature=allow"]);
+    let (_agent, plain) = ssh.plain_agent();
+    let text = document("file", &[7; 64]);
+    // Ed25519 signs the same text the same way every time (RFC 8032): the victim, whose keys stay, tells what is right.
+    let [old, new] = ["old", "new"].map(|name| {
+        let file = ssh.key(name, &["ed25519"]);
+        ssh.client_of(&plain, "ssh-add", &["-q", &file]).run().ok();
+        let key = ssh.public_key(name);
+        let right = Client::connect(&sandbox, &plain).sign(&key, &text, SignFlags::NONE).unwrap();
+        (key, right)
+    });
+    // One connection for all: it has no memory of its own.
+    let mut client = ssh.agent();
+    let mut sign = |key: &PublicKey| client.sign(key, &text, SignFlags::NONE);
+    let put = |item: &str, name: &str| {
+        let private = std::fs::read(ssh.path(name)).unwrap();
+        sandbox.keyloan(&["item", "set", item, "private_key"]).stdin(private).run().ok();
+        let set = sandbox.keyloan(&["item", "set", "--public", item, "public_key"]);
+        set.stdin(ssh.public(name)).run().ok();
+    };
+    put("item", "old");
+    assert_eq!((sign(&old.0), sign(&new.0)), (Some(old.1.clone()), None));
+    put("item", "new");
+    assert_eq!((sign(&new.0), sign(&old.0)), (Some(new.1.clone()), None));
+    // Under another name it is the same, and its name is free for another.
+    sandbox.keyloan(&["item", "mv", "item", "moved"]).run().ok();
+    assert_eq!((sign(&new.0), sign(&old.0)), (Some(new.1.clone()), None));
+    put("item", "old");
+    assert_eq!((sign(&old.0), sign(&new.0)), (Some(old.1.clone()), Some(new.1.clone())));
+    sandbox.keyloan(&["item", "rm", "item"]).run().ok();
+    assert_eq!((sign(&old.0), sign(&new.0)), (None, Some(new.1.clone())));
+    sandbox.keyloan(&["item", "rm", "moved"]).run().ok();
+    assert_eq!((sign(&old.0), sign(&new.0)), (None, None));
+    for (name, (key, right), gone) in [("old", &old, &new), ("new", &new, &old)] {
+        let file = ssh.path(name).display().to_string();
+        sandbox.keyloan(&["ssh", "add", "--name", "item", &file]).run().ok();
+        assert_eq!((sign(key).as_ref(), sign(&gone.0)), (Some(right), None), "{name}");
+        sandbox.keyloan(&["item", "rm", "item"]).run().ok();
+    }
+}
+
+#[test]
+fn a_key_for_more_or_longer_hosts_than_can_be_set_is_not_listed_from_the_file_beside_the_locked_vault() {
+    let sandbox = Sandbox::with_vault();
+    let (ssh, _agent, [plain, _]) = both(&sandbox, &[]);
+    ssh.add(&["-D"]).ok();
+    ssh.key("honest", &["ed25519"]);
+    ssh.store("honest", &[]);
+    // A connection with a name has every pattern looked at.
+    let bind = known(&ssh, &plain, "host").session(HERE, false);
+    sandbox.stop();
+    let public = sandbox.vault().join("public");
+    let honest: serde_json::Value = serde_json::from_slice(&std::fs::read(&public).unwrap()).unwrap();
+    let most = (0..63).map(|number| format!("h{number}")).collect::<Vec<_>>().join(" ");
+    let longest = format!("*{}", "a".repeat(269));
+    let endless = format!("{}b ", "*a".repeat(134)).repeat(200_000 / 270);
+    for (hosts, is_listed) in [
+        (format!("{HOST} {most}"), true),
+        (format!("{HOST} {most} one-more"), false),
+        (format!("{HOST} {longest}"), true),
+        (format!("{HOST} {longest}a"), false),
+        (format!("{HOST} {endless}"), false),
+        (format!("{HOST} {}", "*a".repeat(50_000)), false),
+    ] {
+        sandbox.stop();
+        let mut keys = honest.clone();
+        let line = ssh.public("work");
+        let forged = serde_json::json!({"item": "forged", "public_key": line, "hosts": hosts});
+        keys.as_array_mut().unwrap().push(forged);
+        std::fs::write(&public, keys.to_string()).unwrap();
+        sandbox.keyloan(&["daemon", "start"]).run().ok();
+        let items: Vec<_> = sandbox.ssh_keys().iter().map(|key| key["item"].to_string()).collect();
+        let (both, one) = (["\"honest\"", "\"forged\""], ["\"honest\""]);
+        let expected: &[&str] = if is_listed { &both } else { &one };
+        assert_eq!(items, expected, "{} bytes", hosts.len());
+        let mut client = ssh.agent();
+        assert!(client.bind(&bind));
+        let offered: Vec<_> = client.list().into_iter().map(|identity| identity.blob).collect();
+        let (honest, forged) = (ssh.public_blob("honest"), ssh.public_blob("work"));
+        let expected = if is_listed { vec![forged, honest] } else { vec![honest] };
+        assert_eq!(offered, expected, "{} bytes", hosts.len());
+    }
+    sandbox.unlock().ok();
+    assert_eq!(sandbox.ssh_keys().len(), 1);
 }
 
 /// Lists what its second argument says, and answers to every signature with its third.

@@ -130,8 +130,17 @@ impl<'a> Desktop<'a> {
 
     /// Keeps a picture of a window under `directory`.
     pub fn screenshot(&self, seen: &Seen, directory: &Path, name: &str) -> PathBuf {
+        self.picture(&seen.id, directory, name)
+    }
+
+    /// One of the whole screen.
+    pub fn picture_of_all(&self, directory: &Path, name: &str) -> PathBuf {
+        self.picture("root", directory, name)
+    }
+
+    fn picture(&self, window: &str, directory: &Path, name: &str) -> PathBuf {
         let inside = self.sandbox.path(&format!("run/{name}.png"));
-        self.on(self.sandbox.command(needed("import"), &["-window", &seen.id, inside.to_str().unwrap()]))
+        self.on(self.sandbox.command(needed("import"), &["-window", window, inside.to_str().unwrap()]))
             .run()
             .ok();
         std::fs::create_dir_all(directory).unwrap();
@@ -171,7 +180,7 @@ assert x.XSendEvent(d, w, 0, 0, ctypes.byref(m)); x.XSync(d, 0)
 "#;
 
 /// Starts a server that says on its standard output where it is.
-fn started(run: Run) -> (Child, String) {
+pub(crate) fn started(run: Run) -> (Child, String) {
     let mut command = run.into_command();
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

@@ -17,9 +17,12 @@ pub mod notification;
 pub mod pass;
 pub mod programs;
 pub mod sandbox;
+pub mod shell;
 pub mod ssh;
 pub mod sshd;
 pub mod terminal;
+pub mod wayland;
+pub mod window;
 pub mod wire;
 
 pub use sandbox::{Output, PASSPHRASE, PIN, Running, Sandbox};

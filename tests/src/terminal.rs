@@ -2,6 +2,7 @@
 
 use crate::programs::needed;
 use crate::sandbox::{Output, Sandbox};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub struct Terminal<'a> {
     sandbox: &'a Sandbox,
@@ -11,26 +12,28 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// A shell in the sandbox's `project` directory.
     pub fn open(sandbox: &'a Sandbox) -> Self {
-        Self::sized(sandbox, "tmux", 150, 50)
+        // Else a shell stands between, or not, as /bin/sh happens to be.
+        Self::open_with(sandbox, "exec env PS1='ready> ' bash --norc -i")
+    }
+
+    /// A command line in the sandbox's `project` directory that comes to show `ready>`.
+    pub fn open_with(sandbox: &'a Sandbox, line: &str) -> Self {
+        // A server that is ending would take another one's place.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("tmux-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        Self::started(sandbox, &name, (150, 50), line)
     }
 
     /// Another one beside it, of its own name and size.
     pub fn sized(sandbox: &'a Sandbox, name: &str, columns: usize, rows: usize) -> Self {
+        Self::started(sandbox, name, (columns, rows), "exec env PS1='ready> ' bash --norc -i")
+    }
+
+    fn started(sandbox: &'a Sandbox, name: &str, (columns, rows): (usize, usize), line: &str) -> Self {
         let socket = sandbox.path("run").join(name).display().to_string();
         let terminal = Self { sandbox, socket };
-        terminal
-            .tmux(&[
-                "-f",
-                "/dev/null",
-                "new-session",
-                "-d",
-                "-x",
-                &columns.to_string(),
-                "-y",
-                &rows.to_string(),
-                "env PS1='ready> ' bash --norc -i",
-            ])
-            .ok();
+        let (columns, rows) = (columns.to_string(), rows.to_string());
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", &columns, "-y", &rows, line]).ok();
         terminal.expect("ready>");
         terminal
     }

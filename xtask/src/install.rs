@@ -1,10 +1,11 @@
 //! `cargo xtask install`: the release programs and links into `DIR/bin`.
 
-use crate::process::quoted;
+use crate::process::{quoted, text};
 use crate::{Failure, release};
 use anyhow::Context;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
     let prefix = match arguments {
@@ -25,6 +26,8 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
     for link in release::LINKS {
         println!("installed {} -> keyloan", directory.join(link).display());
     }
+    let pages = install_pages(&prefix.join("share/man/man1"), &directory.join("keyloan"))?;
+    println!("installed {pages} manual pages");
     let units = install_units(&prefix.join("share/systemd/user"), &programs.workspace, &directory)?;
     println!("installed {} and keyloan.service beside it", units.display());
     println!(
@@ -38,6 +41,19 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
         println!("    {}", start_up_line(&directory, std::env::var_os("SHELL").as_deref()));
     }
     Ok(())
+}
+
+/// The manual pages, as the installed program prints them; how many there are.
+fn install_pages(to: &Path, keyloan: &Path) -> anyhow::Result<usize> {
+    let to = std::path::absolute(to)?;
+    std::fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+    let pages = text(Command::new(keyloan).arg("man"))?;
+    for page in pages.lines() {
+        let content = text(Command::new(keyloan).args(["man", page]))?;
+        std::fs::write(to.join(format!("{page}.1")), content)
+            .with_context(|| format!("cannot write {page}.1"))?;
+    }
+    Ok(pages.lines().count())
 }
 
 /// The units with the place where the programs are. Gives the socket's.

@@ -12,7 +12,9 @@
 
 mod bench;
 mod bench_agent;
+mod bench_flood;
 mod bench_mask;
+mod bench_shell;
 mod bench_vault;
 mod demo;
 mod fuzz;
@@ -37,6 +39,10 @@ usage: cargo xtask COMMAND
   bench vault [--json FILE]     measure what ten thousand items cost beside ten, and many commands at once
   bench mask [--json FILE]      measure how fast output passes `with-secrets --mask`, beside `cat`
   bench agent [--json FILE]     measure the ssh agent beside OpenSSH's `ssh-agent`
+  bench flood [--seconds N] [--json FILE]
+                                measure what a minute of requests without end does to the daemon and to others
+  bench shell [--json FILE]     measure the check before each prompt of bash, zsh and fish, beside those of
+                                direnv and mise
   fuzz [--seconds N] [--target T] [--asan]
                                 give the parsers bytes that a fuzzer makes up, for N seconds in all targets
                                 together, at least one in each (default 10); --asan wants a
@@ -73,6 +79,8 @@ fn main() -> ExitCode {
         ["bench", "vault", rest @ ..] => bench_vault::run(rest),
         ["bench", "mask", rest @ ..] => bench_mask::run(rest),
         ["bench", "agent", rest @ ..] => bench_agent::run(rest),
+        ["bench", "flood", rest @ ..] => bench_flood::run(rest),
+        ["bench", "shell", rest @ ..] => bench_shell::run(rest),
         ["fuzz", rest @ ..] => fuzz::run(rest),
         ["install", rest @ ..] => install::run(rest),
         ["requirements"] => requirements::install_all(),

@@ -50,7 +50,7 @@ pub(crate) fn revoke(revoke: &Revoke) -> Result<(), Failure> {
     }
 }
 
-/// `3  log in with an ssh key … for /usr/bin/git (pid 41), 8m left`
+/// `3  ssh.signature: namespace git with work SHA256:… for /usr/bin/git (pid 41), 8m left`
 fn describe(grant: &GrantSummary) -> String {
     let time =
         grant.seconds_left.map(|seconds| format!("{} left", TimeSpan::of(Duration::from_secs(seconds))));

@@ -1,6 +1,6 @@
 //! What opens, closes and re-keys the vault.
 
-use crate::args::{Init, Passwd, Pin, Unlock};
+use crate::args::{Init, NewPhrase, Passwd, Pin, Unlock};
 use crate::client::{self, Connection};
 use crate::environment;
 use crate::exit::Failure;
@@ -15,6 +15,7 @@ pub(crate) fn init(init: &Init) -> Result<(), Failure> {
     let message = with_desktop(Message::new(Request::Init));
     let message = client::with_secret(act, message, "passphrase", init.passphrase_fd)?;
     let message = client::with_secret(act, message, "pin", init.pin_fd)?;
+    let message = client::with_secret(act, message, "phrase", init.phrase_fd)?;
     client::tell(act, &message)?;
     output::note("store a first value: keyloan item set ITEM FIELD");
     Ok(())
@@ -66,5 +67,13 @@ pub(crate) fn pin(pin: &Pin) -> Result<(), Failure> {
     let message = Message::new(Request::Pin);
     let message = client::with_secret(act, message, "passphrase", pin.passphrase.passphrase_fd)?;
     let message = client::with_secret(act, message, "pin", pin.pin_fd)?;
+    client::tell(act, &message)
+}
+
+pub(crate) fn phrase(phrase: &NewPhrase) -> Result<(), Failure> {
+    let act = "change the phrase";
+    let message = Message::new(Request::Phrase { remove: phrase.remove });
+    let message = client::with_secret(act, message, "passphrase", phrase.passphrase.passphrase_fd)?;
+    let message = client::with_secret(act, message, "phrase", phrase.phrase_fd)?;
     client::tell(act, &message)
 }

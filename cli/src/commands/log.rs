@@ -104,6 +104,7 @@ fn told(line: &[u8]) -> String {
             format!("policy set: {}", settings.filter_map(Value::as_str).collect::<Vec<_>>().join(" "))
         }
         "recipient_changed" => format!("recipient {} {}", text("name"), text("action")),
+        "turned_away" => format!("{} more were refused unasked: there were too many", number("count")),
         "locked" => format!("locked: {}", text("why")),
         "pin_failed" => format!("wrong PIN, {} in a row, {}", number("failures"), by()),
         "approver_enrolled" => format!("a terminal answers from now on, {}", by()),

@@ -1,4 +1,4 @@
-//! `keyloan policy show|set`.
+//! `keyloan policy show|explain|set`.
 
 use crate::args::{Json, Policy};
 use crate::client;

@@ -74,9 +74,8 @@ fn lend(run: &Run) -> Result<ExitCode, Failure> {
 }
 
 fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Result<(), Failure> {
-    let here = std::env::current_dir()
-        .map_err(|error| Failure::usage(ACT, format!("the current directory: {error}")))?;
-    let search = Search::upwards(&here).map_err(|error| unreadable(ACT, &here.join(FILE), &error))?;
+    let here = here(ACT)?;
+    let search = searched(ACT, &here)?;
     let lend = Lend {
         sets: run.sets.clone(),
         only: run.only.clone(),
@@ -85,10 +84,7 @@ fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Re
         clean_env: run.clean_env,
         seconds: run.time.map(|time| time.duration().as_secs()),
     };
-    let mut message = Message::new(Request::Lend(lend));
-    for directory in &search.directories {
-        message = message.with("directory", SecretBytes::copy_of(directory.as_os_str().as_bytes()));
-    }
+    let mut message = with_directories(Message::new(Request::Lend(lend)), &search);
     if let Some(program) = program {
         let program = absolute(&here, program);
         message = message.with("program", SecretBytes::copy_of(program.as_os_str().as_bytes()));
@@ -103,6 +99,21 @@ fn request(run: &Run, program: Option<&Path>, connection: &mut Connection) -> Re
         Some(found) => connection.send(&message, &[found.descriptor.as_fd()]),
         None => connection.send(&message, &[]),
     }
+}
+
+pub(super) fn here(act: &str) -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| Failure::usage(act, format!("the current directory: {error}")))
+}
+
+pub(super) fn searched(act: &str, here: &Path) -> Result<Search, Failure> {
+    Search::upwards(here).map_err(|error| unreadable(act, &here.join(FILE), &error))
+}
+
+pub(super) fn with_directories(mut message: Message<Request>, search: &Search) -> Message<Request> {
+    for directory in &search.directories {
+        message = message.with("directory", SecretBytes::copy_of(directory.as_os_str().as_bytes()));
+    }
+    message
 }
 
 /// Without `./` in the middle, so that the question shows where the program really lies.

@@ -3,9 +3,10 @@
 
 pub(crate) use keyloan_platform::program::{Group, is_roots};
 
+use keyloan_platform::sealed::{self, Reader};
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
 use tokio::net::UnixStream;
@@ -38,4 +39,22 @@ pub(super) fn start(
         .kill_on_drop(true)
         .spawn()?;
     Ok((child, ours))
+}
+
+/// Starts a program that secrets are typed into, so that no other program of the user reads its memory, traces it or
+/// takes its end of the socket: a copy that nobody may read runs undumpable. Root's files are read here, and nothing
+/// that could keep the daemon waiting. A script, whose interpreter has to read it, runs as it is.
+pub(super) fn start_guarded(
+    program: &Path,
+    variables: impl Iterator<Item = (&'static str, OsString)>,
+) -> io::Result<(Child, UnixStream)> {
+    let bytes = std::fs::read(program)?;
+    if bytes.starts_with(b"#!") {
+        return start(program, &[], variables);
+    }
+    match sealed::copy(&bytes, Reader::Kernel) {
+        Ok(copy) => start(Path::new(&format!("/proc/self/fd/{}", copy.as_raw_fd())), &[], variables),
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => start(program, &[], variables),
+        Err(error) => Err(error),
+    }
 }

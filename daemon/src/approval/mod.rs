@@ -2,11 +2,14 @@
 //! the passphrase, a desktop is that of whoever proved it, and a terminal is the one the kernel names, opened
 //! and read by the daemon itself.
 
+pub(crate) mod askpass;
 mod assuan;
 pub(crate) mod board;
 pub(crate) mod child;
-mod flood;
+pub(crate) mod flood;
 pub(crate) mod notification;
+pub(crate) mod offer;
+pub(crate) mod phrase;
 pub(crate) mod pin;
 pub(crate) mod pinentry;
 pub(crate) mod place;
@@ -15,8 +18,9 @@ pub(crate) mod question;
 pub(crate) mod queue;
 pub(crate) mod steering;
 pub(crate) mod terminal;
+mod turns;
 
-use question::Offer;
+use offer::Offer;
 use std::time::Duration;
 
 /// How long a human has to type a passphrase: there may be no policy yet that says how long.
@@ -45,7 +49,13 @@ pub(crate) enum No {
     #[error("there is no way to ask: the request comes from the background of its terminal")]
     Background,
     #[error(
-        "the last questions from there were declined or not answered, so it may ask again in {0} seconds          (a yes to the next one ends this)"
+        "there is no way to ask: another host asks by way of this program, which may send there what is typed on its \
+         terminal"
+    )]
+    Overheard,
+    #[error(
+        "the last questions from there were declined or not answered, so it may ask again in {0} seconds (a yes to \
+         the next one ends this)"
     )]
     Cooling(u64),
     #[error("there were five wrong PINs where you unlocked, so everything is locked")]
@@ -66,8 +76,31 @@ pub(crate) enum No {
     BoardLeft,
     #[error("everything is denied for another {0} seconds, as was wished on the enrolled terminal")]
     DeniesAll(u64),
+    #[error("there is no way to ask: none of those in approver.order ({0}) is there")]
+    NoneThere(String),
+    #[error("the vault was locked, or its policy changed, while the question stood")]
+    Meanwhile,
     #[error("there is no PIN in the vault")]
     WithoutPin,
+    #[error(
+        "the last questions from several places were declined or not answered, so for {0} seconds only the terminal \
+         of the last unlock may ask (a yes ends this)"
+    )]
+    CoolingAll(u64),
+    #[error("{0} questions from there are waiting already")]
+    BusyHere(usize),
+    #[error("the askpass program {path}: {cause}")]
+    Askpass { path: String, cause: program::ProgramError },
+}
+
+impl No {
+    /// Nobody was asked, because too much was asked before.
+    pub(crate) fn is_of_a_flood(&self) -> bool {
+        matches!(
+            self,
+            Self::Busy | Self::BusyHere(_) | Self::Cooling(_) | Self::CoolingAll(_) | Self::DeniesAll(_)
+        )
+    }
 }
 
 /// Who said yes.
@@ -83,4 +116,6 @@ pub(crate) enum Covers {
     /// The request alone.
     Once,
     Also(Offer),
+    /// Nobody was asked: a grant was given while it waited.
+    Granted,
 }

@@ -1,6 +1,6 @@
 //! A word on the desktop of the last unlock that a question stands somewhere. It announces and never approves: any
-//! program of the user can forge a click, so it has no action, and nobody hears what becomes of it. One at most is
-//! shown, and a flood of questions makes no flood of these. Without the program or a bus there is none.
+//! program of the user can forge a click, so it has no action, and nobody hears what becomes of it. One question at
+//! most is shown, and a flood of questions makes no flood of these. Without the program or a bus there is none.
 
 use super::child::{self, Group};
 use super::pinentry::Desktop;
@@ -24,6 +24,8 @@ const BETWEEN: Duration = Duration::from_secs(5);
 /// From one refusal that is told to the next, and how long it is told.
 const BETWEEN_REFUSALS: Duration = Duration::from_secs(60);
 const REFUSAL: Duration = Duration::from_secs(10);
+/// How long it is told that a terminal answers.
+const ENROLMENT: Duration = Duration::from_secs(60);
 /// The program takes its notification back within this time.
 const CLOSING: Duration = Duration::from_secs(1);
 /// The longest that a question stands.
@@ -71,6 +73,14 @@ impl Notifier {
             }
             *last = Some(clock::since_boot());
             show(&desktop, "keyloan: a rule refused a request", &text, REFUSAL, sleep(REFUSAL)).await;
+        });
+    }
+
+    /// Says that a terminal answers from now on. It waits for none that is shown, or whoever asks something would keep
+    /// it back; the passphrase that was proved for it makes no flood.
+    pub(crate) fn tell_enrolment(desktop: Desktop, text: String) {
+        tokio::task::spawn_local(async move {
+            show(&desktop, "keyloan: a terminal answers", &text, ENROLMENT, sleep(ENROLMENT)).await;
         });
     }
 }

@@ -1,6 +1,5 @@
 //! Asking in a window: a stock pinentry, started on the desktop of whoever proved the passphrase. It holds
-//! the PIN while it is typed, and any program of the user can read its memory; only the daemon judges what
-//! was typed.
+//! the PIN while it is typed, and runs undumpable for that; only the daemon judges what was typed.
 
 use super::No;
 use super::assuan::{self, Answer, Assuan, AssuanError};
@@ -35,8 +34,8 @@ const GNOME3: &str = "/usr/bin/pinentry-gnome3";
 const VALUE: usize = 4096;
 /// A pinentry that has not greeted by then is not there.
 const START: Duration = Duration::from_secs(5);
-/// An answer within this time of the question was not given to it.
-const SETTLE: Duration = Duration::from_millis(300);
+/// An answer within this time of the question was not given to it: the window itself takes half of that to come up.
+const SETTLE: Duration = Duration::from_millis(600);
 
 /// Codes of gpg-error.h: a button, Escape or a closed window.
 const CANCELED: [u32; 3] = [99, 114, 198];
@@ -88,10 +87,13 @@ impl Desktop {
         self.variables.iter().any(|(name, _)| matches!(*name, "DBUS_SESSION_BUS_ADDRESS" | "XDG_RUNTIME_DIR"))
     }
 
-    /// What a program finds the desktop by, and says nothing in another language by.
+    /// What a program finds the desktop by, and says nothing in another language by. Qt 5 looks for an X server unless
+    /// it is told not to, and ends where there is none.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, OsString)> {
         let language = ("LANG", OsString::from("C.UTF-8"));
-        self.variables.iter().cloned().chain([language])
+        let has_x = self.variables.iter().any(|(name, _)| *name == "DISPLAY");
+        let platform = (!has_x).then(|| ("QT_QPA_PLATFORM", OsString::from("wayland")));
+        self.variables.iter().cloned().chain([language]).chain(platform)
     }
 
     /// Starts the first pinentry that can show a window; `None` where none can, so that another way is tried.
@@ -113,17 +115,20 @@ pub(crate) struct Window {
     _child: Option<Child>,
     /// For people: the display.
     pub(crate) name: String,
+    /// The window is another program's, found over the session bus.
+    pub(super) passes_on: bool,
 }
 
 impl Window {
     async fn start(program: &Path, desktop: &Desktop) -> Result<Self, AssuanError> {
-        let (child, ours) = child::start(program, &[], desktop.variables())?;
+        let (child, ours) = child::start_guarded(program, desktop.variables())?;
         let mut window = Self {
             assuan: Assuan::new(ours),
             settle: SETTLE,
             _group: Group(child.id()),
             _child: Some(child),
             name: desktop.name.clone(),
+            passes_on: false,
         };
         window.greet().await?;
         Ok(window)
@@ -141,6 +146,7 @@ impl Window {
         {
             return Err(AssuanError::Ended);
         }
+        self.passes_on = flavor.expose().starts_with(b"gnome");
         // Never `ttyname`, nor what would let it keep a PIN (`allow-external-password-cache`). Grabbing the
         // keyboard is its default and stays: other X programs then see no keys in the ordinary way.
         self.assuan.command("OPTION", "lc-ctype=C.UTF-8").await?;
@@ -213,7 +219,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(said).await.unwrap();
         let (assuan, name) = (Assuan::new(ours), String::new());
-        (Window { assuan, settle, _group: Group(None), _child: None, name }, theirs)
+        (Window { assuan, settle, _group: Group(None), _child: None, name, passes_on: false }, theirs)
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 //! unlocked. The one way to each, for PINs and passphrases alike.
 
 use super::No;
+use super::askpass::Askpass;
 use super::board::OnBoard;
 use super::pinentry::{Desktop, Window};
 use super::question::Question;
@@ -29,7 +30,7 @@ impl Wanted {
     /// The label of the button that says yes.
     pub(super) fn button(self) -> &'static str {
         match self {
-            Self::Pin => "Allow once",
+            Self::Pin => "Allow",
             Self::Passphrase => "Unlock",
         }
     }
@@ -54,6 +55,8 @@ pub(crate) enum Place {
     Board(OnBoard),
     Terminal(Screen),
     Window(Window),
+    /// For PINs alone.
+    Askpass(Askpass),
 }
 
 impl Place {
@@ -69,10 +72,20 @@ impl Place {
         }
     }
 
+    /// Whether no program can take the place of what shows the question there, or read its arguments.
+    pub(super) fn keeps_to_itself(&self) -> bool {
+        match self {
+            Self::Board(_) | Self::Terminal(_) => true,
+            Self::Window(window) => !window.passes_on,
+            Self::Askpass(_) => false,
+        }
+    }
+
     pub(crate) async fn show(&mut self, question: &Question, wanted: Wanted) -> Result<(), No> {
         match self {
             Self::Board(board) => board.show(question),
             Self::Window(window) => window.show(question, wanted).await,
+            Self::Askpass(askpass) => askpass.show(question),
             Self::Terminal(screen) => {
                 screen.write(&question.text(screen.columns())).await.map_err(No::Terminal)?;
                 screen.settle().await.map_err(No::Terminal)
@@ -85,6 +98,7 @@ impl Place {
         match self {
             Self::Board(board) => board.typed().await,
             Self::Window(window) => window.typed().await,
+            Self::Askpass(askpass) => askpass.typed().await,
             Self::Terminal(screen) => match screen.read_line(wanted.prompt()).await.map_err(No::Terminal)? {
                 Typed::Line(line) if !line.is_empty() => Ok(line),
                 _ => Err(No::Declined),
@@ -99,6 +113,10 @@ impl Place {
                 Ok(())
             }
             Self::Window(window) => window.say(wanted.wrong()).await,
+            Self::Askpass(askpass) => {
+                askpass.say(wanted.wrong());
+                Ok(())
+            }
             Self::Terminal(screen) => {
                 screen.write(&format!("  {}\n", wanted.wrong())).await.map_err(No::Terminal)
             }
@@ -118,6 +136,7 @@ impl Place {
         match self {
             Self::Board(board) => format!("on {} (keyloan approve)", board.terminal),
             Self::Window(window) => format!("in a window on {}", window.name),
+            Self::Askpass(askpass) => format!("in {}", askpass.name()),
             Self::Terminal(_) => format!("on {}", requester.terminal_name().unwrap_or_default()),
         }
     }

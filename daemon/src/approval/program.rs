@@ -3,7 +3,8 @@
 
 use super::Covers;
 use super::child::{self, Group};
-use super::question::{Offer, Question};
+use super::offer::Offer;
+use super::question::Question;
 use crate::patience;
 use crate::policy::rule::ApproverProgram;
 use data_encoding::HEXLOWER;
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) enum ProgramError {
     Crashed,
     #[error("its answer is not {{\"decision\":\"allow\"}} or {{\"decision\":\"deny\"}}")]
     Garbage,
+    #[error("what it printed is longer than a PIN")]
+    Long,
 }
 
 #[derive(Serialize)]
@@ -97,14 +100,7 @@ pub(crate) async fn ask(
     question: &Question,
     deadline: Duration,
 ) -> Result<Option<Covers>, ProgramError> {
-    let Loaded { bytes, sha256, interpreter } = load(program.path.clone()).await?;
-    if sha256 != program.sha256 {
-        return Err(ProgramError::Changed);
-    }
-    let reader = if interpreter.is_some() { Reader::Interpreter } else { Reader::Kernel };
-    let copy = sealed::copy(&bytes, reader).map_err(ProgramError::Start)?;
-    let (mut child, mut channel) = start(&copy, interpreter).map_err(ProgramError::Start)?;
-    drop(copy);
+    let (mut child, mut channel) = started(program, &[], std::iter::empty()).await?;
     let _group = Group(child.id());
     let scopes = std::iter::once("once".to_owned()).chain(question.offers.iter().map(Offer::key)).collect();
     let request = Request { version: 1, question, scopes, deadline_seconds: deadline.as_secs() };
@@ -128,15 +124,28 @@ pub(crate) async fn ask(
     Ok((answer.decision == Decision::Allow).then_some(covers))
 }
 
-fn start(copy: &OwnedFd, interpreter: Option<Interpreter>) -> io::Result<(Child, UnixStream)> {
-    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
-    match interpreter {
-        Some(Interpreter { program, argument }) => {
-            let arguments: Vec<OsString> = argument.into_iter().chain([path]).map(OsString::from).collect();
-            child::start(&program, &arguments, std::iter::empty())
-        }
-        None => child::start(Path::new(&path), &[], std::iter::empty()),
+/// Starts a sealed copy of the program that was pinned, with our end of its standard input and output.
+pub(super) async fn started(
+    program: &ApproverProgram,
+    arguments: &[OsString],
+    variables: impl Iterator<Item = (&'static str, OsString)>,
+) -> Result<(Child, UnixStream), ProgramError> {
+    let Loaded { bytes, sha256, interpreter } = load(program.path.clone()).await?;
+    if sha256 != program.sha256 {
+        return Err(ProgramError::Changed);
     }
+    let reader = if interpreter.is_some() { Reader::Interpreter } else { Reader::Kernel };
+    let copy = sealed::copy(&bytes, reader).map_err(ProgramError::Start)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    let started = match interpreter {
+        Some(Interpreter { program, argument }) => {
+            let first = argument.into_iter().chain([path]).map(OsString::from);
+            let arguments: Vec<OsString> = first.chain(arguments.iter().cloned()).collect();
+            child::start(&program, &arguments, variables)
+        }
+        None => child::start(Path::new(&path), arguments, variables),
+    };
+    started.map_err(ProgramError::Start)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ProgramError> {

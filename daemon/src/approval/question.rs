@@ -2,12 +2,13 @@
 //! sure each line is. All text in it may come from an attacker and is escaped here, once. What cannot be
 //! shown whole is put to nobody: a yes to what was cut away is none.
 
-use crate::policy::rule::Scope;
+use super::offer::Offer;
 use crate::requester::{Requester, Settled};
 use keyloan_protocol::names::escaped;
-use keyloan_protocol::time_span::TimeSpan;
+use keyloan_protocol::secret::SecretBytes;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 /// How sure a line is. Observed things inform; none of them approves by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,40 +45,15 @@ pub(crate) struct Line {
     pub(crate) certainty: Certainty,
 }
 
-/// What a yes may be said to cover besides the request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Offer {
-    pub(crate) scope: Scope,
-    pub(crate) words: String,
-}
-
-impl Offer {
-    /// The scope that an approver program answers.
-    pub(crate) fn key(&self) -> String {
-        self.scope.to_string()
-    }
-
-    /// What is typed behind the PIN and a plus sign.
-    pub(crate) fn typed(&self) -> String {
-        match self.scope {
-            Scope::Command => "c".to_owned(),
-            Scope::Terminal(time) => format!("t{}", TimeSpan::of(time)),
-            scope => scope.to_string(),
-        }
-    }
-
-    fn shown(&self, mark: char, instead: &str) -> String {
-        let words = unpadded(&escaped(&self.words, WIDTH)).replace(mark, instead);
-        format!("PIN+{:<5} {words}", self.typed())
-    }
-}
-
 #[derive(Clone, Serialize)]
 pub(crate) struct Question {
     pub(crate) title: String,
     pub(crate) lines: Vec<Line>,
     #[serde(skip)]
     pub(crate) offers: Vec<Offer>,
+    /// The person's phrase, where no requester can read it.
+    #[serde(skip)]
+    phrase: Option<Rc<SecretBytes>>,
     /// What of it was too long to be shown whole.
     #[serde(skip)]
     cut: Option<&'static str>,
@@ -103,7 +79,8 @@ pub(crate) const LINES: usize = 60;
 impl Question {
     /// A title is keyloan's own words; a name that it quotes is somebody else's and becomes a line.
     pub(crate) fn new(title: &str) -> Self {
-        let mut question = Self { title: title.to_owned(), lines: Vec::new(), offers: Vec::new(), cut: None };
+        let mut question =
+            Self { title: title.to_owned(), lines: Vec::new(), offers: Vec::new(), phrase: None, cut: None };
         if let Some((before, rest)) = title.split_once('\'')
             && let Some((name, after)) = rest.rsplit_once('\'')
         {
@@ -128,6 +105,9 @@ impl Question {
         between: &str,
         certainty: Certainty,
     ) {
+        if parts.is_empty() {
+            return;
+        }
         let mut text = String::new();
         for part in parts {
             let longer = if text.is_empty() { part.clone() } else { format!("{text}{between}{part}") };
@@ -170,6 +150,17 @@ impl Question {
         }
     }
 
+    /// The same with the phrase, which stands last: right above what is typed, on whichever page that is.
+    pub(crate) fn with_phrase(&self, phrase: Option<Rc<SecretBytes>>) -> Self {
+        Self { phrase, ..self.clone() }
+    }
+
+    fn shown_phrase(&self, mark: char, instead: &str) -> Option<String> {
+        let phrase = self.phrase.as_ref()?;
+        let text = unpadded(&escaped(&String::from_utf8_lossy(phrase.expose()), WIDTH));
+        Some(format!("{}  (chosen by you)", text.replace(mark, instead)))
+    }
+
     /// The text for a terminal of so many columns.
     pub(crate) fn text(&self, columns: usize) -> String {
         let columns = columns.clamp(TERMINAL / 4, TERMINAL);
@@ -181,8 +172,11 @@ impl Question {
             let _ = writeln!(text, "{}", broken(&line));
         }
         for offer in &self.offers {
-            let line = format!("  {}", offer.shown(GOES_ON, "\\u{22ee}"));
+            let line = format!("  {}", shown_offer(offer, GOES_ON, "\\u{22ee}"));
             let _ = writeln!(text, "{}", broken(&line));
+        }
+        if let Some(phrase) = self.shown_phrase(GOES_ON, "\\u{22ee}") {
+            let _ = writeln!(text, "{}", broken(&format!("  phrase    {phrase}")));
         }
         text
     }
@@ -204,9 +198,13 @@ impl Question {
         };
         let mut blocks: Vec<String> =
             self.lines.iter().flat_map(|line| line.blocks(&|block| length(block) <= room)).collect();
-        let offer =
-            |offer: &Offer| in_window(&format!("{BULLET} {}", offer.shown(BULLET, "\\u{2022}"))) + "\n";
-        let offers: String = self.offers.iter().map(offer).collect();
+        let offer = |offer: &Offer| {
+            in_window(&format!("{BULLET} {}", shown_offer(offer, BULLET, "\\u{2022}"))) + "\n"
+        };
+        let mut offers: String = self.offers.iter().map(offer).collect();
+        if let Some(phrase) = self.shown_phrase(BULLET, "\\u{2022}") {
+            offers += &(in_window(&format!("{BULLET} phrase:  {phrase}")) + "\n");
+        }
         // What they are about is the last line, and is not to be looked for on another page.
         match blocks.last_mut() {
             Some(last) if length(last) + length(&offers) <= room => last.push_str(&offers),
@@ -238,6 +236,11 @@ impl Line {
         let whole = (1..text.len()).map(shown).find(|blocks| blocks.iter().all(|block| fits(block)));
         whole.unwrap_or_else(|| shown(text.len().max(1)))
     }
+}
+
+fn shown_offer(offer: &Offer, mark: char, instead: &str) -> String {
+    let words = unpadded(&escaped(&offer.words, WIDTH)).replace(mark, instead);
+    format!("PIN+{:<5} {words}", offer.typed())
 }
 
 fn in_window(text: &str) -> String {
@@ -293,7 +296,9 @@ fn is_long(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::offer::Also;
     use super::*;
+    use crate::policy::rule::Scope;
 
     #[test]
     fn nothing_shown_can_repaint_the_screen() {
@@ -363,8 +368,8 @@ mod tests {
             }
             question.line("may cover", "the same, for /usr/bin/make (pid 4) • PIN+c", Certainty::Seen);
             question.offers = vec![
-                Offer { scope: Scope::Command, words: "covers that until it ends".to_owned() },
-                Offer { scope: Scope::Uses(20), words: "covers that 20 times in all".to_owned() },
+                Offer { also: Also::Grant(Scope::Command), words: "covers that until it ends".to_owned() },
+                Offer { also: Also::Grant(Scope::Uses(20)), words: "covers that 20 times in all".to_owned() },
             ];
             let pages = question.pages(900, str::len);
             let last = pages.last().unwrap();

@@ -1,27 +1,31 @@
-//! One question at a time, in the order they came; a flood is refused. One yes serves one request.
+//! One question at a time, places in turns; a flood is refused. One yes serves one request: two that are alike to the
+//! last byte are two questions, unless the yes to one was said to cover the other.
 
+use super::askpass::Askpass;
 use super::board::Board;
-use super::flood::Flood;
+use super::flood::{Asker, Flood};
+use super::offer::Offer;
 use super::pinentry::Desktop;
 use super::place::{Place, Wanted};
-use super::question::{Offer, Question};
+use super::question::Question;
+use super::terminal::Screen;
+use super::turns::{Spot, Turns};
 use super::{Covers, No, Yes, pin, program};
 use crate::clock::{self, timeout};
+use crate::policy::order::{Order, Way};
 use crate::policy::rule::ApproverProgram;
 use crate::requester::Requester;
 use keyloan_protocol::secret::SecretBytes;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
-
-/// Questions that may wait behind the one being asked.
-const WAITING: usize = 32;
+use tokio::sync::{Mutex, Notify};
 
 pub(crate) struct Queue {
-    turn: Mutex<()>,
-    waiting: Cell<usize>,
+    turns: Turns,
+    /// A grant was given, which may cover what waits.
+    granted: Notify,
     gates: RefCell<pin::Gates>,
     flood: RefCell<Flood>,
     /// One check of a PIN at a time: each takes 19 MiB, and goes on when its requester goes away.
@@ -32,20 +36,27 @@ pub(crate) struct Queue {
 
 /// What the queue asks with. Decided by policy and the vault, never by the request.
 pub(crate) struct Ways {
+    pub(crate) order: Order,
     pub(crate) program: Option<ApproverProgram>,
+    pub(crate) askpass: Option<ApproverProgram>,
     pub(crate) desktop: Option<Desktop>,
-    /// The terminal of the last unlock, 0 for none.
-    pub(crate) unlocked_on: u64,
-    pub(crate) pin_verifier: Option<SecretBytes>,
+    pub(crate) asker: Asker,
+    pub(crate) pin_verifier: Option<Arc<SecretBytes>>,
+    /// Shown in the places of the last unlock alone.
+    pub(crate) phrase: Option<Rc<SecretBytes>>,
     /// How long a human has to answer.
     pub(crate) deadline: Duration,
 }
 
-/// Whom the queue tells what happens meanwhile.
+/// Whom the queue asks for what is so now, and tells what happens meanwhile.
 pub(crate) struct Told<'a> {
+    /// Looked for with the turn: what was so when the request came may be long over.
+    pub(crate) ways: &'a dyn Fn() -> Result<Ways, No>,
     /// A wrong PIN, with the failures in a row, and whether everything is to be locked.
     pub(crate) wrong_pin: &'a dyn Fn(u32, bool),
     pub(crate) asking: &'a dyn Fn(&Place),
+    /// The approver program is asked.
+    pub(crate) asking_program: &'a dyn Fn(&ApproverProgram),
     /// Who has said yes to it while it waited, if anybody: then nobody is asked.
     pub(crate) covered: &'a dyn Fn() -> Option<String>,
 }
@@ -53,8 +64,8 @@ pub(crate) struct Told<'a> {
 impl Queue {
     pub(crate) fn new() -> Self {
         Self {
-            turn: Mutex::new(()),
-            waiting: Cell::new(0),
+            turns: Turns::default(),
+            granted: Notify::new(),
             gates: RefCell::default(),
             flood: RefCell::default(),
             check: Arc::default(),
@@ -64,72 +75,120 @@ impl Queue {
 
     /// Questions asked or waiting.
     pub(crate) fn pending(&self) -> usize {
-        self.waiting.get()
+        self.turns.pending()
     }
 
-    /// Waits until no other question stands. Whoever gives up waiting leaves the queue.
-    pub(crate) async fn turn(&self) -> Result<Turn<'_>, No> {
-        if self.waiting.get() > WAITING {
-            return Err(No::Busy);
-        }
-        let spot = Spot::take(&self.waiting);
-        Ok(Turn { _turn: self.turn.lock().await, _spot: spot })
+    /// Waits until no other question stands. Whoever gives up waiting leaves the queue. `proves` is for a passphrase
+    /// that somebody offers by himself.
+    pub(crate) async fn turn(&self, asker: Asker, proves: bool) -> Result<Turn<'_>, No> {
+        let mut spot = self.turns.enter(asker, proves)?;
+        spot.turn().await?;
+        Ok(Turn { _spot: spot })
     }
 
-    /// Asks a human: by the program that was set, or else on the enrolled terminal, or else in a window, or else on
-    /// the requester's terminal. A way that is not there leaves it to the next; a no does not.
+    /// Waits until nothing else stands on the requester's own terminal. What is typed there of his own accord keeps nobody
+    /// else waiting: any number of terminals would otherwise close keyloan to everybody.
+    pub(crate) async fn to_type(&self, asker: Asker) -> Result<Turn<'_>, No> {
+        let mut spot = self.turns.enter_to_type(asker)?;
+        spot.turn().await?;
+        Ok(Turn { _spot: spot })
+    }
+
+    pub(crate) fn has_room(&self, asker: Asker) -> Result<(), No> {
+        self.turns.has_room(asker, false)
+    }
+
+    /// Refuses at once what would be refused whenever its turn came.
+    pub(crate) fn admits(&self, asker: Asker, desktop: Option<&Desktop>) -> Result<(), No> {
+        self.board.denies()?;
+        self.is_not_held_back(asker, desktop)?;
+        self.has_room(asker)
+    }
+
+    fn is_not_held_back(&self, asker: Asker, desktop: Option<&Desktop>) -> Result<(), No> {
+        let is_shared = self.board.terminal().is_some() || desktop.is_some();
+        self.flood.borrow().check(asker, is_shared, clock::since_boot())
+    }
+
+    /// Who proves the passphrase was no flood.
+    pub(crate) fn hold_back_no_more(&self) {
+        *self.flood.borrow_mut() = Flood::default();
+    }
+
+    /// Looks whether what waits is covered now.
+    pub(crate) fn granted(&self) {
+        self.granted.notify_waiters();
+    }
+
+    /// Counts a question in a window or on the enrolled terminal, where those of all places come up.
+    pub(crate) fn stands(&self, asker: Asker, is_shared: bool) -> Result<Standing<'_>, No> {
+        self.flood.borrow().check(asker, is_shared, clock::since_boot())?;
+        Ok(Standing { flood: &self.flood, asker, is_shared, was_no: true })
+    }
+
+    /// Asks a human, or the program that was set, by the first of the ways in their order that is there. A way that is
+    /// not there leaves it to the next; a no does not, nor does one that fails.
     pub(crate) async fn ask(
         &self,
         question: &Question,
         requester: &Requester,
-        ways: Ways,
+        asker: Asker,
         told: Told<'_>,
     ) -> Result<Yes, No> {
         self.board.denies()?;
+        let mut spot = self.turns.enter(asker, false)?;
         let waits = self.board.waits(question, requester);
-        let _turn = self.turn().await?;
-        self.board.denies()?;
-        if let Some(by) = (told.covered)() {
-            return Ok(Yes { by, covers: Covers::Once });
-        }
-        let deadline = ways.deadline;
-        let (verifier, desktop) = match (ways.program, ways.pin_verifier) {
-            (Some(approver), _) => {
-                drop(waits);
-                let answer = timeout(deadline, ask_program(&approver, question, deadline)).await;
-                return answer.unwrap_or(Err(No::TimedOut(deadline)));
+        loop {
+            let granted = self.granted.notified();
+            let has_turn = tokio::select! {
+                biased;
+                turn = spot.turn() => turn.map(|()| true)?,
+                () = granted => false,
+            };
+            self.board.denies()?;
+            if let Some(by) = (told.covered)() {
+                return Ok(Yes { by, covers: Covers::Granted });
             }
-            (None, Some(verifier)) => (Arc::new(verifier), ways.desktop),
-            (None, None) => return Err(No::WithoutPin),
-        };
+            if has_turn {
+                break;
+            }
+        }
         drop(waits);
         loop {
-            // Looked at again with the turn: what waited behind two noes is the flood itself.
-            let cooling = self.flood.borrow().closed_for(requester.terminal, clock::since_boot());
-            if cooling > 0 {
-                return Err(No::Cooling(cooling));
-            }
-            let mut place = match self.board.place() {
-                Some(board) => Place::Board(board),
-                None => Place::find(desktop.as_ref(), requester).await?,
+            let ways = (told.ways)()?;
+            let (deadline, asker) = (ways.deadline, ways.asker);
+            // Only what is of the human wants a PIN, and has to be spared a flood.
+            let may_ask = || {
+                // Looked at again with the turn: what waited behind two noes is the flood itself.
+                self.is_not_held_back(asker, ways.desktop.as_ref())?;
+                ways.pin_verifier.clone().ok_or(No::WithoutPin)
             };
-            let is_trusted = match &place {
-                Place::Board(_) | Place::Window(_) => true,
-                Place::Terminal(_) => requester.terminal == ways.unlocked_on,
+            let (mut place, verifier) = match self.first(&ways, requester, &may_ask).await? {
+                First::Place(place, verifier) => (*place, verifier),
+                First::Program(approver) => {
+                    (told.asking_program)(approver);
+                    let answer = timeout(deadline, ask_program(approver, question, deadline)).await;
+                    return answer.unwrap_or(Err(No::TimedOut(deadline)));
+                }
             };
+            let is_shared = matches!(place, Place::Board(_) | Place::Window(_) | Place::Askpass(_));
+            // Looked at with the terminal open: by its number alone it could be one that a program made since.
+            let is_trusted = is_shared || asker.is_home && requester.origin() == asker.origin;
             let closed_for = self.gates.borrow_mut().of(is_trusted).closed_for();
             if closed_for > 0 {
                 return Err(No::Closed(closed_for));
             }
+            let mut standing = self.stands(asker, is_shared)?;
             (told.asking)(&place);
-            let mut standing = Standing { flood: &self.flood, place: requester.terminal, was_no: true };
-            let checked = (Arc::clone(&verifier), is_trusted);
-            let asked = self.ask_pin(&mut place, question, checked, told.wrong_pin);
+            let checked = (verifier, is_trusted);
+            let phrase = ways.phrase.clone().filter(|_| is_trusted && place.keeps_to_itself());
+            let shown = question.with_phrase(phrase);
+            let asked = self.ask_pin(&mut place, &shown, checked, told.wrong_pin);
             let answer = timeout(deadline, asked).await;
-            // A terminal or a window that failed is nobody's no.
-            standing.was_no = matches!(&answer, Ok(Err(No::Declined | No::WrongPin)) | Err(_));
+            // A window that failed is as good as a no: any program of the user can end a pinentry, and ask again.
+            standing.was_no = !matches!(&answer, Ok(Err(No::BoardLeft | No::LockedOut)));
             if let Ok(Ok(_)) = &answer {
-                self.flood.borrow_mut().yes(requester.terminal);
+                standing.yes();
             }
             drop(standing);
             let by = format!("PIN {}", place.name(requester));
@@ -143,6 +202,57 @@ impl Queue {
                 Ok(answer) => return answer.map(|covers| Yes { by, covers }),
             }
         }
+    }
+
+    /// The first of the ways that is there.
+    async fn first<'a>(
+        &self,
+        ways: &'a Ways,
+        requester: &Requester,
+        may_ask: &impl Fn() -> Result<Arc<SecretBytes>, No>,
+    ) -> Result<First<'a>, No> {
+        let mut absent = None;
+        for way in ways.order.ways() {
+            let place = match way {
+                Way::Program => match &ways.program {
+                    Some(program) => return Ok(First::Program(program)),
+                    None => continue,
+                },
+                Way::Approve => self.board.place().map(Place::Board),
+                Way::Window if let Some(desktop) = &ways.desktop => {
+                    may_ask()?;
+                    let window = desktop.open().await.map(Place::Window);
+                    if window.is_none() {
+                        absent = Some(No::Windowless(desktop.name.clone()));
+                    }
+                    window
+                }
+                Way::Askpass if let (Some(program), Some(desktop)) = (&ways.askpass, &ways.desktop) => {
+                    Some(Place::Askpass(Askpass::new(program.clone(), desktop.clone())))
+                }
+                Way::Window | Way::Askpass => None,
+                Way::Terminal => {
+                    may_ask()?;
+                    match Screen::of(requester) {
+                        Err(No::Unaskable) => None,
+                        Err(unusable @ (No::Background | No::Overheard)) => {
+                            absent = Some(unusable);
+                            None
+                        }
+                        screen => Some(Place::Terminal(screen?)),
+                    }
+                }
+            };
+            if let Some(place) = place {
+                return Ok(First::Place(Box::new(place), may_ask()?));
+            }
+        }
+        // What is usual is said in plain words.
+        Err(match absent {
+            Some(absent) if ways.order.ways().contains(&Way::Terminal) => absent,
+            None if ways.order == Order::default() => No::Unaskable,
+            _ => No::NoneThere(ways.order.to_string()),
+        })
     }
 
     async fn ask_pin(
@@ -178,18 +288,33 @@ impl Queue {
     }
 }
 
+/// The first way that is there.
+enum First<'a> {
+    Program(&'a ApproverProgram),
+    /// With what the PIN is checked against.
+    Place(Box<Place>, Arc<SecretBytes>),
+}
+
 /// A question that stands. Where its requester goes away it was not allowed either: or one that dies and comes back
 /// would be asked for without end.
-struct Standing<'a> {
+pub(crate) struct Standing<'a> {
     flood: &'a RefCell<Flood>,
-    place: u64,
+    asker: Asker,
+    is_shared: bool,
     was_no: bool,
+}
+
+impl Standing<'_> {
+    pub(crate) fn yes(&mut self) {
+        self.was_no = false;
+        self.flood.borrow_mut().yes(self.asker);
+    }
 }
 
 impl Drop for Standing<'_> {
     fn drop(&mut self) {
         if self.was_no {
-            self.flood.borrow_mut().no(self.place, clock::since_boot());
+            self.flood.borrow_mut().no(self.asker, self.is_shared, clock::since_boot());
         }
     }
 }
@@ -225,49 +350,35 @@ async fn ask_program(approver: &ApproverProgram, question: &Question, deadline: 
 
 /// The right to ask, until dropped.
 pub(crate) struct Turn<'a> {
-    _turn: MutexGuard<'a, ()>,
     _spot: Spot<'a>,
-}
-
-struct Spot<'a>(&'a Cell<usize>);
-
-impl<'a> Spot<'a> {
-    fn take(waiting: &'a Cell<usize>) -> Self {
-        waiting.set(waiting.get() + 1);
-        Self(waiting)
-    }
-}
-
-impl Drop for Spot<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::offer::Also;
     use super::*;
     use crate::policy::rule::Scope;
 
     #[test]
     fn what_stands_behind_the_pin_is_what_else_the_yes_is_for() {
-        let offer = |scope| Offer { scope, words: String::new() };
-        let offers = [offer(Scope::Command), offer(Scope::Time(Duration::from_secs(600)))];
+        let offer = |scope| Offer { also: Also::Grant(scope), words: String::new() };
+        let ten = Scope::Time(Duration::from_secs(600));
+        let offers = [offer(Scope::Command), offer(ten)];
         let scope = |typed: &str, pin: &str| {
             let typed = SecretBytes::copy_of(typed.as_bytes());
             let yes = with_offer(&typed, &offers, |given| given.expose() == pin.as_bytes());
             yes.map(|covers| match covers {
-                Covers::Once => None,
-                Covers::Also(offer) => Some(offer.scope),
+                Covers::Also(offer) => Some(offer.also),
+                Covers::Once | Covers::Granted => None,
             })
         };
         assert_eq!(scope("4711", "4711"), Some(None));
-        assert_eq!(scope("4711+c", "4711"), Some(Some(Scope::Command)));
-        assert_eq!(scope("4711 +10m", "4711"), Some(Some(offers[1].scope)));
+        assert_eq!(scope("4711+c", "4711"), Some(Some(Also::Grant(Scope::Command))));
+        assert_eq!(scope("4711 +10m", "4711"), Some(Some(Also::Grant(ten))));
         assert_eq!(scope("4712+c", "4711"), None);
         assert_eq!(scope("4711+20x", "4711"), None, "what was not offered is not given");
         assert_eq!(scope("4711+", "4711"), None);
         assert_eq!(scope("47+c", "47+c"), Some(None), "a PIN may end so");
-        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Scope::Command)));
+        assert_eq!(scope("47+c+c", "47+c"), Some(Some(Also::Grant(Scope::Command))));
     }
 }

@@ -37,6 +37,9 @@ impl Screen {
         if requester.terminal == 0 {
             return Err(No::Unaskable);
         }
+        if requester.serves_another_host {
+            return Err(No::Overheard);
+        }
         in_front(requester)?;
         let descriptor = terminal::open(requester.terminal, requester.peer.uid).map_err(No::Terminal)?;
         let hidden = HiddenInput::begin(descriptor).map_err(No::Terminal)?;

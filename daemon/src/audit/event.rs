@@ -1,5 +1,6 @@
 //! What the log tells. Past tense; names, paths and numbers, never a value.
 
+use super::given::Given;
 use crate::approval::question::Certainty;
 use crate::requester::Requester;
 use crate::vault::local::keys::mac;
@@ -79,9 +80,13 @@ pub(crate) enum Event {
         loan: u64,
         names: Vec<String>,
         pid: i32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        given: Option<Given>,
     },
     Released {
         request: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        given: Option<Given>,
     },
     Failed {
         request: u64,
@@ -118,6 +123,8 @@ pub(crate) enum Event {
         host_key: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         host_is: Option<Certainty>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        given: Option<Given>,
     },
     /// The client was gone when its signature was sent.
     SignatureUndelivered {
@@ -164,6 +171,9 @@ pub(crate) enum Event {
     PinChanged {
         by: Who,
     },
+    PhraseChanged {
+        by: Who,
+    },
     BackedUp {
         items: usize,
         recipients: Vec<String>,
@@ -195,6 +205,10 @@ pub(crate) enum Event {
     Mismatched {
         expected: u64,
         found: u64,
+    },
+    /// So many requests more than the last that was written down were refused without a question: there were too many.
+    TurnedAway {
+        count: u64,
     },
 }
 

@@ -3,5 +3,6 @@
 
 mod backwards;
 pub(crate) mod event;
+pub(crate) mod given;
 pub(crate) mod sink;
 pub(crate) mod verify;

@@ -126,6 +126,21 @@ impl Check {
     }
 }
 
+/// The value in a record's chain field, which is there whatever else is.
+pub(super) fn chain_value_of(line: &[u8]) -> Option<Digest> {
+    let chain = line.strip_suffix(b"\"}")?;
+    let start = chain.len().checked_sub(64)?;
+    HEXLOWER.decode(&chain[start..]).ok()?.try_into().ok()
+}
+
+/// Whether whoever had the key wrote this record behind one with that chain value.
+pub(super) fn is_keyed(line: &[u8], previous: &Digest, key: &[u8]) -> bool {
+    let is_ours = |(head, body, chain): (Head, Vec<u8>, Digest)| {
+        head.keyed && bool::from(chain_value(Some(key), previous, &body).ct_eq(&chain))
+    };
+    split(line).is_some_and(is_ours)
+}
+
 /// The head of a record, the body its chain value covers, and that value.
 fn split(line: &[u8]) -> Option<(Head, Vec<u8>, Digest)> {
     const MARK: &[u8] = b",\"chain\":\"";

@@ -1,12 +1,15 @@
 //! `keyloan approve`: a terminal that answers. It is enrolled with the passphrase, said so elsewhere, and written down.
 
-use super::{Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal};
 use crate::approval::board::keys;
 use crate::approval::question::Question;
 use crate::approval::terminal::Screen;
 use crate::audit::event::{Event, Who};
 use crate::audit::sink::Durable;
 use crate::clock;
+use crate::policy::decide::Subject;
+use crate::policy::order::Way;
+use crate::policy::rule::{Kind, Verdict};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::secret::SecretBytes;
@@ -42,22 +45,41 @@ impl Broker {
         if self.queue.board.terminal().as_ref() == Some(&terminal) {
             return Err(Refusal::Input("this terminal answers already"));
         }
+        let act = Act {
+            subjects: vec![(Kind::Approver, Subject::of(&terminal))],
+            title: "answer on this terminal what keyloan asks".to_owned(),
+            names: vec![terminal.clone()],
+            beyond: Beyond::Nothing,
+        };
         let was_open = self.is_open();
-        let question = Question::new(if was_open {
+        if was_open {
+            self.refuse_forbidden(requester, &act).await?;
+        }
+        let mut question = Question::new(if was_open {
             "answer on this terminal what keyloan asks"
         } else {
             "unlock the vault, and answer on this terminal what keyloan asks"
         });
+        Self::about(
+            &mut question,
+            "then",
+            "questions come here, whoever asks, as approver.order has it, until it is left",
+        );
         let text = self.proved_identity(client, passphrase, question, None, false).await?;
         self.open_with(client, &text, false)?;
         drop(text);
-        if !was_open {
-            self.move_surface(requester.terminal, None);
-        }
+        // Of a locked vault it is known only now, and of an open one it may have changed.
+        self.refuse_forbidden(requester, &act).await?;
         let screen = Screen::of(requester)?;
         let by = self.who(requester);
         self.record(&Event::ApproverEnrolled { by: by.clone() }, Durable::Now)?;
-        self.announce(&terminal, &format!("{terminal} answers from now on (keyloan approve)"));
+        let line = format!("{terminal} answers from now on (keyloan approve)");
+        // Before it moves: else whoever opens a locked vault by this would be told alone.
+        self.mention_enrolment(&line);
+        self.announce(&terminal, &line);
+        if !was_open {
+            self.move_surface(requester, None);
+        }
         let _approver = Approver { broker: self, by, terminal: terminal.clone() };
         let mut seat = self.queue.board.enrol(terminal.clone());
         let _ = client.replies.send(Message::new(Reply::Enrolled)).await;
@@ -67,14 +89,21 @@ impl Broker {
     }
 
     fn board_head(&self, terminal: &str) -> String {
-        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
-            return format!(
-                "keyloan approve on {terminal}; nothing comes here, for the approver program {} answers",
-                program.path.display()
-            );
+        let elsewhere = self.with_policy(|policy| {
+            if !policy.order.ways().contains(&Way::Approve) {
+                return Some(format!(
+                    "nothing comes here: approver.order ({}) does not name it",
+                    policy.order
+                ));
+            }
+            let path = policy.program_answers(Verdict::Ask)?.path.display();
+            Some(format!("the approver program {path} answers; only what wants the PIN comes here"))
+        });
+        if let Ok(Some(elsewhere)) = elsewhere {
+            return format!("keyloan approve on {terminal}; {elsewhere}");
         }
         let minutes = self.idle_left().unwrap_or_default().as_secs().div_ceil(60);
-        format!("keyloan approve on {terminal}; the vault locks after {minutes} idle min")
+        format!("keyloan approve on {terminal}; the vault locks after {minutes} min without a request")
     }
 
     /// Shows what was written down on the enrolled terminal.
@@ -103,10 +132,10 @@ fn told(event: &Event) -> Option<String> {
             format!("{request} {decision} ({rule})")
         }
         Event::Decided { request, decision, approver: Some(by), .. } => format!("{request} {decision}: {by}"),
-        Event::Lent { request, loan, names, pid } => {
+        Event::Lent { request, loan, names, pid, .. } => {
             format!("{request} lent: {} to pid {pid} (loan {loan})", names.join(" "))
         }
-        Event::Released { request } => format!("{request} given out"),
+        Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {
@@ -114,6 +143,8 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
+        Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
+        Event::HostChanged { request, host, action } => format!("{request} {action}: {host}"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),
         Event::UnlockFailed { by } => format!("wrong passphrase, typed for pid {}", by.pid),
         _ => return None,

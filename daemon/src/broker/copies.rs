@@ -1,7 +1,7 @@
 //! Copies of the whole vault: backup and restore, a new identity, another machine's copy. All but the merge hand
 //! over or replace everything, so they want the passphrase.
 
-use super::{Act, Beyond, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal, ssh};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
@@ -57,6 +57,9 @@ impl Broker {
         let mut question = Question::new("back up the whole vault");
         for recipient in &shown {
             Self::about(&mut question, "opens to", recipient);
+        }
+        if shown.is_empty() {
+            Self::about(&mut question, "opens to", "a passphrase of its own, typed next");
         }
         let keys = recipients.iter().map(|one| identity::recipient(one)).collect::<Result<Vec<_>, _>>()?;
         self.prove_passphrase(client, passphrase, &question).await?;
@@ -185,11 +188,12 @@ impl Broker {
         let (copy, wanted) = (Arc::new(copy), merge.clone());
         let from = Arc::clone(&copy);
         let files = patience::look(move || from.read(&wanted)).await.ok_or_else(slow)??;
+        let of = |kind, title: &String| (kind, Subject::of_item(title, title));
+        // What the agent signs with comes in, or is another afterwards.
+        let keys = merge.titles_with(&ssh::FIELDS);
         let act = Act {
-            subjects: merge
-                .titles()
-                .iter()
-                .map(|title| (Kind::ItemWrite, Subject::of_item(title, title)))
+            subjects: (merge.titles().iter().map(|title| of(Kind::ItemWrite, title)))
+                .chain(keys.iter().map(|title| of(Kind::KeyAdd, title)))
                 .collect(),
             title: "merge another copy of the vault".to_owned(),
             // The question lists them all; a record is bounded.

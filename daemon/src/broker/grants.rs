@@ -1,7 +1,9 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
+use super::shell::TO_SHELL;
 use super::{Act, Beyond, Broker, Refusal};
-use crate::approval::question::{Certainty, Offer, Question};
+use crate::approval::offer::{Also, Offer};
+use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
@@ -21,6 +23,8 @@ pub(super) struct Offered {
     terminal: Option<(Terminal, String)>,
     /// What "the same" is.
     same: &'static str,
+    /// [`Table::era`](crate::grant::table::Table::era) when it was offered.
+    era: u64,
 }
 
 impl Offered {
@@ -38,9 +42,10 @@ impl Offered {
                     format!("covers that for ANYTHING on {terminal}, for {}", TimeSpan::of(*time))
                 }
             };
-            Some(Offer { scope: *scope, words })
+            Some(Offer { also: Also::Grant(*scope), words })
         };
-        question.offers = self.scopes.iter().filter_map(offer).collect();
+        // Next to the line that they are about.
+        question.offers.splice(0..0, self.scopes.iter().filter_map(offer));
     }
 
     fn holder(self, scope: Scope) -> Option<(Holder, String)> {
@@ -88,7 +93,8 @@ impl Broker {
         let scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
         let Some(command) = command(requester).filter(|_| !scopes.is_empty()) else { return Ok(None) };
         let terminal = requester.terminal_session().zip(requester.terminal_name());
-        Ok(Some(Offered { scopes, command, terminal, same: same(&act.subjects) }))
+        let (same, era) = (same(&act.subjects), self.grants.borrow().era());
+        Ok(Some(Offered { scopes, command, terminal, same, era }))
     }
 
     /// Gives what a yes was for besides the request. Where it cannot be written down it is not given.
@@ -99,6 +105,10 @@ impl Broker {
         scope: Scope,
         request: u64,
     ) -> Result<(), Refusal> {
+        // The question stood through a lock, or a change of the policy: the yes is for the request alone.
+        if offered.era != self.grants.borrow().era() {
+            return Ok(());
+        }
         let Some((holder, holder_shown)) = offered.holder(scope) else { return Ok(()) };
         // The request that it came with is the first of its uses.
         let rest = match scope {
@@ -116,6 +126,7 @@ impl Broker {
         self.record(&event, Durable::Now).inspect_err(|_| {
             self.grants.borrow_mut().revoke(id);
         })?;
+        self.queue.granted();
         Ok(())
     }
 
@@ -151,13 +162,15 @@ impl Broker {
 
     /// Called every few seconds, and before they are listed.
     pub(super) fn end_grants_over(&self) {
-        let lives = |(pid, started): Process| process::stat(pid).is_some_and(|stat| stat.started == started);
+        let lives = |(pid, started): Process| {
+            process::stat(pid).is_some_and(|stat| stat.started == started && !stat.is_zombie)
+        };
         let over = self.grants.borrow_mut().end_those_over(clock::since_boot(), lives);
         self.note_ended(&over, "its time, its uses or its holder came to an end");
     }
 
     pub(super) fn end_all_grants(&self, why: &'static str) {
-        let ended = self.grants.borrow_mut().revoke_all();
+        let ended = self.grants.borrow_mut().end_all();
         self.note_ended(&ended, why);
     }
 
@@ -181,7 +194,9 @@ fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict
 
 /// In the words of an offer.
 fn same(subjects: &[(Kind, Subject)]) -> &'static str {
+    let to_shell = subjects.iter().any(|(_, subject)| subject.to.starts_with(TO_SHELL));
     match subjects.first().map(|(kind, _)| kind) {
+        _ if to_shell => "the same to the same shell",
         Some(Kind::SshLogin) => "the same login",
         Some(Kind::SshSignature) => "EVERY signature in this namespace with this key",
         Some(Kind::ItemRead) => "the same value",

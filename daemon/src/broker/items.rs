@@ -58,12 +58,17 @@ impl Broker {
         if value.len() > limits::FIELD_VALUE {
             return Err(Refusal::Input("a value has at most 1 MiB"));
         }
-        let replaces = self
-            .vault
-            .borrow()
-            .index()?
-            .find(index::Kind::Item, item.as_str())
-            .is_some_and(|(_, entry)| entry.fields.iter().any(|held| held.name == field));
+        let has = |name: &str| {
+            let vault = self.vault.borrow();
+            let (_, entry) = vault.index()?.find(index::Kind::Item, item.as_str()).unzip();
+            Ok::<_, Refusal>(
+                entry.is_some_and(|entry| entry.fields.iter().any(|held| held.name.as_str() == name)),
+            )
+        };
+        if has(ssh::PRIVATE_KEY)? {
+            ssh::check_limit(&field, public, &value)?;
+        }
+        let replaces = has(field.as_str())?;
         let action = if replaces { "replaced" } else { "stored" };
         let shown = public.then(|| String::from_utf8_lossy(value.expose()).into_owned());
         let act = Act {
@@ -136,7 +141,10 @@ impl Broker {
         let act = Act {
             subjects: vec![(
                 Kind::ItemRead,
-                Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str()),
+                Subject {
+                    given: Some(format!("{item}/{field}")),
+                    ..Subject::of_item(&format!("{title}: {item}/{field}"), item.as_str())
+                },
             )],
             title: title.to_owned(),
             names: vec![format!("{item}/{field}")],
@@ -150,7 +158,10 @@ impl Broker {
             make(held.ok_or_else(|| no_field(item, field))?.value)
         };
         let given = read().map_err(|refusal| self.failed(&approved, refusal))?;
-        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        self.record(
+            &Event::Released { request: approved.request, given: approved.given.clone() },
+            approved.durable,
+        )?;
         Ok(given)
     }
 

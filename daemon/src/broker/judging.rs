@@ -1,6 +1,7 @@
 //! What the policy says to a request, made or only thought of: one code for both.
 
 use super::{Act, Beyond, Broker, Client, Refusal, ssh};
+use crate::audit::event::Event;
 use crate::clock;
 use crate::git_buffer;
 use crate::patience;
@@ -16,6 +17,20 @@ impl Broker {
     pub(super) async fn judge(&self, requester: &Requester, act: &Act) -> Result<Judgement, Refusal> {
         let seen = self.seen(requester).await?;
         self.judge_seen(&act.subjects, &seen, act.beyond)
+    }
+
+    /// Refuses what the policy forbids, for what else is asked by the passphrase alone.
+    pub(super) async fn refuse_forbidden(&self, requester: &Requester, act: &Act) -> Result<(), Refusal> {
+        let judgement = self.judge(requester, act).await?;
+        if judgement.verdict != Verdict::Deny {
+            return Ok(());
+        }
+        let (request, rule, by) = (self.next_request(), judgement.rule, self.who(requester));
+        let requested = Event::Requested { request, act: act.title.clone(), names: act.names.clone(), by };
+        let denied = Event::Decided { request, decision: "denied", rule: rule.clone(), approver: None };
+        self.turn_away(&[&requested, &denied])?;
+        self.mention_refusal(&act.title, &rule);
+        Err(Refusal::Denied { rule })
     }
 
     fn judge_seen(

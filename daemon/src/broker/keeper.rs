@@ -49,12 +49,16 @@ impl Broker {
         client: &Client,
         passphrase: Option<SecretBytes>,
         new_pin: Option<SecretBytes>,
+        phrase: Option<SecretBytes>,
         desktop: Option<Desktop>,
     ) -> Done {
         self.no_vault_yet()?;
+        // A script that hands over all there has to be is asked for no more.
+        let is_typed = passphrase.is_none() || new_pin.is_none();
         let passphrase = self.new_secret(client, passphrase, "passphrase for the vault", 1).await?;
-        let passphrase = identity::passphrase(&passphrase)?;
         let pin = self.new_secret(client, new_pin, "PIN for approvals", pin::SHORTEST).await?;
+        let phrase = self.first_phrase(client, phrase, is_typed, [&passphrase, &pin]).await?;
+        let passphrase = identity::passphrase(&passphrase)?;
         let keys = Keys::generate().map_err(IdentityError::from)?;
         let text = Zeroizing::new(keys.expose_identity().to_owned());
         let (wrapped, verifier) = self
@@ -64,11 +68,12 @@ impl Broker {
             })
             .await?;
         let policy = print::print(&Policy::default()).join("\n");
-        let sealed = vec![
+        let mut sealed = vec![
             (local::POLICY, SecretBytes::new(policy.into_bytes())),
             (local::PIN, verifier),
             (local::TRUST, SecretBytes::new(TrustList::default().bytes())),
         ];
+        sealed.extend(phrase.map(|phrase| (local::PHRASE, phrase)));
         // Typing takes its time, and another may have made one meanwhile, whose log this is now.
         self.no_vault_yet()?;
         let moved = self.begin_log_anew()?;
@@ -77,7 +82,7 @@ impl Broker {
         self.log.borrow_mut().set_counter(counter);
         self.opened(client)?;
         self.record(&Event::VaultCreated, Durable::Now)?;
-        self.move_surface(client.requester.terminal, desktop);
+        self.move_surface(&client.requester, desktop);
         let path = self.vault.borrow().path().display().to_string();
         let mut notes = vec![format!("the vault is at {path} and unlocked")];
         notes.extend(moved);
@@ -120,9 +125,10 @@ impl Broker {
         let text = self.proved_identity(client, passphrase, question, desktop, how.in_window).await?;
         self.open_with(client, &text, how.accept_older)?;
         self.queue.board.deny_no_more();
+        self.queue.hold_back_no_more();
         if moves {
             self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
-            self.move_surface(client.requester.terminal, how.desktop);
+            self.move_surface(&client.requester, how.desktop);
         }
         Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
     }
@@ -137,13 +143,13 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
-        self.queue.board.denies()?;
-        let desktop = self.desktop();
+        let (asker, desktop) = (self.asker(&client.requester), self.desktop());
+        self.queue.admits(asker, desktop.as_ref())?;
         if client.requester.terminal == 0 && desktop.is_none() {
             return Err(Refusal::Locked);
         }
         let question = Question::new(&format!("the vault is locked; unlock it to {what}?"));
-        let turn = self.queue.turn().await?;
+        let turn = self.queue.turn(asker, false).await?;
         // Whoever asked before may have unlocked it meanwhile.
         if self.is_open() {
             return Ok(());
@@ -156,7 +162,7 @@ impl Broker {
         let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;
         self.open_with(client, &text, false)?;
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         Ok(())
     }
@@ -198,9 +204,11 @@ impl Broker {
                 self.record(&mismatch, Durable::Now)?;
             }
             self.record(&Event::Unlocked { by: self.who(&client.requester) }, Durable::Now)?;
+            self.read_history()?;
             self.check_public_file()
         });
         if opened.is_err() {
+            self.history.forget();
             self.vault.borrow_mut().lock();
             *self.unsealed.borrow_mut() = None;
         }
@@ -261,8 +269,10 @@ impl Broker {
         self.surface.borrow_mut().pinentry = pinentry;
         self.lock_keys();
         self.linked.close();
+        self.history.forget();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;
+        self.locked.notify_waiters();
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -292,6 +302,8 @@ impl Broker {
     pub(crate) fn tick(&self) {
         self.end_expired();
         self.end_grants_over();
+        // The refusals did not depend on their record.
+        let _ = self.tell_turned_away();
         self.agent_tick();
         if !self.is_open() {
             return;

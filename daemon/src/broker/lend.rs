@@ -51,22 +51,27 @@ impl Broker {
         }
         let time = self.loan_time(ask.seconds)?;
         let act = Act {
-            subjects: subjects(&plan, &client.requester, time),
-            title: title(&plan),
+            subjects: subjects(&plan, &to(&client.requester), time),
+            title: title(&plan, "command"),
             names: names(&plan),
             beyond: Beyond::Nothing,
         };
         let requester = &client.requester;
-        let asks = self.judge(&client.requester, &act).await?.verdict.asks();
+        let judgement = self.judge(requester, &act).await?;
+        let asks = judgement.verdict.asks();
         let steering = if asks { Steering::of(requester).await } else { Steering::default() };
-        let approved = self
-            .authorise(client, act, |question| describe(question, &plan, requester, time, steering))
-            .await?;
+        let describe = |question: &mut _| describe(question, &plan, requester, time, steering);
+        let approved = self.authorise_judged(client, act, judgement, describe).await?;
         let read = self.read_planned(client, &approved, &mut plan).await;
         let (values, files) = read.map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
-        let lent =
-            Event::Lent { request: approved.request, loan, names: names(&plan), pid: requester.peer.pid };
+        let lent = Event::Lent {
+            request: approved.request,
+            loan,
+            names: names(&plan),
+            pid: requester.peer.pid,
+            given: approved.given.clone(),
+        };
         if let Err(error) = self.record(&lent, approved.durable) {
             self.loans.borrow_mut().forget(loan);
             return Err(error.into());
@@ -77,26 +82,14 @@ impl Broker {
     }
 
     /// Puts the sets together from names alone.
-    async fn plan(&self, client: &Client, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
+    pub(super) async fn plan(&self, client: &Client, ask: &Lend, found: Found) -> Result<Plan, Refusal> {
         let requester = &client.requester;
         let by_directory = ask.sets.is_empty() || found.manifest.is_some();
         if by_directory && !requester.shares_our_mounts {
             return Err(Refusal::ForeignMounts);
         }
-        check_directories(requester, &found.directories)?;
-        let file = match (found.manifest, ask.manifest_at) {
-            (Some(descriptor), Some(at)) => {
-                let opened = Opened::read(descriptor).await?;
-                let expected = found.directories.get(at).map(|directory| directory.join(FILE));
-                if expected.as_deref() != Some(opened.path.as_path()) {
-                    return Err(Refusal::Input("the file that was passed is not where the search found it"));
-                }
-                Some(self.judged(opened, at))
-            }
-            (None, None) => None,
-            _ => return Err(Refusal::Input("a file and its place in the search belong together")),
-        };
-        let (mut directories, mut file) = (found.directories, file);
+        let Found { mut directories, manifest } = found;
+        let mut file = self.passed_manifest(requester, ask.manifest_at, &directories, manifest).await?;
         let (mut elsewhere, mut unsearched) = (Vec::new(), Vec::new());
         let mut has_looked = false;
         loop {
@@ -119,6 +112,29 @@ impl Broker {
         }
     }
 
+    /// The file that the client passed, if it is where it says that it found it.
+    pub(super) async fn passed_manifest(
+        &self,
+        requester: &Requester,
+        at: Option<usize>,
+        directories: &[PathBuf],
+        manifest: Option<OwnedFd>,
+    ) -> Result<Option<File>, Refusal> {
+        check_directories(requester, directories)?;
+        match (manifest, at) {
+            (Some(descriptor), Some(at)) => {
+                let opened = Opened::read(descriptor).await?;
+                let expected = directories.get(at).map(|directory| directory.join(FILE));
+                if expected.as_deref() != Some(opened.path.as_path()) {
+                    return Err(Refusal::Input("the file that was passed is not where the search found it"));
+                }
+                Ok(Some(self.judged(opened, at)))
+            }
+            (None, None) => Ok(None),
+            _ => Err(Refusal::Input("a file and its place in the search belong together")),
+        }
+    }
+
     /// What the trust list says of a file.
     fn judged(&self, opened: Opened, at: usize) -> File {
         let parsed = manifest::parse(&opened.content);
@@ -138,8 +154,8 @@ impl Broker {
 
     async fn describe_plan(&self, requester: &Requester, plan: Plan) -> Result<Message<Reply>, Refusal> {
         let act = Act {
-            subjects: subjects(&plan, requester, None),
-            title: title(&plan),
+            subjects: subjects(&plan, &to(requester), None),
+            title: title(&plan, "command"),
             names: Vec::new(),
             beyond: Beyond::Nothing,
         };
@@ -169,7 +185,7 @@ impl Broker {
     }
 
     /// How long the loan lasts at most: as asked, and no longer than policy lets it.
-    fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
+    pub(super) fn loan_time(&self, seconds: Option<u64>) -> Result<Option<Duration>, Refusal> {
         let asked = seconds.map(|seconds| Duration::from_secs(seconds.min(limits::SECONDS)));
         let most = self.with_policy(|policy| policy.loan_time)?;
         Ok(asked.into_iter().chain(most).min())
@@ -229,7 +245,7 @@ fn planned(plan: Result<Plan, PlanError>, mut unsearched: Vec<Refusal>) -> Resul
 }
 
 /// What a loan is about, by name: variables, and sets that are not read yet.
-fn names(plan: &Plan) -> Vec<String> {
+pub(super) fn names(plan: &Plan) -> Vec<String> {
     let unread = plan.unread.iter().map(|unread| unread.reference.to_string());
     plan.variables.iter().map(|planned| planned.name.to_string()).chain(unread).collect()
 }
@@ -252,46 +268,56 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
     }
 }
 
-/// What is lent, each with the item it comes from, to the program that the requester says it becomes, for a time.
-fn subjects(plan: &Plan, requester: &Requester, time: Option<Duration>) -> Vec<(Kind, Subject)> {
-    let to = requester.claimed.program.as_deref().map(|program| program.display().to_string());
+/// The program that the requester says it becomes.
+fn to(requester: &Requester) -> String {
+    requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default()
+}
+
+/// What is lent, each with the item it comes from, to whom, and for what time.
+pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Kind, Subject)> {
     let time = time.map(|time| format!(", for at most {}", TimeSpan::of(time)));
-    let to = to.unwrap_or_default() + &time.unwrap_or_default();
+    let to = to.to_owned() + &time.unwrap_or_default();
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
-        let mut add = |item: Option<&str>| {
+        let mut add = |item: Option<&str>, field: &str| {
             let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
-            let (item, to) = (item.map(str::to_owned), to.clone());
-            subjects.push((kind, Subject { what, to, item, ..Subject::default() }));
+            let (given, item) = (item.map(|item| format!("{item}/{field}")), item.map(str::to_owned));
+            subjects.push((kind, Subject { what, to: to.clone(), item, given, ..Subject::default() }));
         };
         match &planned.from {
-            From::Literal(_) => add(None),
-            From::Field(reference) | From::Line(reference) => add(Some(&reference.subject())),
-            From::Vars(item) => add(Some(item.as_str())),
+            From::Literal(_) => add(None, ""),
+            From::Field(reference) | From::Line(reference) => {
+                add(Some(&reference.subject()), reference.field.as_str());
+            }
+            From::Vars(item) => add(Some(item.as_str()), VARS),
             From::Files(_, parts) => {
-                for (_, reference) in parts {
-                    add(Some(&reference.subject()));
+                for (_, of) in parts {
+                    add(Some(&of.subject()), of.field.as_str());
                 }
             }
         }
     }
     for unread in &plan.unread {
-        let (what, item) = (format!("all of {}", unread.reference), Some(unread.reference.subject()));
+        let item = unread.reference.subject();
         let only: Vec<&str> = plan.only.iter().map(VarName::as_str).collect();
-        let what = format!("{what} {}", only.join(" "));
-        subjects.push((Kind::Env, Subject { what, to: to.clone(), item, ..Subject::default() }));
+        let what = format!("all of {} {}", unread.reference, only.join(" "));
+        let given = Some(format!("{item}/{VARS}"));
+        subjects.push((
+            Kind::Env,
+            Subject { what, to: to.clone(), item: Some(item), given, ..Subject::default() },
+        ));
     }
     subjects
 }
 
 /// `lend 2 variables and 1 file to a command`
-fn title(plan: &Plan) -> String {
+pub(super) fn title(plan: &Plan, to: &str) -> String {
     let files = plan.variables.iter().filter(|planned| planned.is_file()).count();
     let variables = plan.variables.len() - files;
     let parts = [(variables, "variable"), (files, "file"), (plan.unread.len(), "whole set")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(count, noun));
-    format!("lend {} to a command", parts.collect::<Vec<_>>().join(" and "))
+    format!("lend {} to a {to}", parts.collect::<Vec<_>>().join(" and "))
 }
 
 fn describe(
@@ -301,6 +327,18 @@ fn describe(
     time: Option<Duration>,
     steering: Steering,
 ) {
+    describe_lent(question, plan, time);
+    if let Some(program) = &requester.claimed.program {
+        question.line("to", &program.display().to_string(), Certainty::Claimed);
+    }
+    if let Some(command) = requester.shown_command() {
+        question.line("command", &command, Certainty::Claimed);
+    }
+    question.warn_of_steering(requester, steering);
+}
+
+/// What is lent, from where, and for how long.
+pub(super) fn describe_lent(question: &mut Question, plan: &Plan, time: Option<Duration>) {
     for planned in &plan.variables {
         let mut parts = from_parts(&planned.from);
         if let Some(first) = parts.first_mut() {
@@ -329,13 +367,6 @@ fn describe(
     if let Some(time) = time {
         Broker::about(question, "for", &format!("at most {}", TimeSpan::of(time)));
     }
-    if let Some(program) = &requester.claimed.program {
-        question.line("to", &program.display().to_string(), Certainty::Claimed);
-    }
-    if let Some(command) = requester.shown_command() {
-        question.line("command", &command, Certainty::Claimed);
-    }
-    question.warn_of_steering(requester, steering);
 }
 
 /// Where a variable comes from; more than one place where it is a directory of files.

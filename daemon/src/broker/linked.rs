@@ -193,7 +193,10 @@ impl Broker {
         self.links()?.meant(&reference.vault)?;
         let title = "give out a value";
         let shown = reference.to_string();
-        let subject = Subject::of_item(&format!("{title}: {shown}"), &reference.subject());
+        let subject = Subject {
+            given: Some(format!("{}/{}", reference.subject(), reference.field)),
+            ..Subject::of_item(&format!("{title}: {shown}"), &reference.subject())
+        };
         let act = Act {
             subjects: vec![(Kind::ItemRead, subject)],
             title: title.to_owned(),
@@ -205,7 +208,8 @@ impl Broker {
         let read = self.read_linked(client, &approved, &[&reference]).await;
         let value = read.and_then(|mut values| values.remove(&reference).ok_or(Refusal::Task));
         let value = value.map_err(|refusal| self.failed(&approved, refusal))?;
-        self.record(&Event::Released { request: approved.request }, approved.durable)?;
+        let released = Event::Released { request: approved.request, given: approved.given.clone() };
+        self.record(&released, approved.durable)?;
         Ok(value)
     }
 

@@ -16,6 +16,7 @@ use keyloan_protocol::control::response::{Holding, LoanSummary, Reply};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgrp};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,34 +28,60 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Loans that are over and looked at; further ones wait for the next look.
 const LOOK: usize = 1024;
 
+/// The process that a loan is bound to.
+pub(super) struct Holder {
+    pub(super) pid: i32,
+    pub(super) started: u64,
+    pub(super) program: String,
+    /// Without one its end is not noticed.
+    pub(super) pidfd: Option<OwnedFd>,
+    pub(super) marker: Option<String>,
+}
+
 impl Broker {
-    /// Notes a loan before its values go out.
+    /// Notes a loan to the command that the client becomes, before its values go out.
     pub(super) fn begin_loan(self: &Rc<Self>, client: &Client, plan: &Plan, time: Option<Duration>) -> u64 {
         let requester = &client.requester;
         let program = requester.claimed.program.as_deref().map(|program| program.display().to_string());
         let pid = requester.peer.pid;
-        let started = process::stat(pid).map_or(0, |stat| stat.started);
-        let loan = Loan {
+        let holder = Holder {
             pid,
-            started,
+            started: process::stat(pid).map_or(0, |stat| stat.started),
             program: program.unwrap_or_else(|| requester.program()),
+            pidfd: requester.peer.pidfd().and_then(|holder| holder.try_clone_to_owned().ok()),
+            marker: None,
+        };
+        self.begin_loan_to(holder, requester, plan, time)
+    }
+
+    pub(super) fn begin_loan_to(
+        self: &Rc<Self>,
+        holder: Holder,
+        requester: &Requester,
+        plan: &Plan,
+        time: Option<Duration>,
+    ) -> u64 {
+        let loan = Loan {
+            pid: holder.pid,
+            started: holder.started,
+            program: holder.program,
             directory: requester.cwd.as_deref().map(|cwd| cwd.display().to_string()).unwrap_or_default(),
             variables: plan.variables.iter().map(|planned| planned.name.clone()).collect(),
             references: plan.references(),
             since: clock::now(),
             expires: time.map(|time| clock::since_boot() + time),
             has_files: plan.variables.iter().any(Planned::is_file),
+            marker: holder.marker,
             over: None,
         };
         let id = self.loans.borrow_mut().begin(loan);
-        self.watch_holder(requester, id, time);
+        self.watch_holder(holder.pidfd, id, time);
         id
     }
 
-    /// Ends the loan when its holder ends; the pidfd is the connected process's and survives its exec. Its time
+    /// Ends the loan when its holder ends; the pidfd is one process's and survives its exec. Its time
     /// is also looked at by every tick, since a timer stands still while the machine is suspended.
-    fn watch_holder(self: &Rc<Self>, requester: &Requester, loan: u64, time: Option<Duration>) {
-        let holder = requester.peer.pidfd().and_then(|holder| holder.try_clone_to_owned().ok());
+    fn watch_holder(self: &Rc<Self>, holder: Option<OwnedFd>, loan: u64, time: Option<Duration>) {
         let broker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let Some(holder) = holder.and_then(|holder| readiness::watch(holder).ok()) else { return };
@@ -65,17 +92,20 @@ impl Broker {
             }
             let _ = holder.readable().await;
             broker.end_loan(loan, "the process ended");
-            broker.loans.borrow_mut().holder_ended(loan);
+            broker.holder_ended(loan);
         });
     }
 
     /// Ends a loan, once. The record is written whether or not the files could be removed, and the loan is over
     /// whether or not the record can be written; `status` says when the log is broken.
     pub(super) fn end_loan(&self, id: u64, why: &'static str) {
-        let files = match self.loans.borrow_mut().end(id, why) {
-            Some(loan) => loan.has_files.then(|| name(id, loan)),
+        let (files, marker) = match self.loans.borrow_mut().end(id, why) {
+            Some(loan) => (loan.has_files.then(|| name(id, loan)), loan.marker.clone()),
             None => return,
         };
+        if let Some(marker) = marker {
+            self.end_marker(&marker, why);
+        }
         let _ = self.record(&Event::LoanEnded { loan: id, why }, Durable::Soon);
         if let Some(name) = files
             && Place::existing(&self.paths)
@@ -83,6 +113,15 @@ impl Broker {
         {
             let _ = self.record(&Event::FilesLeft { loan: id }, Durable::Soon);
         }
+    }
+
+    /// The holder has what was lent no longer; others may have it from there.
+    pub(super) fn holder_ended(&self, id: u64) {
+        let marker = self.loans.borrow().loan(id).and_then(|loan| loan.marker.clone());
+        if let Some(marker) = marker {
+            self.forget_marker(&marker);
+        }
+        self.loans.borrow_mut().holder_ended(id);
     }
 
     /// Removes the lent files of holders that ended while no daemon ran.
@@ -115,6 +154,7 @@ impl Broker {
 
     /// Looks for processes that still hold what ended loans lent, and forgets the loans that nobody holds.
     pub(crate) async fn look_for_holders(&self) {
+        self.take_back_from_shells();
         if self.loans.borrow().all().all(|(_, loan)| loan.over.is_none()) {
             return;
         }

@@ -11,6 +11,9 @@ use keyloan_protocol::secret::SecretBytes;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
+/// Of `--commands`.
+const SHOWS: &str = "every command line that asked for anything; people type tokens there";
+
 impl Broker {
     /// Sends the log in pieces; with `follow` goes on as it grows, until the client goes.
     pub(crate) async fn show_log(
@@ -28,7 +31,8 @@ impl Broker {
                 names: Vec::new(),
                 beyond: Beyond::Nothing,
             };
-            approved = Some(self.authorise(client, act, |_| {}).await?);
+            approved =
+                Some(self.authorise(client, act, |question| Self::about(question, "shows", SHOWS)).await?);
         }
         let (mut reader, mut written) = self.log.borrow().reader()?;
         loop {

@@ -1,15 +1,18 @@
 //! Requests that come while the vault is locked and say all they want before it is open: one question then, whose
 //! passphrase is the yes as well. Where nobody can be asked, the request waits for somebody to unlock.
 
+use super::first::given;
 use super::{Act, AgentRefusal, Approved, Broker, Client, Refusal, Unanswered};
 use crate::approval::place::Place;
 use crate::approval::question::Question;
 use crate::approval::queue::Turn;
 use crate::approval::{DEADLINE, No};
 use crate::audit::event::Event;
+use crate::audit::given::Given;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
 use crate::journal::{self, Level};
+use crate::policy::decide::Judgement;
 use crate::policy::rule::Verdict;
 use keyloan_protocol::control::response::VaultState;
 
@@ -33,14 +36,15 @@ impl Broker {
         if self.vault.borrow_mut().state() == VaultState::Absent {
             return Err(Refusal::Absent);
         }
-        self.queue.board.denies()?;
-        let turn = self.queue.turn().await?;
+        let (asker, desktop) = (self.asker(&client.requester), self.desktop());
+        self.queue.admits(asker, desktop.as_ref())?;
+        let turn = self.queue.turn(asker, false).await?;
         // Whoever asked before may have unlocked it meanwhile.
         if self.is_open() {
             return Ok(Gate::Open);
         }
-        match Place::find(self.desktop().as_ref(), &client.requester).await {
-            Err(No::Unaskable | No::Windowless(_) | No::Background) => {
+        match Place::find(desktop.as_ref(), &client.requester).await {
+            Err(No::Unaskable | No::Windowless(_) | No::Background | No::Overheard) => {
                 drop(turn);
                 self.wait_until_opened().await?;
                 Ok(Gate::Open)
@@ -54,10 +58,14 @@ impl Broker {
         gate: Gate<'_>,
         client: &Client,
         act: Act,
+        judgement: Option<Judgement>,
         describe: impl FnOnce(&mut Question),
     ) -> Result<Approved, Refusal> {
         match gate {
-            Gate::Open => self.authorise(client, act, describe).await,
+            Gate::Open => match judgement {
+                Some(judgement) => self.authorise_judged(client, act, judgement, describe).await,
+                None => self.authorise(client, act, describe).await,
+            },
             Gate::Closed(place, turn) => self.ask_to_open(client, act, describe, *place, turn).await,
         }
     }
@@ -91,6 +99,8 @@ impl Broker {
         let wrapped = self.vault.borrow_mut().wrapped_identity()?;
         let mut question = Question::new(&format!("unlock the vault, and {}", act.title));
         describe(&mut question);
+        // Not shown: the log's key is in the vault. What this yes gives is written down all the same.
+        let given = given(&client.requester, &act).filter(Given::is_known);
         let mut unanswered = Unanswered { broker: self, request, rule: LOCKED, asked: true };
         let opened = match self.unwrap_typed(client, &mut place, wrapped, question, turn).await {
             Ok(text) => self.open_with(client, &text, false),
@@ -104,7 +114,7 @@ impl Broker {
             return Err(refusal);
         }
         if let Place::Terminal(_) = place {
-            self.move_surface(client.requester.terminal, None);
+            self.move_surface(&client.requester, None);
         }
         let judgement = self.judge(&client.requester, &act).await?;
         if judgement.verdict == Verdict::Deny {
@@ -114,6 +124,6 @@ impl Broker {
         let by = format!("passphrase {}", place.name(&client.requester));
         let approved = Event::Approved { request, names: act.names.clone() };
         self.record_all(&[&decided("approved", judgement.rule, Some(by)), &approved], Durable::Now)?;
-        Ok(Approved { request, durable: Durable::Now })
+        Ok(Approved { request, durable: Durable::Now, given, keeps_host: false })
     }
 }

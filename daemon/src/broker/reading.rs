@@ -1,5 +1,6 @@
 //! Reading what was approved for a loan: the local vault's items, and those of linked vaults, one batch a vault.
 
+use super::shell::not_for_shells;
 use super::{Approved, Broker, Client, Refusal};
 use crate::env_set::plan::{self, From, Plan, PlanError, Planned, Unread, VARS};
 use crate::vault::local::item_file::Field;
@@ -11,6 +12,7 @@ use keyloan_protocol::limits;
 use keyloan_protocol::names::VarName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::shell_vars;
 use std::collections::HashMap;
 
 impl Broker {
@@ -90,6 +92,8 @@ fn open_sets(plan: &mut Plan, values: &HashMap<Reference, SecretBytes>) -> Resul
                 let note =
                     format!("{name} of {reference} is not lent: it steers what runs or where it talks");
                 plan.notes.push(note);
+            } else if plan.for_shell && shell_vars::is_the_shells(name.as_str()) {
+                plan.notes.push(not_for_shells(&name));
             } else if !plan.variables.iter().any(|planned| planned.name == name && planned.at > at) {
                 plan.variables.retain(|planned| planned.name != name);
                 let from = From::Line(reference.clone());

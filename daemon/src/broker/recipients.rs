@@ -27,7 +27,7 @@ impl Broker {
         self.open_vault_for(client, "add a recipient").await?;
         // One that cannot be used is not worth a question.
         identity::recipient(&recipient)?;
-        let mut question = Question::new("add a recipient");
+        let mut question = Question::new("let a further key open the vault's files");
         Self::about(&mut question, "name", name.as_str());
         Self::about(&mut question, "opens to", &identity::shown(&recipient));
         self.prove_passphrase(client, passphrase, &question).await?;
@@ -71,7 +71,8 @@ impl Broker {
     ) -> Result<Message<Reply>, Refusal> {
         let Ok(name) = PlainName::parse(RECOVERY) else { return Err(Refusal::Task) };
         self.open_vault_for(client, "make a recovery key").await?;
-        let question = Question::new("make a recovery key for the vault");
+        let mut question = Question::new("make a recovery key for the vault");
+        Self::about(&mut question, "opens to", "whoever reads what is printed, without the passphrase");
         self.prove_passphrase(client, passphrase, &question).await?;
         let _alone = self.keeping.lock().await;
         let (key, recipient) = identity::recovery_key();

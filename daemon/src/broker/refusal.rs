@@ -12,6 +12,7 @@ use crate::vault::linked::Fault;
 use crate::vault::linked::links::NoVault;
 use crate::vault::local::VaultError;
 use crate::vault::local::identity::IdentityError;
+use keyloan_platform::private_file::FileError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
 use keyloan_protocol::names::{VaultName, escaped, quoted};
@@ -70,7 +71,7 @@ pub(crate) enum Refusal {
     Policy { setting: String, cause: PolicyError },
     #[error("'{0}' and '{1}' say different things of the same request, and neither is the more particular")]
     Contradiction(String, String),
-    #[error("the approver program {path}: {cause}")]
+    #[error("{path} cannot be set: {cause}")]
     Approver { path: String, cause: crate::approval::program::ProgramError },
     #[error("the pinentry {0}: it is not there, or not root's alone to change")]
     Pinentry(String),
@@ -98,6 +99,8 @@ pub(crate) enum Refusal {
     KeyFile(#[from] KeyFileError),
     #[error("a background task ended early")]
     Task,
+    #[error("no marker can be made for the shell: {0}")]
+    Marker(FileError),
 }
 
 impl From<VaultError> for Refusal {
@@ -150,7 +153,9 @@ impl Refusal {
             | Self::KeyFile(_)
             | Self::Manifest { .. }
             | Self::ForeignMounts => ErrorKind::Usage,
-            Self::Vault(_) | Self::Sealed(_) | Self::Linked(_) | Self::LinksChanged => ErrorKind::Vault,
+            Self::Vault(_) | Self::Sealed(_) | Self::Linked(_) | Self::LinksChanged | Self::Marker(_) => {
+                ErrorKind::Vault
+            }
             Self::Log(_) => ErrorKind::Log,
             Self::Task => ErrorKind::Bug,
         }
@@ -164,14 +169,14 @@ impl Refusal {
                 return Some(failed.hint.clone().unwrap_or_else(test));
             }
             Self::NoVault(_) => "keyloan vault list",
-            Self::Locked => "keyloan unlock",
+            Self::Locked | Self::No(No::LockedOut) => "keyloan unlock",
             Self::Absent => "keyloan init",
             Self::Denied { .. } => "keyloan policy show",
-            Self::No(No::Unaskable | No::Windowless(_) | No::Background) => {
-                "run it in the foreground of a terminal, or set a program that answers: \
-                 keyloan policy set approver.command=/path/to/program"
+            Self::No(No::Unaskable | No::Windowless(_) | No::Background | No::Pinless) => {
+                "run it in the foreground of a terminal, or answer on one of your own: keyloan approve"
             }
-            Self::No(No::Pinless) => "run it in the foreground of a terminal",
+            Self::No(No::NoneThere(_)) => "keyloan status says which there are",
+            Self::No(No::Overheard) => "answer on a terminal of its own: keyloan approve",
             Self::No(No::Unshowable(_)) => {
                 "ask for less at once: some variables with --only, or one set at a time"
             }
@@ -179,8 +184,11 @@ impl Refusal {
                 "set a rule with the conditions of both, or give both the same verdict"
             }
             Self::No(No::DeniesAll(_)) => "end that with the passphrase: keyloan unlock",
+            Self::No(No::Cooling(_) | No::CoolingAll(_)) => "the passphrase ends that, too: keyloan unlock",
+            Self::No(No::Busy | No::BusyHere(_)) => "see what waits, and deny it: keyloan approve",
             Self::No(No::WithoutPin) => "keyloan pin",
-            Self::No(No::Program { .. }) => "keyloan policy set approver.command=/path/to/program",
+            Self::No(No::Program { path, .. }) => return Some(set_again("approver.command", path)),
+            Self::No(No::Askpass { path, .. }) => return Some(set_again("approver.askpass", path)),
             Self::Plan(PlanError::Untrusted(path) | PlanError::Changed(path)) => {
                 let path = quoted(&path.to_string_lossy());
                 return Some(format!("look at it, then: keyloan trust {path}"));
@@ -220,6 +228,11 @@ impl Refusal {
             details: shown(&details),
         }
     }
+}
+
+fn set_again(key: &str, path: &str) -> String {
+    let setting = quoted(&format!("{key}={path}"));
+    format!("if you changed it yourself, set it again: keyloan policy set {setting}")
 }
 
 /// Faults told at once: enough to work with, and far below what a reply can hold.

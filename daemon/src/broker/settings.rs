@@ -8,9 +8,10 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::env_set::manifest;
+use crate::patience;
 use crate::policy::decide::Subject;
 use crate::policy::parse::{self, Setting};
-use crate::policy::rule::Kind;
+use crate::policy::rule::{ApproverProgram, Kind, Policy, Rule, Verdict};
 use crate::policy::{compare, print};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
@@ -18,12 +19,17 @@ use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 type Done = Result<Reply, Refusal>;
 
 /// Settings changed at once: each has its line in one question.
 const SETTINGS: usize = 32;
+
+/// Changes without the passphrase within such a time: as many as one types.
+const UNASKED: (u32, Duration) = (8, Duration::from_secs(8));
+const HASTY: &str = "the policy was changed 8 times within 8 seconds; wait, change it all at once, or hand over the passphrase";
 
 impl Broker {
     pub(crate) async fn trust(&self, client: &Client, descriptor: OwnedFd) -> Done {
@@ -143,46 +149,54 @@ impl Broker {
         }
         self.open_vault_for(client, "change its policy").await?;
         let before = self.with_policy(Clone::clone)?;
-        let mut policy = before.clone();
-        for text in &settings {
-            let setting = parse::setting(text).map_err(|cause| {
-                // A key without a value may be a value typed in the wrong place.
-                let is_rule = text.split('=').next().is_some_and(|key| key.contains('['));
-                let (key, end) =
-                    if is_rule { (text.rsplit_once("]="), "]") } else { (text.split_once('='), "") };
-                let setting = key.map_or("?".to_owned(), |(key, _)| format!("{key}{end}"));
-                Refusal::Policy { setting, cause }
-            })?;
-            let refused = |cause| Refusal::Policy { setting: text.clone(), cause };
-            if let Setting::Approver(Some(path)) = setting {
-                let shown = path.display().to_string();
-                let pinned = program::pin(path).await;
-                policy.approver = Some(pinned.map_err(|cause| Refusal::Approver { path: shown, cause })?);
-            } else {
-                policy.set(setting).map_err(refused)?;
-            }
-        }
+        let (mut policy, programs) = changed(&before, &settings)?;
         if let Some((a, b)) = compare::contradiction(&policy) {
             return Err(Refusal::Contradiction(a.to_string(), b.to_string()));
         }
-        if let Some(path) = policy.pinentry.as_deref().filter(|path| !child::is_roots(path)) {
-            return Err(Refusal::Pinentry(path.display().to_string()));
+        if settings.iter().any(|setting| setting.starts_with("approver.")) {
+            let act = Act {
+                subjects: vec![(Kind::Approver, Subject::of("approver.*"))],
+                title: "set who answers".to_owned(),
+                names: settings.clone(),
+                beyond: Beyond::Nothing,
+            };
+            self.refuse_forbidden(&client.requester, &act).await?;
         }
         let mut question = Question::new("change the policy");
         for setting in &settings {
             Self::about(&mut question, "sets", setting);
         }
         // What only tightens is nobody's loss; were it asked for, people would leave things as they are.
-        if compare::loosens(&before, &policy) {
+        let asks = programs.are_any() || compare::loosens(&before, &policy);
+        let is_hasty = !asks && policy != before && !self.unasked.borrow_mut().has_room(clock::since_boot());
+        if is_hasty && passphrase.is_none() {
+            return Err(Refusal::Input(HASTY));
+        }
+        if asks || is_hasty {
             self.prove_passphrase(client, passphrase, &question).await?;
-            // Else what tightened it meanwhile would be undone by a passphrase that was for something else.
-            if self.with_policy(|now| *now != before)? {
-                return Err(Refusal::Input("the policy was changed meanwhile; look at it, and set it again"));
+        }
+        // Looked at only now: files that the requester names are long, or on a mount that does not answer.
+        programs.pin(&mut policy).await?;
+        if let Some(path) = policy.pinentry.clone().filter(|_| policy.pinentry != before.pinentry) {
+            let shown = path.display().to_string();
+            if patience::look(move || child::is_roots(&path)).await != Some(true) {
+                return Err(Refusal::Pinentry(shown));
             }
+        }
+        // Else what tightened it meanwhile, while the passphrase was typed or an approver program was read, would be
+        // undone by a change that said nothing of it.
+        if self.with_policy(|now| *now != before)? {
+            return Err(Refusal::Input("the policy was changed meanwhile; look at it, and set it again"));
+        }
+        if policy == before {
+            return Ok(Reply::done("nothing changes"));
         }
         let text = print::print(&policy);
         let by = self.who(&client.requester);
         self.vault.borrow_mut().check_writable()?;
+        if !asks {
+            self.unasked.borrow_mut().made += 1;
+        }
         self.record(&Event::PolicyChanged { settings: settings.clone(), by }, Durable::Now)?;
         let bytes = SecretBytes::new(text.join("\n").into_bytes());
         self.vault.borrow_mut().seal(local::POLICY, bytes, &clock::now())?;
@@ -191,8 +205,84 @@ impl Broker {
         }
         // A yes was given under the rules that were.
         self.end_all_grants("the policy was changed");
+        let forbids = |rule: &Rule| {
+            rule.kind == Kind::Approver && rule.verdict == Verdict::Deny && rule.when.0.is_empty()
+        };
+        if self.with_policy(|policy| policy.rules.iter().any(forbids))? {
+            self.queue.board.end("the policy forbids it");
+        }
         Ok(Reply::done(format!("set: {}", shown(&settings.join(" ")))))
     }
+}
+
+/// Changes of the policy that nobody was asked for. Each is a record that waits for the disk and ends the grants, so a
+/// loop of them would fill the log and leave the daemon no time.
+#[derive(Default)]
+pub(super) struct Unasked {
+    /// Since boot.
+    from: Duration,
+    made: u32,
+}
+
+impl Unasked {
+    fn has_room(&mut self, now: Duration) -> bool {
+        if now.saturating_sub(self.from) >= UNASKED.1 {
+            *self = Self { from: now, made: 0 };
+        }
+        self.made < UNASKED.0
+    }
+}
+
+/// Programs that are to be set, and pinned before that.
+#[derive(Default)]
+struct Programs {
+    approver: Option<PathBuf>,
+    askpass: Option<PathBuf>,
+}
+
+impl Programs {
+    fn are_any(&self) -> bool {
+        self.approver.is_some() || self.askpass.is_some()
+    }
+
+    async fn pin(self, policy: &mut Policy) -> Result<(), Refusal> {
+        if let Some(path) = self.approver {
+            policy.approver = Some(pinned(path).await?);
+        }
+        if let Some(path) = self.askpass {
+            policy.askpass = Some(pinned(path).await?);
+        }
+        Ok(())
+    }
+}
+
+/// The policy after a change, but for the programs that it sets.
+fn changed(before: &Policy, settings: &[String]) -> Result<(Policy, Programs), Refusal> {
+    let (mut policy, mut programs) = (before.clone(), Programs::default());
+    for text in settings {
+        let setting = parse::setting(text).map_err(|cause| {
+            // A key without a value may be a value typed in the wrong place.
+            let is_rule = text.split('=').next().is_some_and(|key| key.contains('['));
+            let (key, end) = if is_rule { (text.rsplit_once("]="), "]") } else { (text.split_once('='), "") };
+            let setting = key.map_or("?".to_owned(), |(key, _)| format!("{key}{end}"));
+            Refusal::Policy { setting, cause }
+        })?;
+        match &setting {
+            Setting::Approver(path) => programs.approver.clone_from(path),
+            Setting::Askpass(path) => programs.askpass.clone_from(path),
+            _ => {}
+        }
+        if !matches!(setting, Setting::Approver(Some(_)) | Setting::Askpass(Some(_))) {
+            policy.set(setting).map_err(|cause| Refusal::Policy { setting: text.clone(), cause })?;
+        }
+    }
+    Ok((policy, programs))
+}
+
+/// A program as it is now: no other content runs later.
+async fn pinned(path: PathBuf) -> Result<ApproverProgram, Refusal> {
+    let shown = path.display().to_string();
+    program::pin(path).await.map_err(|cause| Refusal::Approver { path: shown, cause })
 }
 
 /// For a terminal: paths may hold whatever their makers put into them.

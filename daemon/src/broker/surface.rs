@@ -2,7 +2,8 @@
 //! request that proves nothing moves nothing.
 
 use super::{Broker, Client, Refusal};
-use crate::approval::notification::Announced;
+use crate::approval::flood::Asker;
+use crate::approval::notification::{Announced, Notifier};
 use crate::approval::pinentry::Desktop;
 use crate::approval::place::{Place, Wanted};
 use crate::approval::question::{Certainty, Question};
@@ -13,12 +14,13 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock::timeout;
 use crate::journal::{self, Level};
+use crate::requester::{Requester, TerminalSession};
 use crate::vault::local::identity;
+use keyloan_platform::process;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
-use std::io;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
@@ -28,17 +30,17 @@ const TRIES: u32 = 3;
 /// The place of whoever proved the passphrase last.
 #[derive(Default)]
 pub(super) struct Surface {
-    /// Questions on other terminals are announced on this one; 0 for none.
-    terminal: u64,
+    /// Questions on other terminals are announced on this one.
+    terminal: Option<TerminalSession>,
     desktop: Option<Desktop>,
     /// `approver.pinentry` of the policy when it was last open: a locked vault asks with the same.
     pub(super) pinentry: Option<PathBuf>,
 }
 
 impl Broker {
-    pub(super) fn move_surface(&self, terminal: u64, desktop: Option<Desktop>) {
+    pub(super) fn move_surface(&self, requester: &Requester, desktop: Option<Desktop>) {
         let mut surface = self.surface.borrow_mut();
-        surface.terminal = terminal;
+        surface.terminal = requester.terminal_session();
         surface.desktop = desktop;
     }
 
@@ -53,30 +55,17 @@ impl Broker {
         desktop
     }
 
-    pub(super) fn unlocked_on(&self) -> u64 {
-        self.surface.borrow().terminal
+    pub(super) fn asker(&self, requester: &Requester) -> Asker {
+        Asker { origin: requester.origin(), is_home: requester.is_on(self.surface.borrow().terminal) }
     }
 
-    /// For `status`.
-    pub(super) fn where_questions_go(&self) -> String {
-        if let Some(program) = self.with_policy(|policy| policy.approver.clone()).ok().flatten() {
-            return format!("the approver program {}", program.path.display());
-        }
-        let denied = self.queue.board.denied_for().div_ceil(60);
-        if denied > 0 {
-            return format!("are denied for another {denied} min; keyloan unlock ends that");
-        }
-        let terminal = "the requester's own terminal, with the PIN";
-        if let Some(board) = self.queue.board.terminal() {
-            return format!("keyloan approve on {board}, with the PIN");
-        }
-        let Some(desktop) = self.desktop() else { return terminal.to_owned() };
-        match desktop.programs().next() {
-            Some(program) => {
-                format!("a window on {} ({}), with the PIN; else {terminal}", desktop.name, program.display())
-            }
-            None => format!("{terminal} (for {} there is no pinentry)", desktop.name),
-        }
+    /// The terminal of the last unlock while that session lasts, else 0: its number is soon that of another terminal,
+    /// which any program may open, and that would be told in its place.
+    fn unlocked_on(&self) -> u64 {
+        let is_the_same = |(terminal, (leader, started)): &TerminalSession| {
+            process::stat(*leader).is_some_and(|stat| stat.started == *started && stat.terminal == *terminal)
+        };
+        self.surface.borrow().terminal.filter(is_the_same).map_or(0, |(terminal, _)| terminal)
     }
 
     /// Tells whoever should know that a question stands: the requester's terminal of a window elsewhere, the
@@ -88,6 +77,11 @@ impl Broker {
                 // Room is for four replies and this is the first; a client that is gone needs none.
                 let _ = client.replies.try_send(Message::new(Reply::Waiting { on }));
                 self.notify(format!("in a window on {}: {title}", window.name))
+            }
+            Place::Askpass(askpass) => {
+                let on = askpass.name();
+                let _ = client.replies.try_send(Message::new(Reply::Waiting { on: on.clone() }));
+                self.notify(format!("in {on}: {title}"))
             }
             Place::Board(board) => {
                 let on = format!("keyloan approve on {}", board.terminal);
@@ -104,14 +98,12 @@ impl Broker {
 
     /// Writes one line to the terminal of the last unlock about what happens on another; whether there is another.
     pub(super) fn announce(&self, about: &str, line: &str) -> bool {
-        let surface = self.surface.borrow().terminal;
+        let surface = self.unlocked_on();
         let name = keyloan_platform::terminal::path_of_device(surface);
         if name.is_some_and(|name| name == Path::new("/dev").join(about)) {
             return false;
         }
-        if let Ok(terminal) =
-            keyloan_platform::terminal::open(surface, keyloan_platform::process::effective_uid())
-        {
+        if let Ok(terminal) = keyloan_platform::terminal::open(surface, process::effective_uid()) {
             let line = format!("\r\nkeyloan: {line}\r\n");
             // Non-blocking: a stopped terminal misses the line and nothing waits for it.
             let _ = nix::unistd::write(&terminal, line.as_bytes());
@@ -131,6 +123,13 @@ impl Broker {
         }
     }
 
+    /// Says there that a terminal answers from now on.
+    pub(super) fn mention_enrolment(&self, line: &str) {
+        if let Some(desktop) = self.desktop() {
+            Notifier::tell_enrolment(desktop, line.to_owned());
+        }
+    }
+
     /// The vault's identity, by a passphrase that was handed over, or is typed: on the terminal that the
     /// request comes from, else in a window on a desktop.
     pub(super) async fn proved_identity(
@@ -145,14 +144,16 @@ impl Broker {
         if let Some(passphrase) = given {
             return self.unwrap_identity(client, wrapped, &passphrase).await;
         }
-        let turn = self.queue.turn().await?;
-        let terminal = if in_window { None } else { Place::find(None, &client.requester).await.ok() };
-        let mut place = if let Some(terminal) = terminal {
-            terminal
-        } else {
-            let desktop = desktop.map(|desktop| self.with_chosen_pinentry(desktop.clone()));
-            Place::find(desktop.as_ref(), &client.requester).await?
-        };
+        let asker = self.asker(&client.requester);
+        if !in_window {
+            let turn = self.queue.to_type(asker).await?;
+            if let Ok(mut terminal) = Place::find(None, &client.requester).await {
+                return self.unwrap_typed(client, &mut terminal, wrapped, question, turn).await;
+            }
+        }
+        let turn = self.queue.turn(asker, true).await?;
+        let desktop = desktop.map(|desktop| self.with_chosen_pinentry(desktop.clone()));
+        let mut place = Place::find(desktop.as_ref(), &client.requester).await?;
         self.unwrap_typed(client, &mut place, wrapped, question, turn).await
     }
 
@@ -171,7 +172,15 @@ impl Broker {
         if let Some(cause) = question.unshowable() {
             return Err(No::Unshowable(cause).into());
         }
+        // A window comes up before whoever sits there, whoever asked for it.
+        let mut standing = match place {
+            Place::Window(_) => Some(self.queue.stands(self.asker(&client.requester), true)?),
+            Place::Terminal(_) | Place::Board(_) | Place::Askpass(_) => None,
+        };
         let _announced = self.tell(client, place, &question.title);
+        let is_own = matches!(place, Place::Terminal(_)) && self.asker(&client.requester).is_home;
+        // Never in a window: which desktop that opens on may be what the request says, before the passphrase proves it.
+        let question = question.with_phrase(self.phrase().filter(|_| is_own));
         let asked = async {
             place.show(&question, Wanted::Passphrase).await?;
             for _ in 0..TRIES {
@@ -184,7 +193,11 @@ impl Broker {
             }
             Err(Refusal::WrongPassphrase)
         };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
+        let typed = timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()));
+        if let (Some(standing), Ok(_)) = (&mut standing, &typed) {
+            standing.yes();
+        }
+        typed
     }
 
     pub(super) async fn unwrap_identity(
@@ -222,7 +235,7 @@ impl Broker {
         if let Some(given) = given {
             return if given.len() < shortest { Err(too_short) } else { Ok(given) };
         }
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.to_type(self.asker(&client.requester)).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
@@ -243,19 +256,25 @@ impl Broker {
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
 
-    /// The same, where nothing is an answer too.
+    /// A value, typed unseen on the requester's terminal.
+    pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
+        let typed = self.typed_or_nothing(client, what, "not shown").await?;
+        typed.ok_or_else(|| No::Declined.into())
+    }
+
+    /// The same, where nothing is an answer, too; `note` says what it means.
     pub(super) async fn typed_or_nothing(
         &self,
         client: &Client,
         what: &str,
-        nothing: &'static str,
+        note: &'static str,
     ) -> Result<Option<SecretBytes>, Refusal> {
-        let _turn = self.queue.turn().await?;
+        let _turn = self.queue.to_type(self.asker(&client.requester)).await?;
         let screen = Screen::of(&client.requester)?;
         let asked = async {
             screen.settle().await.map_err(No::Terminal)?;
             let what = keyloan_protocol::names::escaped(what, 300);
-            let prompt = format!("keyloan: {what} (not shown; nothing {nothing}): ");
+            let prompt = format!("keyloan: {what} ({note}): ");
             match screen.read_line_of(&prompt, limits::FIELD_VALUE).await.map_err(No::Terminal)? {
                 Typed::Line(line) => Ok(Some(line).filter(|line| !line.is_empty())),
                 Typed::Cancelled => Err(No::Declined.into()),
@@ -263,28 +282,11 @@ impl Broker {
         };
         timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
     }
-
-    /// A value for an item, typed unseen on the requester's terminal.
-    pub(super) async fn typed_value(&self, client: &Client, what: &str) -> Result<SecretBytes, Refusal> {
-        let _turn = self.queue.turn().await?;
-        let screen = Screen::of(&client.requester)?;
-        let asked = async {
-            screen.settle().await.map_err(No::Terminal)?;
-            let what = keyloan_protocol::names::escaped(what, 300);
-            let prompt = format!("keyloan: {what} (not shown): ");
-            typed_line(screen.read_line_of(&prompt, limits::FIELD_VALUE).await)
-        };
-        timeout(DEADLINE, asked).await.unwrap_or(Err(No::TimedOut(DEADLINE).into()))
-    }
 }
 
 /// A line that is not empty; an empty one declines.
 async fn read_line(screen: &Screen, prompt: &str) -> Result<SecretBytes, Refusal> {
-    typed_line(screen.read_line(prompt).await)
-}
-
-fn typed_line(typed: io::Result<Typed>) -> Result<SecretBytes, Refusal> {
-    match typed.map_err(No::Terminal)? {
+    match screen.read_line(prompt).await.map_err(No::Terminal)? {
         Typed::Line(line) if !line.is_empty() => Ok(line),
         _ => Err(No::Declined.into()),
     }

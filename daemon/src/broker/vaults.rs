@@ -228,9 +228,13 @@ impl Broker {
             let what = format!("{} of {name}", setting.asks);
             let typed = match (held, setting.needed) {
                 _ if given.contains(&setting.key.to_owned()) => continue,
-                (Some(_), _) if has_terminal => self.typed_or_nothing(client, &what, "to keep it").await?,
+                (Some(_), _) if has_terminal => {
+                    self.typed_or_nothing(client, &what, "not shown; nothing to keep it").await?
+                }
                 (None, Needed::Always) => Some(self.typed_value(client, &what).await?),
-                (None, _) if has_terminal => self.typed_or_nothing(client, &what, "for none").await?,
+                (None, _) if has_terminal => {
+                    self.typed_or_nothing(client, &what, "not shown; nothing for none").await?
+                }
                 _ => continue,
             };
             if let Some(typed) = typed {

@@ -5,6 +5,7 @@ use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::env_vars;
 use keyloan_protocol::names::{FileName, SetName, VarName, escaped, nearest};
 use keyloan_protocol::reference::Reference;
+use keyloan_protocol::time_span::TimeSpan;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -28,6 +29,16 @@ pub(crate) struct Manifest {
     /// `[env]` and `[files]`: the default set; `None` where the file has neither.
     pub(crate) default: Option<Set>,
     pub(crate) sets: BTreeMap<SetName, Set>,
+    /// `[shell]` of the default set (no name), and of named ones.
+    pub(crate) shells: BTreeMap<Option<SetName>, Terms>,
+}
+
+/// How long a shell may keep a set.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) time: Option<TimeSpan>,
+    /// Only while it is in the directory of the file, or below.
+    pub(crate) until_leaving: bool,
 }
 
 /// A fault and its place, both counted from 1, columns in characters.
@@ -83,12 +94,15 @@ impl Reader<'_> {
         for (key, value) in table {
             match &*key.get_ref().to_string() {
                 "env" | "files" => {}
+                "shell" => {
+                    manifest.shells.insert(None, self.terms(value));
+                }
                 "sets" => {
                     if let Some(table) = self.table(value, "sets") {
-                        manifest.sets = self.sets(table);
+                        manifest.sets = self.sets(table, &mut manifest.shells);
                     }
                 }
-                other => self.unknown(key.span(), other, &["env", "files", "sets"]),
+                other => self.unknown(key.span(), other, &["env", "files", "sets", "shell"]),
             }
         }
         manifest
@@ -106,7 +120,32 @@ impl Reader<'_> {
         set
     }
 
-    fn sets(&mut self, table: &Table<'_>) -> BTreeMap<SetName, Set> {
+    /// `[shell]`.
+    fn terms(&mut self, value: &Value<'_>) -> Terms {
+        let mut terms = Terms::default();
+        let Some(table) = self.table(value, "shell") else { return terms };
+        self.known_keys(table, &["time", "until-leaving"]);
+        match table.get("time").map(|time| (time, time.get_ref())) {
+            None => {}
+            Some((at, DeValue::String(text))) => match TimeSpan::parse(text) {
+                Ok(time) => terms.time = Some(time),
+                Err(error) => self.fault(&at.span(), format!("time: {error}")),
+            },
+            Some((at, _)) => self.fault(&at.span(), "time: a text such as \"30m\" is wanted".to_owned()),
+        }
+        match table.get("until-leaving").map(|leaving| (leaving, leaving.get_ref())) {
+            None => {}
+            Some((_, DeValue::Boolean(leaving))) => terms.until_leaving = *leaving,
+            Some((at, _)) => self.fault(&at.span(), "until-leaving: true or false is wanted".to_owned()),
+        }
+        terms
+    }
+
+    fn sets(
+        &mut self,
+        table: &Table<'_>,
+        shells: &mut BTreeMap<Option<SetName>, Terms>,
+    ) -> BTreeMap<SetName, Set> {
         let mut sets = BTreeMap::new();
         for (key, value) in table {
             let name = key.get_ref().to_string();
@@ -115,10 +154,13 @@ impl Reader<'_> {
                 continue;
             };
             let Some(table) = self.table(value, "a set") else { continue };
-            for (key, _) in table {
-                let key_name = key.get_ref().to_string();
-                if !matches!(&*key_name, "env" | "files") {
-                    self.unknown(key.span(), &key_name, &["env", "files"]);
+            for (key, value) in table {
+                match &*key.get_ref().to_string() {
+                    "env" | "files" => {}
+                    "shell" => {
+                        shells.insert(Some(name.clone()), self.terms(value));
+                    }
+                    other => self.unknown(key.span(), other, &["env", "files", "shell"]),
                 }
             }
             let set = self.env_and_files(table);
@@ -318,6 +360,28 @@ mod tests {
         assert!(told.iter().any(|fault| fault.starts_with("line 4, column 1: LD_PRELOAD steers")));
         assert!(told.iter().any(|fault| fault.starts_with("line 5, column 1: a variable's name")));
         assert!(told.iter().any(|fault| fault.starts_with("line 6, column 5: D: a reference")));
+    }
+
+    #[test]
+    fn a_set_says_how_long_a_shell_keeps_it() {
+        let text =
+            "[env]\n[shell]\ntime = \"2h\"\n[sets.deploy.env]\n[sets.deploy.shell]\nuntil-leaving = true\n";
+        let shells = parse(text).unwrap().shells;
+        let terms = |time: Option<&str>, until_leaving| Terms {
+            time: time.map(|time| TimeSpan::parse(time).unwrap()),
+            until_leaving,
+        };
+        assert_eq!(shells[&None], terms(Some("2h"), false));
+        assert_eq!(shells[&Some(SetName::parse("deploy").unwrap())], terms(None, true));
+        for (text, said) in [
+            ("[shell]\ntime = 15\n", "line 2, column 8: time: a text such as"),
+            ("[shell]\ntime = \"soon\"\n", "line 2, column 8: time: a time is written"),
+            ("[shell]\nuntil-leaving = \"yes\"\n", "true or false"),
+            ("[shell]\ntiem = \"1h\"\n", "unknown key 'tiem'; 'time'?"),
+            ("shell = 1\n", "shell must be a table"),
+        ] {
+            assert!(faults(text).iter().any(|fault| fault.contains(said)), "{text}: {:?}", faults(text));
+        }
     }
 
     #[test]

@@ -3,14 +3,19 @@
 
 pub(crate) use super::planned::{From, Plan, Planned, Titled, Unread, VARS};
 
-use super::manifest::{Manifest, Source};
+use super::manifest::{Manifest, Source, Terms};
 use crate::vault::linked::links::Links;
 use crate::vault::local::index::{Entry, EntryField, Index, Kind};
 use keyloan_protocol::env_vars;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName, SetName, VarName, escaped};
 use keyloan_protocol::reference::Reference;
+use keyloan_protocol::time_span::TimeSpan;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// For which a shell keeps a set that says nothing of it: a shell stays open for weeks, and forgets nothing by itself.
+const SHELL_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// All values of one loan travel in one frame, below its header's room.
 const TOGETHER: usize = limits::FRAME - limits::HEADER;
@@ -73,6 +78,7 @@ impl Search<'_> {
                 let manifest = file.usable()?;
                 if let Some(set) = &manifest.default {
                     draft.add_set(set, "", &file.path);
+                    draft.add_terms(manifest.shells.get(&None), &file.path);
                     return Ok(());
                 }
             }
@@ -112,7 +118,10 @@ impl Search<'_> {
     }
 
     fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
-        let item = self.with_vars(name.as_str());
+        // A shell makes a path of the title `~/coverage` before anybody sees it.
+        let path = Path::new(name.as_str());
+        let titled = path.is_absolute().then(|| self.titled(path)).flatten();
+        let item = titled.or_else(|| self.with_vars(name.as_str()));
         let in_file = self
             .file
             .as_ref()
@@ -126,6 +135,7 @@ impl Search<'_> {
                 let manifest = file.usable()?;
                 if let Some(set) = manifest.sets.get(name) {
                     draft.add_set(set, &format!("sets.{name}."), &file.path);
+                    draft.add_terms(manifest.shells.get(&Some(name.clone())), &file.path);
                 }
             }
             (None, Some(entry)) => draft.add_item(entry),
@@ -225,6 +235,15 @@ impl Draft {
         }
     }
 
+    /// Of several sets the strictest terms hold for all.
+    fn add_terms(&mut self, terms: Option<&Terms>, file: &Path) {
+        let time = terms.and_then(|terms| terms.time).map_or(SHELL_TIME, TimeSpan::duration);
+        self.plan.shell_time = Some(self.plan.shell_time.map_or(time, |shortest| shortest.min(time)));
+        if terms.is_some_and(|terms| terms.until_leaving) {
+            self.plan.until_leaving = file.parent().map(Path::to_owned);
+        }
+    }
+
     /// What is wrong with the references, and with all of them together, as far as the index can tell.
     fn check_references(&mut self, index: &Index, links: &Links) {
         let (mut bytes, mut values) = (0, 0);
@@ -259,6 +278,7 @@ impl Draft {
         self.at += 1;
         let title = escaped(&entry.title, limits::NAME);
         let Ok(item) = ItemName::parse(&entry.title) else { return };
+        self.add_terms(None, Path::new(""));
         for field in entry.fields.iter().filter(|field| field.name.as_str() == VARS) {
             if let Some(fault) = &field.fault {
                 self.faults.push(format!("item '{title}', field '{VARS}': {fault}"));

@@ -4,6 +4,8 @@ use keyloan_protocol::control::response::FileForm;
 use keyloan_protocol::names::{FileName, ItemName, VarName, VaultName};
 use keyloan_protocol::reference::Reference;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// The field of an item that holds a whole set.
 pub(crate) const VARS: &str = "vars";
@@ -68,6 +70,12 @@ pub(crate) struct Plan {
     pub(crate) only: Vec<VarName>,
     /// Sentences for the person, about what is left out.
     pub(crate) notes: Vec<String>,
+    /// The shortest time for which one of the sets lets a shell keep it; one that says none does so for the usual time.
+    pub(crate) shell_time: Option<Duration>,
+    /// The directory that a shell may not leave with it.
+    pub(crate) until_leaving: Option<PathBuf>,
+    /// What a shell takes for its own is left out.
+    pub(crate) for_shell: bool,
 }
 
 impl Plan {

@@ -80,6 +80,8 @@ const MOST: usize = 256;
 pub(crate) struct Table {
     last: u64,
     grants: Vec<(u64, Grant)>,
+    /// How often all were ended by what a yes from before that does not outlive.
+    era: u64,
 }
 
 impl Table {
@@ -117,6 +119,16 @@ impl Table {
     /// All of them, by their ids.
     pub(crate) fn revoke_all(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.grants).into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// The same where the vault is locked, or its rules are others: no yes to a question from before gives one later.
+    pub(crate) fn end_all(&mut self) -> Vec<u64> {
+        self.era += 1;
+        self.revoke_all()
+    }
+
+    pub(crate) fn era(&self) -> u64 {
+        self.era
     }
 
     /// Takes away those that can cover nothing any more: `lives` says whether a process is still the same one.

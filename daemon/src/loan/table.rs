@@ -18,6 +18,8 @@ pub(crate) struct Loan {
     /// Time since boot at which it ends by itself.
     pub(crate) expires: Option<Duration>,
     pub(crate) has_files: bool,
+    /// The file that tells a shell that its loan lasts.
+    pub(crate) marker: Option<String>,
     pub(crate) over: Option<Over>,
 }
 
@@ -105,6 +107,7 @@ mod tests {
             since: String::new(),
             expires,
             has_files: false,
+            marker: None,
             over: None,
         }
     }

@@ -1,5 +1,6 @@
 //! Rules against each other: whether two contradict, and whether a change lets anything pass that did not before.
 
+use super::order::Way;
 use super::rule::{Policy, Rule, Verdict};
 
 /// Two rules that a request can meet at once, of which neither is the more particular, and that say different
@@ -38,10 +39,18 @@ pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
             && (laxer(rule.verdict, rule.kind.default_verdict())
                 || met.any(|old| laxer(rule.verdict, old.verdict)))
     });
+    // No program answers what wants the PIN: the next way does, such as a terminal that whoever asks has chosen.
+    let passes_on = before.approver.is_some()
+        && before.order.ways().iter().skip_while(|way| **way != Way::Program).nth(1).is_some()
+        && after.rules.iter().any(|rule| {
+            let old = before.rule(rule.kind, &rule.when).map(|old| old.verdict);
+            rule.verdict == Verdict::AskPin && !matches!(old, Some(Verdict::AskPin | Verdict::Deny))
+        });
     // What is removed gives its requests to whatever rule is left.
     let removed = before.rules.iter().any(|old| after.rule(old.kind, &old.when).is_none());
     changed
         || removed
+        || passes_on
         || after.approver != before.approver
         || after.pinentry != before.pinentry
         || after.upstream.iter().any(|path| !before.upstream.contains(path))
@@ -50,6 +59,8 @@ pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
         || after.loan_time.is_none_or(|time| before.loan_time.is_some_and(|old| time > old))
             && after.loan_time != before.loan_time
         || after.grants.iter().any(|scope| !before.grants.contains(scope))
+        || after.order.loosens(&before.order)
+        || after.askpass != before.askpass
 }
 
 #[cfg(test)]
@@ -101,6 +112,7 @@ mod tests {
             "deadline=30s",
             "loan.time=15m",
             "grants=",
+            "approver.order=program approve",
         ] {
             assert!(!with(&[tighter]), "{tighter}");
         }
@@ -121,6 +133,7 @@ mod tests {
             "grants=command terminal-10m",
             "ssh.upstream=/run/x",
             "approver.pinentry=/usr/bin/pinentry-qt",
+            "approver.order=terminal",
         ] {
             assert!(with(&[looser]), "{looser}");
         }

@@ -20,6 +20,8 @@ pub(crate) struct Subject {
     pub(crate) host_key: Option<String>,
     pub(crate) namespace: Option<String>,
     pub(crate) forwarded: bool,
+    /// The field or the key that would be given away, under a name that it has for good. No rule looks at it.
+    pub(crate) given: Option<String>,
 }
 
 impl Subject {

@@ -3,9 +3,8 @@
 //! A rule's key is a kind, with conditions in brackets: `ssh.login[host=github.com,item=work]`.
 
 use super::decide::{Seen, Subject};
-use super::rule::{
-    ApproverProgram, Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict,
-};
+use super::order::{Order, Unpinned};
+use super::rule::{Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict};
 use keyloan_protocol::time_span::TimeSpan;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +19,8 @@ pub(crate) enum PolicyError {
         "{0} takes ask, ask-pin, allow, allow N/TIME (such as allow 20/1h), deny, or nothing to remove the rule"
     )]
     Verdict(&'static str),
+    #[error("approver takes ask (that is the passphrase), deny, or nothing to remove the rule")]
+    Approver,
     #[error("a condition is NAME=TEXT, NAME=TEXT* or forwarded, with commas between")]
     Condition,
     #[error("no condition is called that{}", nearest(.0, &attributes()))]
@@ -43,10 +44,15 @@ pub(crate) enum PolicyError {
     #[error("loan.time takes a time such as 15m or 2h, or nothing: until the command ends")]
     LoanTime,
     #[error(
-        "grants takes what a yes may cover, with spaces between: command, a time such as 10m, a number of uses \
-         such as 20x, terminal-TIME; or nothing"
+        "grants takes at most {SCOPES} of what a yes may cover, with spaces between: command, a time from 1m to 8h, \
+         uses from 2x to 1000x, terminal-TIME; or nothing"
     )]
     Grants,
+    #[error(
+        "approver.order takes one or more of program, approve, window, terminal and askpass, each once, with spaces \
+         between; or nothing for the usual order"
+    )]
+    Order,
     #[error("there are more than {RULES} rules")]
     TooMany,
     #[error("the sealed policy does not have the form of one")]
@@ -61,8 +67,17 @@ const SCOPES: usize = 6;
 /// The longest text of a condition.
 const TEXT: usize = 512;
 
-const SETTINGS: [&str; 7] =
-    ["approver.command", "approver.pinentry", "deadline", "grants", "loan.time", "lock.idle", "ssh.upstream"];
+const SETTINGS: [&str; 9] = [
+    "approver.command",
+    "approver.pinentry",
+    "deadline",
+    "grants",
+    "loan.time",
+    "lock.idle",
+    "ssh.upstream",
+    "approver.order",
+    "approver.askpass",
+];
 
 fn keys() -> Vec<&'static str> {
     Kind::ALL.into_iter().map(Kind::key).chain(SETTINGS).collect()
@@ -90,6 +105,9 @@ pub(crate) enum Setting {
     LoanTime(Option<Duration>),
     Deadline(Duration),
     Grants(Vec<Scope>),
+    Order(Order),
+    /// As the approver program.
+    Askpass(Option<PathBuf>),
 }
 
 pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
@@ -125,6 +143,8 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
             Ok(Setting::LoanTime(Some(time.duration())))
         }
         "grants" => grants(value).map(Setting::Grants).ok_or(PolicyError::Grants),
+        "approver.order" => Order::parse(value).map(Setting::Order).ok_or(PolicyError::Order),
+        "approver.askpass" => program("approver.askpass", value).map(Setting::Askpass),
         _ => Err(PolicyError::Key(name.to_owned())),
     }
 }
@@ -176,12 +196,12 @@ pub(crate) fn request(text: &str) -> Result<(Kind, Subject, Seen), PolicyError> 
     let said = |attribute| when.of(attribute).map(|pattern| pattern.text.clone());
     let subject = Subject {
         what: text.to_owned(),
-        to: String::new(),
         item: said(Attribute::Item),
         hosts: said(Attribute::Host).into_iter().collect(),
         host_key: said(Attribute::HostKey),
         namespace: said(Attribute::Namespace),
         forwarded: when.of(Attribute::Forwarded).is_some(),
+        ..Subject::default()
     };
     let seen = Seen {
         programs: Some(said(Attribute::Program).into_iter().collect()),
@@ -197,6 +217,8 @@ fn verdict(kind: Kind, text: &str) -> Result<Verdict, PolicyError> {
         Some(Limit { uses, within: between(within, 1, 7 * 86400)? })
     };
     match text {
+        // A PIN, or nobody, would say who else may say yes.
+        text if kind == Kind::Approver && !matches!(text, "ask" | "deny") => Err(PolicyError::Approver),
         "ask" => Ok(Verdict::Ask),
         "ask-pin" => Ok(Verdict::AskPin),
         "allow" => Ok(Verdict::Allow(None)),
@@ -256,13 +278,15 @@ pub(crate) fn idle(text: &str) -> Option<Duration> {
 }
 
 impl Policy {
-    /// Puts a rule in its place; without a verdict takes it away.
+    /// Puts a rule in its place; without a verdict takes it away. The rule for all of a kind is the default's then.
     pub(crate) fn set_rule(
         &mut self,
         kind: Kind,
         when: Conditions,
         verdict: Option<Verdict>,
     ) -> Result<(), PolicyError> {
+        let default = when.0.is_empty().then(|| kind.default_verdict());
+        let verdict = verdict.or(default);
         self.rules.retain(|rule| rule.kind != kind || rule.when != when);
         if self.rules.len() >= RULES {
             return Err(PolicyError::TooMany);
@@ -272,7 +296,7 @@ impl Policy {
         Ok(())
     }
 
-    /// Makes every change but that of the approver program, whose hash is not known here.
+    /// Makes every change but those of programs whose hashes are not known here.
     pub(crate) fn set(&mut self, setting: Setting) -> Result<(), PolicyError> {
         match setting {
             Setting::Rule(kind, when, verdict) => self.set_rule(kind, when, verdict)?,
@@ -283,6 +307,8 @@ impl Policy {
             Setting::Pinentry(path) => self.pinentry = path,
             Setting::Upstream(paths) => self.upstream = paths,
             Setting::Approver(_) => self.approver = None,
+            Setting::Order(order) => self.order = order,
+            Setting::Askpass(_) => self.askpass = None,
         }
         Ok(())
     }
@@ -291,28 +317,30 @@ impl Policy {
 /// Reads back what was printed, and what an earlier keyloan did, which knew fewer settings.
 pub(crate) fn read(text: &str) -> Result<Policy, PolicyError> {
     let mut policy = Policy::default();
-    let mut program = None;
+    let mut unpinned = Unpinned::default();
     for line in text.lines() {
-        if let Some(sha256) = line.strip_prefix("approver.sha256=") {
-            let path = program.take().ok_or(PolicyError::Stored)?;
-            if sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                return Err(PolicyError::Stored);
-            }
-            policy.approver = Some(ApproverProgram { path, sha256: sha256.to_owned() });
+        if let Some((hash @ "approver.sha256", sha256)) = line.split_once('=') {
+            policy.approver = Some(unpinned.pin(hash, sha256).ok_or(PolicyError::Stored)?);
+            continue;
+        }
+        if let Some((hash @ "approver.askpass.sha256", sha256)) = line.split_once('=') {
+            policy.askpass = Some(unpinned.pin(hash, sha256).ok_or(PolicyError::Stored)?);
             continue;
         }
         match setting(line).map_err(|_| PolicyError::Stored)? {
-            Setting::Approver(path) => program = path,
-            setting => policy.set(setting).map_err(|_| PolicyError::Stored)?,
+            Setting::Approver(path) => unpinned.expect("approver.sha256", path),
+            Setting::Askpass(path) => unpinned.expect("approver.askpass.sha256", path),
+            setting => policy.set(setting).ok(),
         }
+        .ok_or(PolicyError::Stored)?;
     }
-    // An approver without its hash would run whatever lies at its path.
-    if program.is_some() { Err(PolicyError::Stored) } else { Ok(policy) }
+    if unpinned.is_done() { Ok(policy) } else { Err(PolicyError::Stored) }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::print::print;
+    use super::super::rule::ApproverProgram;
     use super::*;
 
     /// The default policy with these changes.
@@ -339,8 +367,10 @@ pub(crate) mod tests {
             "loan.time=15m",
             "deadline=30s",
             "grants=command 10m 20x terminal-1h",
+            "approver.order=askpass terminal",
         ]);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
+        policy.askpass = Some(ApproverProgram { path: "/bin/false".into(), sha256: "cd".repeat(32) });
         let lines = print(&policy);
         assert!(lines.contains(&"ssh.login[item=work,host=github.com]=allow 20/1h".to_owned()), "{lines:?}");
         assert!(lines.contains(&"grants=command 10m 20x terminal-1h".to_owned()), "{lines:?}");
@@ -362,14 +392,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_rule_for_all_of_a_kind_gives_way_to_the_default() {
+        for (settings, printed) in
+            [(["env=deny", "env="], "env=ask"), (["ssh.other=ask", "ssh.other="], "ssh.other=deny")]
+        {
+            let policy = policy(&settings);
+            assert!(print(&policy).contains(&printed.to_owned()));
+            assert_eq!(read(&print(&policy).join("\n")), Ok(policy), "as it is read back");
+        }
+    }
+
+    #[test]
     fn an_approver_without_its_hash_is_no_policy() {
         assert_eq!(read("approver.command=/bin/true"), Err(PolicyError::Stored));
         assert_eq!(read("approver.command=/bin/true\napprover.sha256=ab"), Err(PolicyError::Stored));
+        assert_eq!(read("approver.askpass=/bin/true"), Err(PolicyError::Stored));
+        let others = format!("approver.askpass=/bin/true\napprover.sha256={}", "ab".repeat(32));
+        assert_eq!(read(&others), Err(PolicyError::Stored), "a hash is the one of its own program");
     }
 
     #[test]
     fn a_path_with_a_line_end_is_no_second_setting() {
-        for key in ["approver.command", "approver.pinentry", "ssh.upstream"] {
+        for key in ["approver.command", "approver.pinentry", "approver.askpass", "ssh.upstream"] {
             for path in ["/a\nenv=allow", "/a\r", "/a\0"] {
                 assert!(setting(&format!("{key}={path}")).is_err(), "{key}={path:?}");
             }
@@ -396,6 +440,9 @@ pub(crate) mod tests {
             ("env[forwarded]=deny", "a request for env has no forwarded"),
             ("ssh.signature[host=a]=deny", "has no host"),
             ("trust[item=a]=deny", "a request for trust has no item"),
+            ("approver=allow", "approver takes ask (that is the passphrase), deny"),
+            ("approver=ask-pin", "approver takes ask"),
+            ("approver[item=a]=deny", "has no item"),
             ("env[program=/bin/x]=allow", "can be pretended"),
             ("env[repository=/x,item=a]=allow 1/1h", "can be pretended"),
             ("approver.command=bin/x", "approver.command takes the absolute path"),
@@ -409,6 +456,8 @@ pub(crate) mod tests {
             ("deadline=5s", "from 10s to 10m"),
             ("grants=always", "command, a time"),
             ("grants=1x", "command, a time"),
+            ("approver.order=window window", "each once"),
+            ("approver.askpass=x", "approver.askpass takes the absolute path"),
         ] {
             let error = setting(text).unwrap_err().to_string();
             assert!(error.contains(said), "{text}: {error}");

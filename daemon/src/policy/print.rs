@@ -1,5 +1,6 @@
 //! The text of a policy, as [`super::parse`] reads it.
 
+use super::order::Order;
 use super::rule::{Attribute, Policy, Rule, Scope, Verdict};
 use keyloan_protocol::time_span::TimeSpan;
 use std::fmt;
@@ -42,7 +43,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// The policy as lines. The approver's hash stands on a line of its own, which `policy set` does not take.
+/// The policy as lines. A program's hash stands on the line behind it, which `policy set` does not take.
 pub(crate) fn print(policy: &Policy) -> Vec<String> {
     let mut lines: Vec<String> = policy.rules.iter().map(ToString::to_string).collect();
     if !policy.upstream.is_empty() {
@@ -62,6 +63,13 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
     }
     if let Some(pinentry) = &policy.pinentry {
         lines.push(format!("approver.pinentry={}", pinentry.display()));
+    }
+    if policy.order != Order::default() {
+        lines.push(format!("approver.order={}", policy.order));
+    }
+    if let Some(askpass) = &policy.askpass {
+        lines.push(format!("approver.askpass={}", askpass.path.display()));
+        lines.push(format!("approver.askpass.sha256={}", askpass.sha256));
     }
     lines
 }

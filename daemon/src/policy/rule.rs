@@ -1,5 +1,6 @@
 //! What a policy can say: rules, each for a kind of request under conditions, and a few settings.
 
+use super::order::{Order, Way};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,10 +26,12 @@ pub(crate) enum Kind {
     KeyAdd,
     /// `trust`, `ssh hosts pin`.
     Trust,
+    /// Who answers: `approve`, and the settings of that name.
+    Approver,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Env,
         Self::File,
         Self::ItemRead,
@@ -38,6 +41,7 @@ impl Kind {
         Self::SshOther,
         Self::KeyAdd,
         Self::Trust,
+        Self::Approver,
     ];
 
     pub(crate) fn key(self) -> &'static str {
@@ -51,13 +55,14 @@ impl Kind {
             Self::SshOther => "ssh.other",
             Self::KeyAdd => "key.add",
             Self::Trust => "trust",
+            Self::Approver => "approver",
         }
     }
 
     /// Whether a request of this kind can have it.
     pub(crate) fn has(self, attribute: Attribute) -> bool {
         match attribute {
-            Attribute::Item => self != Self::Trust,
+            Attribute::Item => !matches!(self, Self::Trust | Self::Approver),
             Attribute::Host | Attribute::HostKey => self == Self::SshLogin,
             Attribute::Namespace => self == Self::SshSignature,
             Attribute::Forwarded => matches!(self, Self::SshLogin | Self::SshSignature | Self::SshOther),
@@ -226,7 +231,7 @@ pub(crate) struct Rule {
     pub(crate) verdict: Verdict,
 }
 
-/// A program that answers questions in the human's place.
+/// A program that answers questions, or in which a human does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApproverProgram {
     pub(crate) path: PathBuf,
@@ -251,6 +256,10 @@ pub(crate) struct Policy {
     pub(crate) deadline: Duration,
     /// What a yes may be offered to cover besides the request itself.
     pub(crate) grants: Vec<Scope>,
+    /// Who is asked, and who where that one is not there.
+    pub(crate) order: Order,
+    /// A program in the way of `SSH_ASKPASS`, in which the PIN is typed.
+    pub(crate) askpass: Option<ApproverProgram>,
 }
 
 /// What a yes covers.
@@ -287,11 +296,19 @@ impl Default for Policy {
             loan_time: None,
             deadline: DEADLINE,
             grants: vec![Scope::Command],
+            order: Order::default(),
+            askpass: None,
         }
     }
 }
 
 impl Policy {
+    /// The program that answers a question before anybody else is asked.
+    pub(crate) fn program_answers(&self, verdict: Verdict) -> Option<&ApproverProgram> {
+        let is_first = self.order.ways().first() == Some(&Way::Program);
+        self.approver.as_ref().filter(|_| verdict == Verdict::Ask && is_first)
+    }
+
     /// Whether any rule looks at what is only seen: it costs time to look.
     pub(crate) fn looks_at(&self, attribute: Attribute) -> bool {
         self.rules.iter().any(|rule| rule.when.of(attribute).is_some())

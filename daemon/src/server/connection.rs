@@ -8,7 +8,7 @@ use keyloan_platform::descriptors;
 use keyloan_platform::peer::Peer;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::request::Request;
-use keyloan_protocol::control::response::{ErrorReply, Reply};
+use keyloan_protocol::control::response::{ErrorReply, Reply, ShellLent};
 use keyloan_protocol::control::{self, Message};
 use keyloan_protocol::frame::{self, FrameError};
 use keyloan_protocol::version;
@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -27,10 +27,17 @@ const REQUEST: Duration = Duration::from_secs(10);
 /// A reply must have been taken within this time.
 const REPLY: Duration = Duration::from_secs(10);
 
+/// Nearly all requests are shorter. Of longer ones, which may have megabytes, so many are held at once, and others wait
+/// so long: all connections together could bring more than there is memory.
+const LONG: usize = 64 * 1024;
+static LONG_ONES: Semaphore = Semaphore::const_new(16);
+const ROOM: Duration = Duration::from_secs(5);
+
 /// A request as it arrived.
 struct Arrived {
     message: Message<Request>,
     descriptors: Vec<OwnedFd>,
+    room: Option<SemaphorePermit<'static>>,
 }
 
 pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
@@ -44,6 +51,7 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
             return;
         }
     };
+    let _room = arrived.room;
     let (replies, mut queued) = mpsc::channel(4);
     let client = Client { requester, replies };
     let handled = dispatch::handle(broker, client, arrived.message, arrived.descriptors);
@@ -67,7 +75,7 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
         }
     }
     let loan = match &last.body {
-        Reply::Lent { loan, .. } => Some(*loan),
+        Reply::Lent { loan, .. } | Reply::ShellLent(ShellLent { loan, .. }) => Some(*loan),
         _ => None,
     };
     if !delivered(&socket, &last).await
@@ -103,7 +111,14 @@ async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
     }
     let (prefix, rest) = first[..begun].split_at(frame::PREFIX);
     let lengths = frame::lengths(prefix.try_into().unwrap_or_default())?;
-    let mut body = Zeroizing::new(vec![0; lengths.header + lengths.tail]);
+    let length = lengths.header + lengths.tail;
+    let room = if length > LONG {
+        let room = timeout(ROOM, LONG_ONES.acquire()).await;
+        Some(room.ok().and_then(Result::ok).ok_or(Broken::Crowded)?)
+    } else {
+        None
+    };
+    let mut body = Zeroizing::new(vec![0; length]);
     let (head, mut open) = body.split_at_mut_checked(rest.len()).ok_or(Broken::More)?;
     head.copy_from_slice(rest);
     while !open.is_empty() {
@@ -111,7 +126,7 @@ async fn receive(socket: &UnixStream, peer: &Peer) -> Result<Arrived, Broken> {
         open = &mut open[more..];
     }
     let (header, tail) = body.split_at(lengths.header);
-    Ok(Arrived { message: control::decode(header, tail)?, descriptors })
+    Ok(Arrived { message: control::decode(header, tail)?, descriptors, room })
 }
 
 fn protocol_error(broken: &Broken) -> Reply {

@@ -2,9 +2,9 @@
 
 use crate::broker::{Broker, Client, Desktop, Found, KeyChange, KeyFiles, NewLink, Opening, Refusal, Unlock};
 use crate::requester::Claimed;
-use keyloan_protocol::control::Message;
-use keyloan_protocol::control::request::Request;
+use keyloan_protocol::control::request::{Lend, Request};
 use keyloan_protocol::control::response::Reply;
+use keyloan_protocol::control::{Message, Value};
 use keyloan_protocol::limits;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
@@ -39,6 +39,7 @@ async fn serve(
     let passphrase = typed(&mut message, "passphrase")?;
     let pin = typed(&mut message, "pin")?;
     let new = typed(&mut message, "new")?;
+    let phrase = typed(&mut message, "phrase")?;
     let value = message.take("value");
     let identity = message.take("identity");
     let desktop = Desktop::from_values(|name| message.take(name));
@@ -46,18 +47,16 @@ async fn serve(
     let path_value = message.take("path").as_ref().map(path);
     let reply = match message.body {
         Request::Lend(lend) => {
-            let mut directories = Vec::new();
-            while let Some(directory) = message.values.iter().position(|value| value.name == "directory") {
-                directories.push(path(&message.values.remove(directory).bytes));
-            }
-            if directories.len() > limits::DIRECTORIES {
-                return Err(Refusal::Input("too many directories were searched"));
-            }
-            if lend.sets.len() > limits::SETS || lend.only.len() > limits::ONLY {
-                return Err(Refusal::Input("at most 64 sets and 1024 variables are named at once"));
-            }
-            let found = Found { directories, manifest: descriptors.pop() };
+            let found = searched(&mut message.values, descriptors.pop(), &lend)?;
             return broker.lend(client, lend, found).await;
+        }
+        Request::LendShell(lend) => {
+            let found = searched(&mut message.values, descriptors.pop(), &lend)?;
+            return broker.lend_shell(client, lend, found).await;
+        }
+        Request::Names { manifest_at } => {
+            let found = Found { directories: directories(&mut message.values)?, manifest: descriptors.pop() };
+            broker.names(client, manifest_at, found).await?
         }
         Request::ItemTotp { item, field } => return broker.item_totp(client, item, field).await,
         Request::RecoveryKey => return broker.recovery_key(client, passphrase).await,
@@ -81,7 +80,7 @@ async fn serve(
         }
         Request::ItemGet { item, field, vault } => return broker.item_get(client, vault, item, field).await,
         Request::Status => broker.status(),
-        Request::Init => broker.init(client, passphrase, pin, desktop).await?,
+        Request::Init => broker.init(client, passphrase, pin, phrase, desktop).await?,
         Request::Unlock { here, desktop: in_window, accept_rollback } => {
             let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
             broker.unlock(client, passphrase, how).await?
@@ -93,6 +92,7 @@ async fn serve(
         }
         Request::Passwd => broker.passwd(client, passphrase, new).await?,
         Request::Pin => broker.pin(client, passphrase, pin).await?,
+        Request::Phrase { remove } => broker.change_phrase(client, passphrase, phrase, remove).await?,
         Request::RecipientAdd { name, recipient } => {
             broker.recipient_add(client, passphrase, name, recipient).await?
         }
@@ -183,6 +183,26 @@ fn typed(message: &mut Message<Request>, name: &str) -> Result<Option<SecretByte
         }
         secret => Ok(secret),
     }
+}
+
+/// What the client found on its way up, nearest first.
+fn searched(values: &mut Vec<Value>, manifest: Option<OwnedFd>, lend: &Lend) -> Result<Found, Refusal> {
+    let directories = directories(values)?;
+    if lend.sets.len() > limits::SETS || lend.only.len() > limits::ONLY {
+        return Err(Refusal::Input("at most 64 sets and 1024 variables are named at once"));
+    }
+    Ok(Found { directories, manifest })
+}
+
+fn directories(values: &mut Vec<Value>) -> Result<Vec<PathBuf>, Refusal> {
+    let mut directories = Vec::new();
+    while let Some(directory) = values.iter().position(|value| value.name == "directory") {
+        directories.push(path(&values.remove(directory).bytes));
+    }
+    if directories.len() > limits::DIRECTORIES {
+        return Err(Refusal::Input("too many directories were searched"));
+    }
+    Ok(directories)
 }
 
 fn path(bytes: &SecretBytes) -> PathBuf {

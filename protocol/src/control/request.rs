@@ -19,7 +19,7 @@ pub const DESKTOP: [(&str, &str); 5] = [
 #[serde(rename_all = "snake_case")]
 pub enum Request {
     Status,
-    /// Tail: `passphrase`, `pin`, and those of [`DESKTOP`] that are set.
+    /// Tail: `passphrase`, `pin`, `phrase` (or none), and those of [`DESKTOP`] that are set.
     Init,
     /// Tail: `passphrase`, and those of [`DESKTOP`] that are set. Whoever proves the passphrase says with
     /// these where questions go from then on.
@@ -41,6 +41,11 @@ pub enum Request {
     Passwd,
     /// Tail: `passphrase`, `pin` (the new one).
     Pin,
+    /// What genuine questions show. Tail: `passphrase`, `phrase` (the new one).
+    Phrase {
+        #[serde(default)]
+        remove: bool,
+    },
     /// Tail: `passphrase`.
     RecipientAdd {
         name: PlainName,
@@ -221,6 +226,13 @@ pub enum Request {
         lifetime: Option<u32>,
     },
     Stop,
+    /// Credentials for the shell that started the requester: as [`Request::Lend`], without `program` and `argv`.
+    LendShell(Lend),
+    /// Names for completion. Descriptor and `directory` as for [`Request::Lend`]. Nobody is asked: of a locked vault
+    /// there are none.
+    Names {
+        manifest_at: Option<usize>,
+    },
 }
 
 /// The kind of a new ssh key.

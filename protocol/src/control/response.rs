@@ -89,6 +89,9 @@ pub enum Reply {
         pins: Vec<SshPin>,
     },
     Error(ErrorReply),
+    /// Tail: as of [`Reply::Lent`].
+    ShellLent(ShellLent),
+    Names(Names),
 }
 
 impl Reply {
@@ -202,6 +205,41 @@ pub struct LentFile {
     pub form: FileForm,
     /// One, but for a directory.
     pub parts: Vec<FilePart>,
+}
+
+/// What a shell was lent.
+#[derive(Serialize, Deserialize)]
+pub struct ShellLent {
+    pub loan: u64,
+    /// The process that the loan is bound to, and when it was started, in clock ticks after boot.
+    pub pid: i32,
+    pub started: u64,
+    /// The path of a file that is there for as long as the loan lasts.
+    pub marker: String,
+    /// The loan is also over when the shell leaves this directory.
+    #[serde(default)]
+    pub until_leaving: Option<String>,
+    #[serde(default)]
+    pub notes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<LentFile>,
+}
+
+/// What can be named on a command line at the moment.
+#[derive(Default, Serialize, Deserialize)]
+pub struct Names {
+    pub sets: Vec<String>,
+    pub items: Vec<ItemFields>,
+    pub vaults: Vec<String>,
+    /// Those that are out, with what they are to.
+    pub loans: Vec<(u64, String)>,
+}
+
+/// An item and its fields, by name.
+#[derive(Serialize, Deserialize)]
+pub struct ItemFields {
+    pub item: String,
+    pub fields: Vec<String>,
 }
 
 /// How a file is lent.

@@ -126,7 +126,7 @@ mod tests {
     fn view<'a>(question: &'a str, others: &'a [String], page: usize) -> View<'a> {
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
         View {
-            head: "keyloan approve on pts/300; the vault locks after 480 idle min",
+            head: "keyloan approve on pts/300; the vault locks after 480 min without a request",
             question: (!question.is_empty()).then_some(question),
             waiting: others.clone(),
             happened: others,

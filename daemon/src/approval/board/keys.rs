@@ -155,7 +155,6 @@ impl<'a> Keys<'a> {
             b'a' => self.pin = Some(HiddenLine::of(limits::PASSPHRASE)),
             b'd' => self.board.answer(self.shown, Answer::Deny),
             b'D' => self.board.deny_all(),
-            b'u' => self.board.deny_no_more(),
             b'n' => self.page = (self.page + 1).min(self.pages - 1),
             b'p' => self.page = self.page.saturating_sub(1),
             _ => {}
@@ -216,7 +215,11 @@ impl<'a> Keys<'a> {
         match (self.remark, said, denied) {
             ("", "", 0) => String::new(),
             ("", "", denied) => {
-                format!("Everything is denied for another {}:{:02}.", denied / 60, denied % 60)
+                format!(
+                    "Everything is denied for another {}:{:02}; keyloan unlock ends that.",
+                    denied / 60,
+                    denied % 60
+                )
             }
             ("", said, _) => said.to_owned(),
             (remark, ..) => remark.to_owned(),
@@ -234,7 +237,9 @@ impl<'a> Keys<'a> {
         if self.shown != 0 && self.pages > 1 {
             keys.push("n, p turn the page");
         }
-        keys.push(if denies { "u deny no more" } else { "D deny all for 5 min" });
+        if !denies {
+            keys.push("D deny all for 5 min");
+        }
         keys.push("q leave");
         let whole = keys.join("   ");
         if whole.len() < columns {

@@ -26,6 +26,7 @@ use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::message::{Add, Identity};
 use keyloan_protocol::ssh_agent::private_key::PrivateKey;
 use keyloan_protocol::ssh_agent::wire::{self, Reader};
+use keyloan_protocol::time_span::TimeSpan;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,14 +183,14 @@ impl Broker {
         };
         let shown = format!("{} {}", public.name(), signing::fingerprint(&public));
         let approved = self
-            .authorise_behind(gate, &connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, None, |question| {
                 for (label, text, certainty) in &hops {
                     question.line(label, text, *certainty);
                 }
                 Self::about(question, "key", &shown);
                 question.line("comment", &String::from_utf8_lossy(&comment), Certainty::Claimed);
                 let time = lifetime.map_or("until it is removed or the daemon ends".to_owned(), |time| {
-                    format!("for {} seconds", time.as_secs())
+                    format!("for {}", TimeSpan::of(time))
                 });
                 Self::about(question, "stays", &time);
                 if constraints.confirm {

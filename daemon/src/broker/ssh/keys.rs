@@ -8,12 +8,14 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::broker::Refusal;
 use crate::clock;
+use crate::hosts::pins;
 use crate::signing::public_line::read_public_line;
 use crate::signing::{SigningKey, key_file};
 use crate::vault::local::LocalVault;
 use crate::vault::local::index::{Entry, Kind};
 use keyloan_protocol::control::request::Confirm;
-use keyloan_protocol::names::ItemName;
+use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::ssh_agent::algorithm::KeyType;
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::private_key::PrivateKey;
@@ -24,7 +26,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) const PRIVATE_KEY: &str = "private_key";
+pub(in crate::broker) const PRIVATE_KEY: &str = "private_key";
 pub(super) const PUBLIC_KEY: &str = "public_key";
 pub(super) const CERTIFICATE: &str = "certificate";
 pub(super) const HOSTS: &str = "hosts";
@@ -34,7 +36,7 @@ pub(super) const CONFIRM: &str = "confirm";
 pub(in crate::broker) const FIELDS: [&str; 5] = [PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE, HOSTS, CONFIRM];
 
 /// Hosts that one key is for (a count), and the bytes of the longest, with a port.
-pub(super) const MOST_HOSTS: usize = 64;
+const MOST_HOSTS: usize = 64;
 const LONGEST_HOST: usize = 270;
 
 /// The word of a `confirm` field.
@@ -73,6 +75,10 @@ impl Written {
         let field = |name: &str| entry.fields.iter().find(|field| field.name.as_str() == name);
         let value = |name: &str| field(name)?.value.clone();
         field(PRIVATE_KEY)?;
+        // What limits a key is read beside the locked vault. Where it cannot be, nothing would limit it.
+        if [HOSTS, CONFIRM].into_iter().filter_map(field).any(|limit| limit.value.is_none()) {
+            return None;
+        }
         Some(Self {
             item: ItemName::parse(&entry.title).ok()?,
             public_key: value(PUBLIC_KEY)?,
@@ -100,9 +106,40 @@ impl Written {
             comment: comment.into_bytes(),
             certificate,
             hosts,
-            confirm: if self.confirm.as_deref() == Some(ALWAYS) { Confirm::Always } else { Confirm::Session },
+            confirm: if self.confirm.as_deref().map(str::trim_end) == Some(ALWAYS) {
+                Confirm::Always
+            } else {
+                Confirm::Session
+            },
         })
     }
+}
+
+/// Refuses what would leave a key without the limit that somebody means to set, or without a place in lists.
+pub(in crate::broker) fn check_limit(
+    field: &FieldName,
+    public: bool,
+    value: &SecretBytes,
+) -> Result<(), Refusal> {
+    let text = str::from_utf8(value.expose()).unwrap_or_default();
+    match field.as_str() {
+        HOSTS | CONFIRM if !public => Err(Refusal::Input(
+            "the hosts and the confirm of an ssh key are public: keyloan ssh set, or item set --public",
+        )),
+        HOSTS => check_hosts(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()),
+        CONFIRM if ![ALWAYS, "session"].contains(&text.trim_end()) => {
+            Err(Refusal::Input("the confirm of an ssh key is 'always' or 'session'"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_hosts(hosts: &[String]) -> Result<(), Refusal> {
+    let is_pattern = |host: &String| pins::host_name(&host.replace(['*', '?'], "x")).is_some();
+    if hosts.is_empty() || hosts.len() > MOST_HOSTS || !hosts.iter().all(is_pattern) {
+        return Err(Refusal::Input("a key has at most 64 hosts, each a name that may hold * and ?"));
+    }
+    Ok(())
 }
 
 /// The keys that the vault offers, as of some change of it.
@@ -175,12 +212,10 @@ impl Broker {
     pub(super) async fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
         // Not by the public half: another item may claim the same.
         let name = format!("item {}", key.item);
-        if let Some(opened) = self.ssh.opened.borrow_mut().find(name.as_bytes()) {
-            if *opened.public() == key.public {
-                return Ok(opened);
-            }
-            // The item is another key now.
-            self.ssh.opened.borrow_mut().close(name.as_bytes());
+        // Where the item is another key now, what is opened below takes its place.
+        let held = self.ssh.opened.borrow_mut().find(name.as_bytes());
+        if let Some(opened) = held.filter(|opened| *opened.public() == key.public) {
+            return Ok(opened);
         }
         let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
         let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };

@@ -4,7 +4,7 @@ use super::keys::VaultKey;
 use super::{AgentRefusal, Broker};
 use crate::audit::event::Event;
 use crate::broker::refusal::KNOWN_HOST;
-use crate::broker::{Act, Beyond, Client, Refusal};
+use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins::{self, Pin, Pins};
 use crate::patience;
@@ -106,16 +106,33 @@ impl Broker {
                 Self::about(question, "then", "a login there is shown under this name as verified");
             })
             .await?;
-        let now = clock::now();
-        let kept = self.change_pins(|pins| {
-            let mut added = keys.iter().map(|key| pins.add(&host, key, authority, &now).map(drop));
-            added.try_for_each(|added| added).map_err(AgentRefusal::from)
-        });
+        let kept = self.keep_pins(&host, &keys, authority, false, &approved);
         kept.map_err(|refusal| self.failed(&approved, refusal))?;
-        let request = approved.request;
-        self.record(&Event::HostChanged { request, host: host.clone(), action: "pinned" }, approved.durable)?;
         let keys = if keys.len() == 1 { "one key".to_owned() } else { format!("{} keys", keys.len()) };
         Ok(Reply::done(format!("{host} is pinned with {keys}")))
+    }
+
+    /// Keeps a name with these keys, and writes it down; with `alone`, only if nobody gave it another meanwhile.
+    pub(super) fn keep_pins(
+        &self,
+        host: &str,
+        keys: &[PublicKey],
+        authority: bool,
+        alone: bool,
+        approved: &Approved,
+    ) -> Result<(), Refusal> {
+        let now = clock::now();
+        self.change_pins(|pins| {
+            let is_it =
+                |pin: &Pin| pin.name == host && pin.public_key().is_some_and(|key| keys.contains(&key));
+            if alone && pins.holds(host) && !pins.entries().iter().any(is_it) {
+                return Err(AgentRefusal::NamedAnew);
+            }
+            let mut added = keys.iter().map(|key| pins.add(host, key, authority, &now).map(drop));
+            added.try_for_each(|added| added).map_err(AgentRefusal::from)
+        })?;
+        let (request, host) = (approved.request, host.to_owned());
+        Ok(self.record(&Event::HostChanged { request, host, action: "pinned" }, approved.durable)?)
     }
 
     /// Asked for: while a name is pinned, `known_hosts` cannot give it to another key.

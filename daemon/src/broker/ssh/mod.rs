@@ -2,6 +2,7 @@
 //! record, key, record, reply. Listing what could be asked for needs no approval, as public halves are no secret.
 
 mod added;
+mod first_use;
 mod keys;
 mod manage;
 mod named;
@@ -12,7 +13,7 @@ mod sockets;
 mod store;
 mod upstream;
 
-pub(super) use keys::FIELDS;
+pub(super) use keys::{FIELDS, PRIVATE_KEY, check_limit};
 pub(super) use permits::always_asked;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
@@ -121,6 +122,10 @@ pub(crate) enum AgentRefusal {
     Socket,
     #[error("nobody unlocked the vault in time")]
     StillLocked,
+    #[error(
+        "the host has another name, or another key, than the question said, so neither is kept and nobody logs in"
+    )]
+    NamedAnew,
 }
 
 impl Broker {
@@ -133,6 +138,7 @@ impl Broker {
             return Reply::Failure;
         }
         let is_local = !connection.binding.may_be_forwarded();
+        connection.client.requester.serves_another_host = !is_local;
         let done = match request {
             Request::List => return Reply::Identities(self.identities(connection).await),
             Request::Sign(sign) => {
@@ -178,7 +184,14 @@ impl Broker {
             let by = self.who(&connection.client.requester);
             let cause = refusal.to_string();
             // The refusal does not depend on this record.
-            let _ = self.record(&Event::AgentRefused { what, cause, by }, Durable::Soon);
+            let event = Event::AgentRefused { what, cause, by };
+            let _ = match refusal {
+                // Each is a guess, and waited for the one before.
+                Refusal::Agent(AgentRefusal::WrongPassphrase) => {
+                    self.record(&event, Durable::Soon).map_err(Refusal::from)
+                }
+                _ => self.turn_away(&[&event]),
+            };
         }
         Reply::Failure
     }

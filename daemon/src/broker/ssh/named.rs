@@ -54,10 +54,12 @@ impl Host {
     }
 
     /// Whether the vault, open now, says otherwise than what was shown while it was not: a name that was shown is pinned
-    /// with other keys.
+    /// with other keys, or the host is pinned under none of them.
     pub(super) fn contradicts(&self, shown: &Self, pins: &Pins) -> bool {
-        let is_own = |name: &str| self.names().iter().any(|own| without_port(own) == without_port(name));
-        shown.names().iter().any(|name| pins.holds(name) && !is_own(name))
+        let is_own = |name: &String| self.names().iter().any(|own| without_port(own) == without_port(name));
+        let is_pinned = matches!(self, Self::Pinned(_));
+        let is_another = is_pinned && shown.is_named() && !shown.names().iter().any(is_own);
+        is_another || shown.names().iter().any(|name| pins.holds(name) && !is_own(name))
     }
 
     /// The first of the names that `known_hosts` has for it.
@@ -80,10 +82,10 @@ impl Host {
                 let text = format!("a host that known_hosts calls {name}, WHICH IS PINNED WITH OTHER KEYS");
                 (text, Certainty::KnownHosts)
             }
-            Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::KnownHosts),
+            Self::Unreadable => ("a host whose name known_hosts hides".to_owned(), Certainty::Seen),
             Self::Revoked => ("a host whose key is revoked".to_owned(), Certainty::KnownHosts),
             Self::Slow => ("a host of which known_hosts says too much".to_owned(), Certainty::KnownHosts),
-            Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::KnownHosts),
+            Self::Unnamed => ("a host that known_hosts does not know".to_owned(), Certainty::Seen),
         }
     }
 
@@ -260,5 +262,7 @@ mod tests {
         assert!(!own.contradicts(&shown(&["[evil.example]:2222"]), &pins), "at whatever port");
         assert!(Host::Unnamed.contradicts(&shown(&["[github.com]:22"]), &pins));
         assert!(!own.contradicts(&Host::Unnamed, &pins));
+        assert!(own.contradicts(&shown(&["a.example"]), &pins), "it has another name");
+        assert!(!shown(&["a.example"]).contradicts(&shown(&["a.example"]), &pins));
     }
 }

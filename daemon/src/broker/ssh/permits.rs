@@ -160,6 +160,7 @@ pub(super) fn subject(
     let mut subject = Subject {
         what: format!("{} with {} {}", permits.shown(), holder.shown(), signing::fingerprint(key)),
         forwarded: connection.binding.may_be_forwarded(),
+        given: Some(given_key(connection, key)),
         ..Subject::default()
     };
     if let Holder::Vault(key) = holder {
@@ -174,6 +175,12 @@ pub(super) fn subject(
         Permits::Login(_, Place::Unknown) | Permits::Other { .. } => {}
     }
     subject
+}
+
+/// A key that another host had used is not one that was used here.
+fn given_key(connection: &AgentConnection, key: &PublicKey) -> String {
+    let by = if connection.binding.may_be_forwarded() { " by way of another host" } else { "" };
+    format!("{}{by}", signing::fingerprint(key))
 }
 
 /// The account as it stands before a host: one that has more than a name in it is quoted, and holds no quote itself, so

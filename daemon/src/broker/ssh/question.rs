@@ -24,6 +24,7 @@ impl Broker {
         holder: &Holder,
         permits: &Permits,
         key: &PublicKey,
+        can_be_kept: bool,
     ) -> Lines {
         let mut lines = match permits {
             Permits::Login(login, Place::Bound(host_key, host)) => {
@@ -33,7 +34,8 @@ impl Broker {
                     ("host key", named_key(host_key), Certainty::Verified),
                 ];
                 if let Some(name) = host.could_be_pinned().filter(|_| self.is_open()) {
-                    let text = format!("not yet: keyloan ssh hosts pin {}", quoted(name));
+                    let way = format!("not yet: keyloan ssh hosts pin {}", quoted(name));
+                    let text = if can_be_kept { "not yet".to_owned() } else { way };
                     lines.push(("pinned", text, Certainty::Verified));
                 }
                 lines

@@ -1,6 +1,7 @@
 //! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
 //! again of the vault where that was opened on the way.
 
+use super::first_use::FirstUse;
 use super::keys::VaultKey;
 use super::named::Host;
 use super::permits::{Covered, Holder, Permits, Place, beyond, sha256, subject};
@@ -12,6 +13,7 @@ use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
 use crate::broker::{Act, Refusal};
 use crate::clock;
+use crate::policy::rule::Verdict;
 use crate::signing;
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
@@ -43,38 +45,54 @@ impl Broker {
         let covered =
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm));
         let fingerprint = signing::fingerprint(&sign.key);
-        let act = Act {
-            subjects: vec![(permits.kind(), subject(connection, &holder, &permits, &sign.key))],
-            title: permits.title().to_owned(),
-            names: vec![format!("{} {fingerprint}", holder.shown()), permits.shown()],
-            beyond: beyond(connection, &holder, &permits, covered),
-        };
+        let act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));
-        let asks = was_closed || self.judge(&connection.client.requester, &act).await?.verdict.asks();
+        let judgement =
+            if was_closed { None } else { Some(self.judge(&connection.client.requester, &act).await?) };
+        let verdict = judgement.as_ref().map(|judgement| judgement.verdict);
+        let asks = verdict.is_none_or(Verdict::asks);
         // A human is shown what is there now.
         if asks && !connection.client.requester.look_again() {
             return Err(AgentRefusal::Gone.into());
         }
+        let first = match verdict.filter(|_| asks) {
+            Some(verdict) => self.first_use(connection, &permits, verdict).await?,
+            None => None,
+        };
         let lines = if asks {
-            self.describe_signature(connection, &holder, &permits, &sign.key).await
+            self.describe_signature(connection, &holder, &permits, &sign.key, first.is_some()).await
         } else {
             Vec::new()
         };
         let approved = self
-            .authorise_behind(gate, &connection.client, act, |question| {
+            .authorise_behind(gate, &connection.client, act, judgement, |question| {
                 for (label, text, certainty) in &lines {
                     question.line(label, text, *certainty);
                 }
+                question.offers.extend(first.as_ref().map(FirstUse::offer));
             })
             .await?;
         // While somebody was asked, the key may have gone, and what was known of it while the vault was locked may be
         // what somebody wrote beside that.
         let (holder, permits) = if asks {
             let again = self.still(connection, (&holder, &permits), &sign, was_closed).await;
-            again.map_err(|refusal| self.failed(&approved, refusal))?
+            let (holder, permits) = again.map_err(|refusal| self.failed(&approved, refusal))?;
+            // A rule about a pinned name could not be met before the vault was open.
+            if was_closed {
+                let act = act_of(connection, &holder, &permits, &sign.key, false);
+                let judgement = self.judge(&connection.client.requester, &act).await?;
+                if judgement.verdict == Verdict::Deny {
+                    return Err(self.failed(&approved, Refusal::Denied { rule: judgement.rule }));
+                }
+            }
+            (holder, permits)
         } else {
             (holder, permits)
         };
+        if let Some(first) = first.filter(|_| approved.keeps_host) {
+            let kept = self.keep_first_use(&connection.client, &first, &approved).await;
+            kept.map_err(|refusal| self.failed(&approved, refusal))?;
+        }
         // What a rule or a grant allowed, those allow again for as long as they do.
         let was_asked = asks && matches!(approved.durable, Durable::Now);
         let covered = if was_asked { Covered::of(&permits, &sign.key, algorithm) } else { None };
@@ -84,8 +102,8 @@ impl Broker {
             signature.and_then(|signature| self.not_locked_meanwhile(connection).map(|()| signature));
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         let (host_key, host_is) = permits.host();
-        let (request, permits) = (approved.request, permits.shown());
-        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is };
+        let (request, given, permits) = (approved.request, approved.given.clone(), permits.shown());
+        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is, given };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
@@ -239,6 +257,21 @@ impl Broker {
         let is_unbound = host.is_none() && !connection.binding.is_failed();
         let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
+    }
+}
+
+fn act_of(
+    connection: &AgentConnection,
+    holder: &Holder,
+    permits: &Permits,
+    key: &PublicKey,
+    covered: bool,
+) -> Act {
+    Act {
+        subjects: vec![(permits.kind(), subject(connection, holder, permits, key))],
+        title: permits.title().to_owned(),
+        names: vec![format!("{} {}", holder.shown(), signing::fingerprint(key)), permits.shown()],
+        beyond: beyond(connection, holder, permits, covered),
     }
 }
 

@@ -1,12 +1,11 @@
 //! Keys that come into the vault: from a file, or made there.
 
-use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, MOST_HOSTS, PRIVATE_KEY, PUBLIC_KEY, VaultKey};
+use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, PRIVATE_KEY, PUBLIC_KEY, VaultKey, check_hosts};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
-use crate::hosts::pins;
 use crate::patience;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
@@ -187,12 +186,7 @@ impl Broker {
                 gone.push(HOSTS);
             }
             Some(hosts) => {
-                let is_pattern = |host: &String| pins::host_name(&host.replace(['*', '?'], "x")).is_some();
-                if hosts.len() > MOST_HOSTS || !hosts.iter().all(is_pattern) {
-                    return Err(Refusal::Input(
-                        "a key has at most 64 hosts, each a name that may hold * and ?",
-                    ));
-                }
+                check_hosts(&hosts)?;
                 shown.push(("hosts", hosts.join(" ")));
                 fields.push(public_field(HOSTS, &hosts.join(" "))?);
             }

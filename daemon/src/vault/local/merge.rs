@@ -6,7 +6,7 @@ use super::index::{Anchor, Change, Entry, Kind, file_name};
 use super::records::Records;
 use super::{Files, LocalVault, Revision, VaultError, item_file};
 use keyloan_platform::private_file::Directory;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 
 /// The other copy as it lies on disk. Reading it needs no key and may be slow: it is done off the event loop.
@@ -48,8 +48,16 @@ pub(crate) struct Merge {
 struct Step {
     id: String,
     theirs: Entry,
+    ours: Option<Entry>,
     /// A further item of this title; otherwise theirs becomes ours as it is.
     apart: Option<String>,
+}
+
+impl Step {
+    /// The title that it writes.
+    fn title(&self) -> &str {
+        self.apart.as_ref().unwrap_or(&self.theirs.title)
+    }
 }
 
 impl Merge {
@@ -59,7 +67,18 @@ impl Merge {
 
     /// Every title that the merge writes.
     pub(crate) fn titles(&self) -> Vec<String> {
-        self.steps.iter().map(|step| step.apart.as_ref().unwrap_or(&step.theirs.title).clone()).collect()
+        self.steps.iter().map(|step| step.title().to_owned()).collect()
+    }
+
+    /// The titles, there and as they are here, of what has a field of such a name on either side.
+    pub(crate) fn titles_with(&self, names: &[&str]) -> BTreeSet<String> {
+        let has = |entry: &Entry| entry.fields.iter().any(|field| names.contains(&field.name.as_str()));
+        let steps = self.steps.iter().filter(|step| has(&step.theirs) || step.ours.as_ref().is_some_and(has));
+        let titles = steps.flat_map(|step| {
+            let replaced = step.ours.as_ref().filter(|_| step.apart.is_none());
+            std::iter::once(step.title()).chain(replaced.map(|ours| ours.title.as_str()))
+        });
+        titles.map(str::to_owned).collect()
     }
 }
 
@@ -93,7 +112,7 @@ impl LocalVault {
                 (None, None) => merge.added.push(title),
             }
             given.insert(apart.as_ref().unwrap_or(&entry.title).clone());
-            merge.steps.push(Step { id: id.clone(), theirs: entry.clone(), apart });
+            merge.steps.push(Step { id: id.clone(), theirs: entry.clone(), ours: here.cloned(), apart });
         }
         let gone_there =
             |(id, entry): &(&String, &Entry)| theirs.was_removed(id) && !theirs.removed(id, entry);

@@ -95,6 +95,7 @@ pub(crate) const POLICY: &str = "policy";
 pub(crate) const PIN: &str = "pin";
 pub(crate) const TRUST: &str = "trust";
 pub(crate) const HOSTS: &str = "hosts";
+pub(crate) const PHRASE: &str = "phrase";
 pub(crate) const VAULTS: &str = "vaults";
 const AUDIT_KEY: &str = "audit-key";
 

@@ -5,15 +5,21 @@
 #[path = "../../../../daemon/src/policy/mod.rs"]
 mod policy;
 
-use policy::parse::{Setting, print, read, setting};
+use policy::compare::loosens;
+use policy::parse::{Setting, read, request, setting};
+use policy::print::print;
 use policy::rule::{ApproverProgram, Policy};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    if let Ok(setting) = setting(text) {
-        is_read_back(&with(setting));
+    if let Some(policy) = setting(text).ok().and_then(with) {
+        is_read_back(&policy);
     }
     if let Ok(policy) = read(text) {
         is_read_back(&policy);
+    }
+    // What nobody made is judged as what somebody did.
+    if let Ok((kind, subject, seen)) = request(text) {
+        let _ = policy::decide::decide(&Policy::default(), &[(kind, subject)], &seen);
     }
 });
 
@@ -21,20 +27,17 @@ fn is_read_back(policy: &Policy) {
     let lines = print(policy);
     let again = read(&lines.join("\n")).expect("what is written is understood");
     assert_eq!(print(&again), lines);
+    assert!(!loosens(policy, &again) && !loosens(&again, policy), "{lines:?}");
 }
 
 /// A policy of that setting alone.
-fn with(setting: Setting) -> Policy {
+fn with(setting: Setting) -> Option<Policy> {
     let mut policy = Policy::default();
+    let pinned = |path| ApproverProgram { path, sha256: "ab".repeat(32) };
     match setting {
-        Setting::Verdict(kind, verdict) => drop(policy.verdicts.insert(kind, verdict)),
-        Setting::Approver(path) => {
-            policy.approver = path.map(|path| ApproverProgram { path, sha256: "ab".repeat(32) });
-        }
-        Setting::Pinentry(path) => policy.pinentry = path,
-        Setting::Upstream(paths) => policy.upstream = paths,
-        Setting::LockIdle(time) => policy.lock_idle = time,
-        Setting::LoanTime(time) => policy.loan_time = time,
+        Setting::Approver(path) => policy.approver = path.map(pinned),
+        Setting::Askpass(path) => policy.askpass = path.map(pinned),
+        setting => policy.set(setting).ok()?,
     }
-    policy
+    Some(policy)
 }
