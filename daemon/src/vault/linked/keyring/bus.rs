@@ -6,6 +6,7 @@
 
 use super::Fault;
 use crate::patience;
+use data_encoding::HEXLOWER;
 use keyloan_platform::{peer, process};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::ffi::{OsStr, OsString};
@@ -14,15 +15,17 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zbus::Connection;
 
+const DBUS: &str = "org.freedesktop.DBus";
 const ADDRESS: &str = "DBUS_SESSION_BUS_ADDRESS";
 const RUNTIME: &str = "XDG_RUNTIME_DIR";
 /// In it, as `systemd` has it.
 const SOCKET: &str = "bus";
 
-/// Messages that wait to be looked at, each at most 128 MiB. The bus sends nothing unasked to who listens to nothing.
-const QUEUED: usize = 1;
+/// The longest line of an authentication.
+const LINE: usize = 256;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -47,8 +50,27 @@ pub(super) async fn connected(
         opened => opened.map_err(absent),
     })?;
     let socket = tokio::net::UnixStream::from_std(socket).map_err(absent)?;
-    let bus = zbus::connection::Builder::unix_stream(socket).max_queued(QUEUED).build().await;
-    bus.map_err(|_| Fault::Unreachable(format!("what listens at {shown} is no session bus")))
+    greeted(socket)
+        .await
+        .map_err(|_| Fault::Unreachable(format!("what listens at {shown} is no session bus")))
+}
+
+/// Authenticates and says hello (D-Bus Specification, Authentication Protocol). zbus 5.19 would index past the start of
+/// its buffer, and so end the daemon, over a line that is a line end alone.
+async fn greeted(mut socket: tokio::net::UnixStream) -> zbus::Result<Connection> {
+    let uid = HEXLOWER.encode(process::effective_uid().to_string().as_bytes());
+    socket.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes()).await?;
+    // Byte by byte: what follows the line is not for this.
+    let mut line = Vec::with_capacity(LINE);
+    while !line.ends_with(b"\r\n") && line.len() < LINE {
+        line.push(socket.read_u8().await?);
+    }
+    let guid = line.strip_prefix(b"OK ").and_then(|rest| std::str::from_utf8(rest.trim_ascii_end()).ok());
+    let guid = guid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    socket.write_all(b"BEGIN\r\n").await?;
+    let bus = zbus::connection::Builder::authenticated_socket(socket, guid)?.build().await?;
+    bus.call_method(Some(DBUS), "/org/freedesktop/DBus", Some(DBUS), "Hello", &()).await?;
+    Ok(bus)
 }
 
 /// Without waiting for whoever listens to take the connection up.
@@ -66,11 +88,7 @@ fn open(place: &Place) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-fn place(
-    setting: Option<&Path>,
-    desktop: &[(&'static str, OsString)],
-    uid: u32,
-) -> Result<Place, Fault> {
+fn place(setting: Option<&Path>, desktop: &[(&'static str, OsString)], uid: u32) -> Result<Place, Fault> {
     if let Some(path) = setting {
         return Ok(Place::Path(path.to_owned()));
     }

@@ -87,14 +87,19 @@ impl LinkedVault for Keyring {
             } else {
                 collection.values(&Session::open(&bus).await?, &paths).await?
             };
-            Ok(wanted.iter().zip(&found).map(|(reference, item)| field(reference, item.as_ref(), &values)).collect())
+            Ok(wanted
+                .iter()
+                .zip(&found)
+                .map(|(reference, item)| field(reference, item.as_ref(), &values))
+                .collect())
         })
     }
 
     fn write<'a>(&'a self, call: &'a Call, at: &'a Reference, value: &'a SecretBytes) -> Doing<'a, ()> {
         Box::pin(async {
             if !matches!(at.field.as_str(), PASSWORD | VARS) {
-                let cause = "attributes of a keyring's item can be read by every program, so keyloan writes none";
+                let cause =
+                    "attributes of a keyring's item can be read by every program, so keyloan writes none";
                 return Err(Fault::Unable(cause.to_owned()));
             }
             let bus = self.connected(call).await?;
@@ -234,7 +239,9 @@ fn listed(items: &[Item]) -> Vec<Listed> {
         if item.attributes.get(MARK).is_some_and(|mark| mark == VARS) {
             fields.push(VARS);
         }
-        fields.extend(item.attributes.keys().map(String::as_str).filter(|key| !matches!(*key, PASSWORD | VARS)));
+        fields.extend(
+            item.attributes.keys().map(String::as_str).filter(|key| !matches!(*key, PASSWORD | VARS)),
+        );
         let fields = fields.into_iter().filter_map(|field| FieldName::parse(field).ok()).collect();
         Some(Listed { item: name(item)?, fields })
     };

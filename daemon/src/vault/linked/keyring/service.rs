@@ -59,7 +59,9 @@ impl<'a> Collection<'a> {
             (Some(path), _) => path,
             (None, Some(name)) => labelled(bus, name).await?,
             (None, None) => {
-                return Err(Fault::Broken("it has no default keyring: nothing was ever kept in it".to_owned()));
+                return Err(Fault::Broken(
+                    "it has no default keyring: nothing was ever kept in it".to_owned(),
+                ));
             }
         };
         let collection = Self { bus, path };
@@ -154,7 +156,8 @@ impl<'a> Collection<'a> {
 
 impl Session {
     pub(super) async fn open(bus: &Connection) -> Result<Self, Fault> {
-        let half = Half::new().ok_or_else(|| Fault::Broken("there is no random number to be had".to_owned()))?;
+        let half =
+            Half::new().ok_or_else(|| Fault::Broken("there is no random number to be had".to_owned()))?;
         let body = (ALGORITHM, Value::from(half.public()));
         let opened = match called(bus, &root(), SERVICE, "OpenSession", &body).await {
             Err(zbus::Error::MethodError(name, ..)) if name.as_str().ends_with(".NotSupported") => {
