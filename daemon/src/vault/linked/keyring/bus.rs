@@ -62,7 +62,7 @@ async fn greeted(mut socket: tokio::net::UnixStream) -> zbus::Result<Connection>
     socket.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes()).await?;
     // Byte by byte: what follows the line is not for this.
     let mut line = Vec::with_capacity(LINE);
-    while !line.ends_with(b"\r\n") && line.len() < LINE {
+    while !line.ends_with(b"\n") && line.len() < LINE {
         line.push(socket.read_u8().await?);
     }
     let guid = line.strip_prefix(b"OK ").and_then(|rest| std::str::from_utf8(rest.trim_ascii_end()).ok());
