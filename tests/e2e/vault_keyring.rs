@@ -187,15 +187,12 @@ fn a_keyring_that_hangs_keeps_nothing_else_waiting_and_is_let_go() {
 fn twenty_references_cost_no_more_calls_than_one_and_values_pass_encrypted() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let keyring = Keyring::open(&sandbox);
-    let mut manifest = String::from("[env]\n");
     for number in 0..20 {
-        keyring.store(
-            &format!("item {number}"),
-            &["number", &number.to_string()],
-            format!("plain-value-{number}"),
-        );
-        manifest.push_str(&format!("V{number} = \"keyring://item {number}/password\"\n"));
+        let value = format!("plain-value-{number}");
+        keyring.store(&format!("item {number}"), &["number", &number.to_string()], value);
     }
+    let line = |number| format!("V{number} = \"keyring://item {number}/password\"\n");
+    let manifest = format!("[env]\n{}", (0..20).map(line).collect::<String>());
     keyring.link(&[]).ok();
     sandbox.write("project/.keyloan.toml", manifest);
     sandbox.keyloan(&["trust"]).run().ok();

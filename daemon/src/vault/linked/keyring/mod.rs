@@ -150,13 +150,13 @@ async fn found(collection: &Collection<'_>, wanted: &[Reference]) -> Result<Vec<
                     Some(all) => all,
                     None => all.insert(collection.items().await?),
                 };
-                the_one(all.iter().filter(|item| item.label == label).collect(), reference)
+                the_one(&all.iter().filter(|item| item.label == label).collect::<Vec<_>>(), reference)
             }
             Some(Named::Attributes(attributes)) => {
                 if !searched.contains_key(&reference.item) {
                     searched.insert(&reference.item, collection.search(&attributes).await?);
                 }
-                the_one(searched.get(&reference.item).into_iter().flatten().collect(), reference)
+                the_one(&searched.get(&reference.item).into_iter().flatten().collect::<Vec<_>>(), reference)
             }
         };
         found.push(item);
@@ -164,8 +164,8 @@ async fn found(collection: &Collection<'_>, wanted: &[Reference]) -> Result<Vec<
     Ok(found)
 }
 
-fn the_one(found: Vec<&Item>, reference: &Reference) -> Result<Item, Fault> {
-    match found.as_slice() {
+fn the_one(found: &[&Item], reference: &Reference) -> Result<Item, Fault> {
+    match found {
         [] => Err(Fault::no_item(reference)),
         [one] => Ok((*one).clone()),
         several => {
