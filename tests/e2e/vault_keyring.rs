@@ -27,6 +27,7 @@ fn what_secret_tool_stored_is_read_by_label_and_by_attributes() {
     keyring.store("Password for 'me' on 'pypi'", &["service", "pypi", "username", "me"], "tök \"1\"");
     keyring.store("git/é 🔑", &["server", "https://example.org/x?a=b&c", "user", "m"], "line 1\nline 2\n");
     keyring.store("?odd", &["n", "a\nb"], "odd");
+    keyring.store("two\nlines", &["two", "lines"], "2");
     assert!(keyring.link(&[]).ok().stderr.contains("and it answers"));
     assert_eq!(get(&sandbox, "keyring://Password for 'me' on 'pypi'/password").ok().text(), "tök \"1\"");
     assert_eq!(get(&sandbox, "keyring://?service=pypi&username=me/password").ok().text(), "tök \"1\"");
@@ -46,6 +47,7 @@ fn what_secret_tool_stored_is_read_by_label_and_by_attributes() {
         "keyring://Password for 'me' on 'pypi'/username\n",
         "keyring://git/é 🔑/password\n",
         "keyring://?n=a%0Ab/password\n",
+        "keyring://?two=lines/password\n",
     ] {
         assert!(listed.contains(reference), "{reference}: {listed}");
     }
