@@ -101,8 +101,9 @@ fn whatever_listens_in_the_place_of_the_session_bus_does_not_end_the_daemon() {
         ("", "A", no_bus),
         (guid, r"\n", no_bus),
         (guid, r"\x00", no_bus),
-        // A message of 4 GiB, and answers to nothing.
+        // Messages of 4 GiB and of 100 MiB, and answers to nothing.
         (guid, r"l\x02\x00\x01\xff\xff\xff\xff\x01\x00\x00\x00\xff\xff\xff\xff", no_bus),
+        (guid, r"l\x02\x00\x01\x00\x00\x40\x06\x01\x00\x00\x00\x00\x00\x00\x00", no_bus),
         (guid, r"l\x02\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00", ""),
     ] {
         let _ = std::fs::remove_file(keyring.socket());

@@ -5,6 +5,7 @@
 //! only where this user listens.
 
 use super::Fault;
+use super::metered::Metered;
 use crate::patience;
 use data_encoding::HEXLOWER;
 use keyloan_platform::{peer, process};
@@ -68,7 +69,7 @@ async fn greeted(mut socket: tokio::net::UnixStream) -> zbus::Result<Connection>
     let guid = line.strip_prefix(b"OK ").and_then(|rest| std::str::from_utf8(rest.trim_ascii_end()).ok());
     let guid = guid.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     socket.write_all(b"BEGIN\r\n").await?;
-    let bus = zbus::connection::Builder::authenticated_socket(socket, guid)?.build().await?;
+    let bus = zbus::connection::Builder::authenticated_socket(Metered(socket), guid)?.build().await?;
     bus.call_method(Some(DBUS), "/org/freedesktop/DBus", Some(DBUS), "Hello", &()).await?;
     Ok(bus)
 }

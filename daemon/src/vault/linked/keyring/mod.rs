@@ -7,6 +7,7 @@
 //! the attribute `keyloan=vars` is a set of variables, and its value is the field `vars`.
 
 mod bus;
+mod metered;
 mod naming;
 mod service;
 mod session;
