@@ -42,7 +42,7 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, BITWARDEN, RBW];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -95,6 +95,45 @@ const KEYRING: Kind = Kind {
         Setting {
             key: "bus",
             asks: "the session bus's socket, where it is not the desktop's",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+    ],
+    searched: false,
+};
+
+const BITWARDEN: Kind = Kind {
+    name: "bitwarden",
+    about: "Bitwarden, by its own program bw",
+    settings: &[
+        Setting { key: "bw", asks: "bw", is: Is::Program, needed: Needed::Else("/usr/local/bin/bw") },
+        Setting {
+            key: "appdata",
+            asks: "the directory that bw keeps the account in (BITWARDENCLI_APPDATA_DIR)",
+            is: Is::Path,
+            needed: Needed::Else("~/.config/Bitwarden CLI"),
+        },
+        Setting {
+            key: "ca",
+            asks: "a file with the certificate that signed its server's, where the system does not know that",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        text("minutes", "for how many minutes bw is kept open without use", Needed::Else("5")),
+        Setting { key: "password", asks: "master password", is: Is::Secret, needed: Needed::No },
+    ],
+    searched: false,
+};
+
+const RBW: Kind = Kind {
+    name: "rbw",
+    about: "Bitwarden, by the program rbw and its agent",
+    settings: &[
+        Setting { key: "rbw", asks: "rbw", is: Is::Program, needed: Needed::Else("/usr/bin/rbw") },
+        text("profile", "its profile, where it is not the usual one (RBW_PROFILE)", Needed::No),
+        Setting {
+            key: "runtime",
+            asks: "the directory with its agent's, where that is not the desktop's XDG_RUNTIME_DIR",
             is: Is::Path,
             needed: Needed::No,
         },

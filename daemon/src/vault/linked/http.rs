@@ -17,6 +17,7 @@ use keyloan_protocol::secret::SecretBytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -65,7 +66,8 @@ enum At {
         address: IpAddr,
         port: u16,
     },
-    Unix(PathBuf),
+    /// Connected already, to be taken once.
+    Given(Cell<Option<UnixStream>>),
 }
 
 pub(super) struct Ask<'a> {
@@ -128,13 +130,10 @@ impl Server {
         Ok(Self { at, host, prefix, shown: authority.to_string() })
     }
 
-    pub(super) fn unix(socket: &Path, host: &'static str) -> Self {
-        Self {
-            at: At::Unix(socket.to_owned()),
-            host: HeaderValue::from_static(host),
-            prefix: String::new(),
-            shown: socket.display().to_string(),
-        }
+    /// What speaks HTTP at the other end of this.
+    pub(super) fn given(stream: UnixStream, host: &'static str, shown: String) -> Self {
+        let at = At::Given(Cell::new(Some(stream)));
+        Self { at, host: HeaderValue::from_static(host), prefix: String::new(), shown }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection<'_>, Fault> {
@@ -145,7 +144,10 @@ impl Server {
     async fn connect_now(&self) -> Result<Connection<'_>, Fault> {
         let failed = |error: io::Error| self.unreachable(&cause(&error));
         match &self.at {
-            At::Unix(socket) => self.spoken(UnixStream::connect(socket).await.map_err(failed)?).await,
+            At::Given(stream) => {
+                let stream = stream.take().ok_or_else(|| self.unreachable("the connection broke"))?;
+                self.spoken(stream).await
+            }
             At::Plain { address, port } => {
                 self.spoken(TcpStream::connect((*address, *port)).await.map_err(failed)?).await
             }
@@ -248,7 +250,6 @@ impl Connection<'_> {
 fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
-        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
         io::ErrorKind::UnexpectedEof => "the connection broke".to_owned(),
         _ => escaped(&error.to_string(), 200),
     }

@@ -4,6 +4,7 @@
 //! is one batch. Nothing here is kept from one request to the next but what a kind itself must keep (a process of its
 //! own, a token), and that goes when the local vault is locked.
 
+mod bitwarden;
 mod command;
 #[allow(dead_code, reason = "tmp")]
 mod http;
@@ -13,6 +14,7 @@ mod keyring;
 pub(crate) mod links;
 mod pass;
 pub(crate) mod pinned;
+mod rbw;
 mod runner;
 
 use crate::vault::linked::links::Link;
@@ -111,7 +113,6 @@ pub(crate) struct SshKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("not signed in")]
-    #[expect(dead_code, reason = "for kinds with accounts")]
     SignedOut,
     #[error("locked: {0}")]
     Locked(String),
@@ -126,7 +127,6 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Unreachable(String),
     #[error("asked too often; it answers again {until}")]
-    #[expect(dead_code, reason = "for kinds that count")]
     RateLimited { until: String },
     #[error("{0}")]
     Broken(String),
@@ -189,6 +189,8 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
         #[cfg(not(target_os = "linux"))]
         "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
+        "bitwarden" => Ok(Rc::new(bitwarden::Bitwarden::open(link)?)),
+        "rbw" => Ok(Rc::new(rbw::Rbw::open(link)?)),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }
