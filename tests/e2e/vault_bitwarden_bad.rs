@@ -62,7 +62,7 @@ fn a_bw_that_does_not_even_serve_is_told_apart_too() {
     let program = double(&sandbox);
     for (wrong, said) in [
         ("exit", "ended with status 3"),
-        ("silent exit", "ended instead of serving"),
+        ("silent exit", "ended with status 0 instead of serving"),
         ("too old", "is too old"),
         ("gigabyte of greeting", "/bw"),
     ] {
@@ -78,7 +78,7 @@ fn a_bw_that_does_not_even_serve_is_told_apart_too() {
     let nowhere = sandbox.path("home/nowhere");
     link(&sandbox, "other", &nowhere, "app", None, &[]).refused(7, "there is no such program");
     let garbage = sandbox.write_program("home/garbage", "\x7fELF nothing");
-    link(&sandbox, "other", &garbage, "app", None, &[]).refused(7, "cannot be started");
+    link(&sandbox, "other", &garbage, "app", None, &[]).refused(7, "instead of serving");
     let minutes = link(&sandbox, "other", &program, "app", None, &["minutes=never"]);
     minutes.refused(7, "minutes takes a number up to 1440");
 }

@@ -178,6 +178,10 @@ async fn life(
                 let _ = errand.answer.send(Err(fault));
                 return None;
             }
+            Err(Cut::Useless(fault)) => {
+                let _ = errand.answer.send(Err(fault));
+                return None;
+            }
             Err(Cut::Lost(fault)) => {
                 let fault = lost(process, fault).await;
                 let _ = errand.answer.send(Err(fault));
@@ -200,6 +204,8 @@ async fn life(
 /// Why the process is of no more use.
 enum Cut {
     Sync,
+    Useless(Fault),
+    /// The connection broke; how the process ended says more.
     Lost(Fault),
 }
 
@@ -241,13 +247,11 @@ async fn lost(process: Process, fault: Fault) -> Fault {
         (Some(kept), Fault::Unreachable(_)) => kept.ended().await,
         _ => return fault,
     };
+    let broken = |how: String| Fault::Broken(format!("{} {how}", process.shown));
     match ended {
-        Some((_, text)) if text.expose().is_empty() => {
-            Fault::Broken(format!("{} ended instead of serving", process.shown))
-        }
+        Some((None, _)) => broken("was killed".to_owned()),
         Some((Some(status), text)) => said::at_the_end(text.expose())
-            .unwrap_or_else(|| Fault::Broken(format!("{} ended with status {status}", process.shown))),
-        Some((None, _)) => Fault::Broken(format!("{} was killed", process.shown)),
+            .unwrap_or_else(|| broken(format!("ended with status {status} instead of serving"))),
         None => fault,
     }
 }
@@ -264,8 +268,8 @@ impl Life<'_> {
         let status = self.send(START, Method::GET, "/status", None, SHORT).await?;
         match status.as_ref().map(|status| status["template"]["status"].as_str()) {
             Ok(Some("locked" | "unlocked")) => Ok(()),
-            Ok(Some("unauthenticated")) | Err(Fault::SignedOut) => Err(Cut::Lost(Fault::SignedOut)),
-            _ => Err(Cut::Lost(garbage())),
+            Ok(Some("unauthenticated")) | Err(Fault::SignedOut) => Err(Cut::Useless(Fault::SignedOut)),
+            _ => Err(Cut::Useless(garbage())),
         }
     }
 
@@ -331,8 +335,9 @@ impl Life<'_> {
         most: usize,
     ) -> Result<Result<Value, Fault>, Cut> {
         let sent = self.connection.send(Ask { method, path, headers: &[], json, most });
-        let late = |_| Err(Fault::Unreachable(format!("bw did not answer within {} s", within.as_secs())));
-        let answer = timeout(within, sent).await.unwrap_or_else(late).map_err(Cut::Lost)?;
+        let late = |_| Fault::Unreachable(format!("bw did not answer within {} s", within.as_secs()));
+        let answer =
+            timeout(within, sent).await.map_err(|over| Cut::Useless(late(over)))?.map_err(Cut::Lost)?;
         let mut body: Value = match serde_json::from_slice(answer.body.expose()) {
             Ok(body) => body,
             Err(_) => return Ok(Err(garbage())),
