@@ -6,10 +6,13 @@
 # changed, and none breaks it.
 # shellcheck shell=bash
 
+# An alias of that name would be taken for the function's first word. bash reads on only after this line.
+builtin unalias opvars unopvars deopvars 2>/dev/null || builtin :
+
 # An array, which no environment hands on: under 'set -a' a child would have this, and nothing of what it says.
 if [[ -z ${__keyloan_ready[1]-} ]]; then
-	# One entry a variable: its name, the marker of its loan, whether it had a value before ('', v, or x for an exported
-	# one), and that value. Arrays are never exported.
+	# One entry a variable: its name, the marker of its loan, whether it had a value before ('', v, x for an exported one,
+	# e for one that was exported without a value), and that value. Arrays are never exported.
 	__keyloan_name=() __keyloan_of=() __keyloan_had=() __keyloan_was=()
 	# One entry a loan: its marker, what shows that the daemon lives, its name for children, the directory it ends with.
 	__keyloan_mark=() __keyloan_live=() __keyloan_loan=() __keyloan_until=()
@@ -59,8 +62,17 @@ deopvars() {
 
 # shellcheck disable=SC2034 # values are used by eval, which is given their names only
 __keyloan_lend() {
-	local IFS=' ' __keyloan_my_record __keyloan_my_names __keyloan_my_values __keyloan_my_code='' __keyloan_my_mark='' __keyloan_my_live='' __keyloan_my_loan='' __keyloan_my_until='' __keyloan_my_name='' __keyloan_my_whole='' __keyloan_my_at=0 __keyloan_my_count=0 __keyloan_my_i __keyloan_my_found __keyloan_my_kind __keyloan_my_shown
-	__keyloan_my_names=() __keyloan_my_values=()
+	local IFS=' ' 2>/dev/null
+	local __keyloan_my_record __keyloan_my_code='' __keyloan_my_mark='' __keyloan_my_live='' __keyloan_my_loan=''
+	local __keyloan_my_until='' __keyloan_my_name='' __keyloan_my_whole='' __keyloan_my_at=0 __keyloan_my_count=0
+	local __keyloan_my_i __keyloan_my_found __keyloan_my_kind __keyloan_my_kinds __keyloan_my_shown
+	local __keyloan_my_names __keyloan_my_values
+	__keyloan_my_names=() __keyloan_my_values=() __keyloan_my_kinds=()
+	if [[ $IFS != ' ' ]]; then
+		builtin printf 'keyloan: cannot lend credentials to this shell: its IFS is read-only, which would change values\n' >&2
+		return 2
+	fi
+	case $- in *i*) __keyloan_install || return 2 ;; esac
 	__keyloan_check
 	# Each name and each value ends with a NUL and is taken as it is; the C locale has no invalid bytes.
 	while LC_ALL=C IFS='' builtin read -r -d '' __keyloan_my_record; do
@@ -99,11 +111,13 @@ __keyloan_lend() {
 		__keyloan_my_kind=$(builtin declare -p "${__keyloan_my_names[__keyloan_my_i]}" 2>/dev/null)
 		__keyloan_my_kind=${__keyloan_my_kind#declare }
 		case ${__keyloan_my_names[__keyloan_my_i]} in [!A-Za-z_]* | *[!A-Za-z0-9_]* | '') __keyloan_my_kind='not a name' ;; esac
-		case ${__keyloan_my_kind%% *} in
+		__keyloan_my_kinds[__keyloan_my_i]=${__keyloan_my_kind%% *}
+		__keyloan_my_kind=''
+		case ${__keyloan_my_kinds[__keyloan_my_i]} in
 		'' | -- | -x) ;;
 		*)
 			__keyloan_back "$__keyloan_my_mark"
-			builtin printf 'keyloan: cannot set %s in this shell: it is no plain variable there (%s)\n' "${__keyloan_my_names[__keyloan_my_i]}" "${__keyloan_my_kind%% *}" >&2
+			builtin printf 'keyloan: cannot set %s in this shell: it is no plain variable there (%s)\n' "${__keyloan_my_names[__keyloan_my_i]}" "${__keyloan_my_kinds[__keyloan_my_i]}" >&2
 			builtin printf 'hint: with-secrets does not need it; or unset %s, or open another shell\n' "${__keyloan_my_names[__keyloan_my_i]}" >&2
 			return 2
 			;;
@@ -119,9 +133,9 @@ __keyloan_lend() {
 		if [[ $__keyloan_my_found == -1 ]]; then
 			__keyloan_my_found=${#__keyloan_name[@]}
 			__keyloan_had[__keyloan_my_found]='' __keyloan_was[__keyloan_my_found]=''
+			[[ ${__keyloan_my_kinds[__keyloan_my_i]} != -x ]] || __keyloan_had[__keyloan_my_found]=e
 			if [[ -n ${!__keyloan_my_name+set} ]]; then
-				__keyloan_my_kind=$(builtin declare -p "$__keyloan_my_name" 2>/dev/null)
-				case $__keyloan_my_kind in 'declare -x'*) __keyloan_had[__keyloan_my_found]=x ;; *) __keyloan_had[__keyloan_my_found]=v ;; esac
+				case ${__keyloan_had[__keyloan_my_found]} in e) __keyloan_had[__keyloan_my_found]=x ;; *) __keyloan_had[__keyloan_my_found]=v ;; esac
 				__keyloan_was[__keyloan_my_found]=${!__keyloan_my_name}
 			fi
 			__keyloan_name[__keyloan_my_found]=$__keyloan_my_name
@@ -131,7 +145,6 @@ __keyloan_lend() {
 		builtin eval "$__keyloan_my_name=\${__keyloan_my_values[__keyloan_my_i]}"
 		builtin export "${__keyloan_my_name?}"
 	done
-	__keyloan_my_kind=''
 	builtin unset -v __keyloan_my_values
 	# Without this the daemon ends the loan: something ended this function on its way.
 	{ builtin : >|"$__keyloan_my_mark.has"; } 2>/dev/null || builtin :
@@ -184,7 +197,7 @@ __keyloan_return() {
 	[[ -z $__keyloan_my_missing$__keyloan_my_kept ]]
 }
 
-# Sets 'found', the caller's.
+# Sets '__keyloan_my_found', the caller's.
 __keyloan_find() {
 	local __keyloan_my_i
 	for ((__keyloan_my_i = 0; __keyloan_my_i < ${#__keyloan_name[@]}; __keyloan_my_i++)); do
@@ -215,10 +228,16 @@ __keyloan_restore() {
 		builtin printf 'keyloan: cannot remove %s: it is read-only\n' "$__keyloan_my_name" >&2
 		return 1
 	fi
-	if [[ -n ${__keyloan_had[__keyloan_my_i]} ]]; then
-		builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}"
-		[[ ${__keyloan_had[__keyloan_my_i]} != x ]] || builtin export "${__keyloan_my_name?}"
-	fi
+	# A function's own may have hidden what was lent.
+	while [[ -n ${!__keyloan_my_name+set} ]]; do
+		builtin unset -v "$__keyloan_my_name" 2>/dev/null || return 1
+	done
+	case ${__keyloan_had[__keyloan_my_i]} in
+	x | v) builtin eval "$__keyloan_my_name=\${__keyloan_was[__keyloan_my_i]}" ;;
+	esac
+	case ${__keyloan_had[__keyloan_my_i]} in
+	x | e) builtin export "${__keyloan_my_name?}" ;;
+	esac
 	__keyloan_name[__keyloan_my_i]=${__keyloan_name[__keyloan_my_last]} __keyloan_of[__keyloan_my_i]=${__keyloan_of[__keyloan_my_last]}
 	__keyloan_had[__keyloan_my_i]=${__keyloan_had[__keyloan_my_last]} __keyloan_was[__keyloan_my_i]=${__keyloan_was[__keyloan_my_last]}
 	builtin unset -v "__keyloan_name[$__keyloan_my_last]" "__keyloan_of[$__keyloan_my_last]" "__keyloan_had[$__keyloan_my_last]" "__keyloan_was[$__keyloan_my_last]"
@@ -254,6 +273,8 @@ __keyloan_part() {
 
 # Says that nothing is left of a loan: only in the very process it was to, or a subshell would end it for all.
 __keyloan_back() {
+	# The marker's name may be the environment's word: nothing that is there is written to.
+	[[ ! -e $1.back && ! -L $1.back ]] || return 0
 	case ${1##*/} in
 	"$$"-*) [[ $BASH_SUBSHELL != 0 ]] || { builtin : >|"$1.back"; } 2>/dev/null || builtin : ;;
 	esac
@@ -375,7 +396,9 @@ __keyloan_check() {
 }
 
 __keyloan_over() {
-	local IFS=' ' __keyloan_my_i __keyloan_my_name __keyloan_my_kept='' __keyloan_my_why=$2 __keyloan_my_removed __keyloan_my_mark=${__keyloan_mark[$1]}
+	local IFS=' ' __keyloan_my_i __keyloan_my_name __keyloan_my_kept='' __keyloan_my_why=$2 __keyloan_my_removed
+	local __keyloan_my_mark=${__keyloan_mark[$1]} __keyloan_my_else='the loan is over'
+	[[ -e ${__keyloan_live[$1]} ]] || __keyloan_my_else='the daemon has ended'
 	__keyloan_untrace
 	__keyloan_my_removed=()
 	__keyloan_my_i=0
@@ -401,7 +424,7 @@ __keyloan_over() {
 	__keyloan_announce_vars
 	[[ ${#__keyloan_my_removed[@]} != 0 ]] || return 0
 	__keyloan_sort "${__keyloan_my_removed[@]}"
-	builtin printf 'keyloan: removed: %s (%s)\n' "${__keyloan_sorted[*]}" "${__keyloan_my_why:-the daemon has ended}" >&2
+	builtin printf 'keyloan: removed: %s (%s)\n' "${__keyloan_sorted[*]}" "${__keyloan_my_why:-$__keyloan_my_else}" >&2
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -419,7 +442,7 @@ __keyloan_extras() {
 	if [[ -n ${KEYLOAN_ANNOUNCE-} && $PWD != "$__keyloan_at" ]]; then
 		__keyloan_at=$PWD
 		local __keyloan_my_directory=$PWD
-		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
+		while [[ $__keyloan_my_directory == /* && $__keyloan_my_directory != "${HOME-}" ]]; do
 			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
 				builtin printf 'keyloan: opvars is available here\n' >&2
 				break
@@ -433,6 +456,8 @@ __keyloan_extras() {
 
 __keyloan_hook() {
 	local __keyloan_status=$?
+	# Under 'set -a' a child has the hook, and nothing of what it looks after.
+	[[ -n ${__keyloan_ready[1]-} ]] || return "$__keyloan_status"
 	if [[ $__keyloan_loans != 0 ]]; then
 		__keyloan_check
 	fi
@@ -447,10 +472,21 @@ __keyloan_hook() {
 	return "$__keyloan_status"
 }
 
-case ";${PROMPT_COMMAND-};" in
-*__keyloan_hook*) ;;
-*) PROMPT_COMMAND="__keyloan_hook${PROMPT_COMMAND:+;$PROMPT_COMMAND}" ;;
-esac
+# Again at each loan: what comes later in a start-up file may have put something else in its place.
+__keyloan_install() {
+	case "${PROMPT_COMMAND[*]-}" in
+	*__keyloan_hook*) return 0 ;;
+	esac
+	# shellcheck disable=SC2030,SC2031 # tried where it changes nothing
+	if ! (PROMPT_COMMAND='') 2>/dev/null; then
+		builtin printf 'keyloan: cannot take anything out of this shell by itself: its PROMPT_COMMAND is read-only\n' >&2
+		return 2
+	fi
+	# shellcheck disable=SC2031
+	PROMPT_COMMAND="__keyloan_hook${PROMPT_COMMAND:+;$PROMPT_COMMAND}"
+}
+
+__keyloan_install || builtin :
 
 if [[ -n ${KEYLOAN_SHELL-} && $__keyloan_loans == 0 ]]; then
 	__keyloan_inherit

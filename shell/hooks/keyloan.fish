@@ -7,7 +7,7 @@
 # No environment hands a function on.
 if not functions -q __keyloan_hook
     # One entry a variable: its name and the marker of its loan. What it had before is in __keyloan_was_NAME, and how
-    # in __keyloan_had_NAME: g for global, x for exported as well.
+    # in __keyloan_had_NAME: g for global, x for exported as well; --path for a list that is exported with colons.
     set -g __keyloan_name
     set -g __keyloan_of
     # One entry a loan: its marker, what shows that the daemon lives, its name for children, the directory it ends with.
@@ -43,7 +43,8 @@ function __keyloan_lend --argument-names __keyloan_my_hidden
         return 0
     end
     set -l __keyloan_my_mark "$__keyloan_my_records[2]"
-    if test "$__keyloan_my_records[-1]" != =
+    # Five, two for each variable, and the end: a value may look like it.
+    if test "$__keyloan_my_records[-1]" != =; or test (builtin math $__keyloan_my_count % 2) -ne 0
         __keyloan_back $__keyloan_my_mark
         builtin echo 'keyloan: cannot lend credentials to this shell: keyloan ended too early' >&2
         return 3
@@ -76,6 +77,9 @@ function __keyloan_lend --argument-names __keyloan_my_hidden
                 set -g __keyloan_had_$__keyloan_my_name g
                 if set -qgx $__keyloan_my_name
                     set -g __keyloan_had_$__keyloan_my_name x
+                end
+                if set -qg --path $__keyloan_my_name
+                    set -ga __keyloan_had_$__keyloan_my_name --path
                 end
             end
             set -ga __keyloan_name $__keyloan_my_name
@@ -154,11 +158,12 @@ function __keyloan_restore --argument-names __keyloan_my_name
     set -eg $__keyloan_my_name
     set -l __keyloan_my_had __keyloan_had_$__keyloan_my_name
     set -l __keyloan_my_was __keyloan_was_$__keyloan_my_name
-    switch "$$__keyloan_my_had"
+    set -l __keyloan_my_how $$__keyloan_my_had
+    switch "$__keyloan_my_how[1]"
         case x
-            set -gx $__keyloan_my_name $$__keyloan_my_was
+            set -gx $__keyloan_my_how[2..] $__keyloan_my_name $$__keyloan_my_was
         case g
-            set -gu $__keyloan_my_name $$__keyloan_my_was
+            set -gu $__keyloan_my_how[2..] $__keyloan_my_name $$__keyloan_my_was
     end
     set -eg $__keyloan_my_had
     set -eg $__keyloan_my_was
@@ -203,6 +208,10 @@ end
 
 # Says that nothing is left of a loan: only in the very process it was to, or a child would end it for all.
 function __keyloan_back --argument-names __keyloan_my_mark
+    # The marker's name may be the environment's word: nothing that is there is written to.
+    if test -e $__keyloan_my_mark.back; or test -L $__keyloan_my_mark.back
+        return 0
+    end
     if string match -q -- "$fish_pid-*" (string split -r -m1 / -- $__keyloan_my_mark)[-1]
         builtin echo -n >$__keyloan_my_mark.back
     end 2>/dev/null
@@ -308,7 +317,10 @@ function __keyloan_over --argument-names __keyloan_my_at __keyloan_my_why
         read -l -n 200 __keyloan_my_text <$__keyloan_my_mark.why
         set __keyloan_my_why $__keyloan_my_text
     end
-    test -n "$__keyloan_my_why"; or set __keyloan_my_why 'the daemon has ended'
+    if test -z "$__keyloan_my_why"
+        set __keyloan_my_why 'the loan is over'
+        test -e $__keyloan_live[$__keyloan_my_at]; or set __keyloan_my_why 'the daemon has ended'
+    end
     __keyloan_part $__keyloan_my_at
     __keyloan_announce_vars
     builtin echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))" ("(__keyloan_plain $__keyloan_my_why)")" >&2
@@ -328,7 +340,7 @@ function __keyloan_extras
     if test -n "$KEYLOAN_ANNOUNCE"; and test "$PWD" != "$__keyloan_at"
         set -g __keyloan_at $PWD
         set -l __keyloan_my_directory $PWD
-        while test -n "$__keyloan_my_directory"; and test "$__keyloan_my_directory" != "$HOME"
+        while string match -q '/*' -- $__keyloan_my_directory; and test "$__keyloan_my_directory" != "$HOME"
             if test -e $__keyloan_my_directory/.keyloan.toml
                 builtin echo 'keyloan: opvars is available here' >&2
                 break

@@ -4,6 +4,9 @@
 # What must hold: no value is ever evaluated, traced, shown to another program but by the environment, or written to a
 # file; the check starts no program and waits for nothing; no option of the shell is changed, and none breaks it.
 
+# An alias of that name would win over the function.
+builtin unalias opvars unopvars deopvars 2>/dev/null
+
 if [[ ${(t)__keyloan_of-} != association* ]]; then
 	# By variable: the marker of its loan, whether it had a value before ('', v, or x for an exported one), that value.
 	typeset -gA __keyloan_of __keyloan_had __keyloan_was
@@ -15,15 +18,16 @@ fi
 
 # Each function sets the options it needs for itself alone. Traces show values, so they end in the first line; that of
 # a function that is traced by itself (typeset -ft) does, too.
-opvars() {
+function opvars {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
 	local __keyloan_my_out __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until __keyloan_my_name __keyloan_my_kind __keyloan_my_record __keyloan_my_whole='' IFS=' '
 	local -a __keyloan_my_records __keyloan_my_names __keyloan_my_values __keyloan_my_shown
 	local -i __keyloan_my_i
+	[[ ! -o interactive ]] || __keyloan_install
 	__keyloan_check
 	# Read at once, NULs and all.
-	__keyloan_my_out="$(builtin exec keyloan shell-lend "$@")"
+	__keyloan_my_out="$(builtin exec command keyloan shell-lend "$@")"
 	__keyloan_my_records=("${(@0)__keyloan_my_out}")
 	__keyloan_my_out=''
 	# What follows the last NUL is empty.
@@ -98,7 +102,7 @@ opvars() {
 	return 0
 }
 
-unopvars() {
+function unopvars {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
 	local __keyloan_my_name __keyloan_my_kept='' IFS=' '
@@ -134,7 +138,7 @@ unopvars() {
 	[[ -z $__keyloan_my_kept ]]
 }
 
-deopvars() {
+function deopvars {
 	unopvars "$@"
 }
 
@@ -154,8 +158,11 @@ __keyloan_restore() {
 		;;
 	esac
 	case ${__keyloan_had[$1]} in
-	x) builtin eval "$1=\${__keyloan_was[$1]}" ;;
-	v)
+	'x')
+		builtin typeset -gx -- "$1"
+		builtin eval "$1=\${__keyloan_was[$1]}"
+		;;
+	'v')
 		builtin typeset -g +x -- "$1"
 		builtin eval "$1=\${__keyloan_was[$1]}"
 		;;
@@ -198,7 +205,8 @@ __keyloan_part() {
 __keyloan_back() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	if [[ ${1:t} == $$-* && $ZSH_SUBSHELL == 0 ]]; then
+	# The marker's name may be the environment's word: nothing that is there is written to.
+	if [[ ${1:t} == $$-* && $ZSH_SUBSHELL == 0 && ! -e $1.back && ! -L $1.back ]]; then
 		{ builtin : >|"$1.back" } 2>/dev/null
 	fi
 	return 0
@@ -281,7 +289,9 @@ __keyloan_over() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return
 	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name __keyloan_my_kept='' IFS=' '
+	local __keyloan_my_else='the loan is over'
 	local -a __keyloan_my_removed
+	[[ -e ${__keyloan_live[$1]} ]] || __keyloan_my_else='the daemon has ended'
 	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
 		if [[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]]; then
 			if __keyloan_restore "$__keyloan_my_name"; then
@@ -301,7 +311,7 @@ __keyloan_over() {
 	__keyloan_announce_vars
 	(( ${#__keyloan_my_removed} )) || return 0
 	__keyloan_my_removed=(${(o)__keyloan_my_removed})
-	builtin print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
+	builtin print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-$__keyloan_my_else})"
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -320,7 +330,7 @@ __keyloan_extras() {
 	if [[ -n ${KEYLOAN_ANNOUNCE-} && $PWD != "$__keyloan_at" ]]; then
 		__keyloan_at=$PWD
 		local __keyloan_my_directory=$PWD
-		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
+		while [[ $__keyloan_my_directory == /* && $__keyloan_my_directory != "${HOME-}" ]]; do
 			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
 				builtin print -ru2 -- 'keyloan: opvars is available here'
 				break
@@ -338,10 +348,17 @@ __keyloan_hook() {
 	return 0
 }
 
-typeset -ga precmd_functions
-if [[ " ${precmd_functions[*]-} " != *' __keyloan_hook '* ]]; then
-	precmd_functions=(__keyloan_hook "${precmd_functions[@]}")
-fi
+# Again at each loan: what comes later in a start-up file may have put something else in its place.
+__keyloan_install() {
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
+	typeset -ga precmd_functions
+	if [[ " ${precmd_functions[*]-} " != *' __keyloan_hook '* ]]; then
+		precmd_functions=(__keyloan_hook "${precmd_functions[@]}")
+	fi
+}
+
+__keyloan_install
 
 if [[ -n ${KEYLOAN_SHELL-} && -z $__keyloan_on ]]; then
 	__keyloan_inherit

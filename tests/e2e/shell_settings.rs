@@ -252,7 +252,7 @@ fn a_job_in_the_background_has_what_it_was_started_with_and_is_said_to() {
             told = sandbox.keyloan(&["loans"]).run().ok().text();
             told.contains("(/usr/bin/sleep)")
         });
-        assert!(told.contains("the shell gave it back, still held by pid"), "{told}");
+        assert!(told.contains("the shell says that it gave it back, still held by pid"), "{told}");
         assert!(!told.contains(&format!("(/usr/bin/{})", shell.name)), "the shell has nothing: {told}");
         drop(terminal);
         sandbox.keyloan(&["recall", "--all", "--kill"]).run().ok();

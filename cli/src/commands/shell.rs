@@ -22,14 +22,10 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 const ACT: &str = "lend credentials to this shell";
-
-/// Ends the name of the file by which a loan is given back.
-const BACK: &str = ".back";
 
 /// The last record. No variable has this name.
 const END: &[u8] = b"=";
@@ -102,19 +98,11 @@ fn lend_through(ask: &ShellLend, pipe: &mut File) -> Result<(), Failure> {
     }
     let Message { body, values } = connection.reply()?;
     let Reply::ShellLent(lent) = body else { return Err(client::unexpected(ACT)) };
-    let daemon = connection.peer().map(|daemon| daemon.pid);
-    hand_over(&lent, &values, daemon, pipe).inspect_err(|_| {
-        // The loan is the shell's by now, which knows nothing of it.
-        let _ = File::create_new(format!("{}{BACK}", lent.marker));
-    })
+    // A loan that its shell does not take is ended by the daemon.
+    hand_over(&lent, &values, pipe)
 }
 
-fn hand_over(
-    lent: &ShellLent,
-    values: &[Value],
-    daemon: Option<i32>,
-    pipe: &mut File,
-) -> Result<(), Failure> {
+fn hand_over(lent: &ShellLent, values: &[Value], pipe: &mut File) -> Result<(), Failure> {
     // The daemon has looked at this process by now.
     process::make_undumpable().map_err(|error| Failure::usage("protect this process", error))?;
     for note in &lent.notes {
@@ -125,7 +113,7 @@ fn hand_over(
     if !lent.files.is_empty() {
         files = files::make(&name, &lent.files, values, true)?;
     }
-    let records = records(lent, &name, daemon, values, &files);
+    let records = records(lent, &name, values, &files);
     pipe.write_all(&records).map_err(|error| Failure::new(ErrorKind::Bug, ACT, error))
 }
 
@@ -133,12 +121,12 @@ fn hand_over(
 fn records(
     lent: &ShellLent,
     name: &LoanName,
-    daemon: Option<i32>,
     values: &[Value],
     files: &[(String, OsString)],
 ) -> Zeroizing<Vec<u8>> {
     // The marker of a daemon that was killed stays, so the shell looks for the daemon, too, where it can be seen.
-    let daemon = daemon.map(|pid| format!("/proc/{pid}")).filter(|path| Path::new(path).exists());
+    let is_it = process::stat(lent.daemon).is_some_and(|stat| stat.started == lent.daemon_started);
+    let daemon = is_it.then(|| format!("/proc/{}", lent.daemon));
     let (name, until) = (name.to_string(), lent.until_leaving.as_deref().unwrap_or_default());
     let head: [&[u8]; 5] = [
         b"0",

@@ -1,6 +1,5 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
-use super::shell::TO_SHELL;
 use super::{Act, Beyond, Broker, Refusal};
 use crate::approval::offer::{Also, Offer};
 use crate::approval::question::{Certainty, Question};
@@ -8,7 +7,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::grant::table::{Asker, Grant, Holder, Process, Terminal};
-use crate::policy::decide::{Judgement, Subject};
+use crate::policy::decide::{Judgement, Subject, To};
 use crate::policy::rule::{Kind, Scope, Verdict};
 use crate::requester::Requester;
 use keyloan_platform::process;
@@ -194,7 +193,7 @@ fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict
 
 /// In the words of an offer.
 fn same(subjects: &[(Kind, Subject)]) -> &'static str {
-    let to_shell = subjects.iter().any(|(_, subject)| subject.to.starts_with(TO_SHELL));
+    let to_shell = subjects.iter().any(|(_, subject)| matches!(subject.to, To::Shell { .. }));
     match subjects.first().map(|(kind, _)| kind) {
         _ if to_shell => "the same to the same shell",
         Some(Kind::SshLogin) => "the same login",
@@ -206,10 +205,7 @@ fn same(subjects: &[(Kind, Subject)]) -> &'static str {
 
 /// For lists and the log.
 fn covers(subjects: &[(Kind, Subject)]) -> String {
-    let shown = |(kind, subject): &(Kind, Subject)| {
-        let to = if subject.to.is_empty() { String::new() } else { format!(" to {}", subject.to) };
-        format!("{}: {}{to}", kind.key(), subject.what)
-    };
+    let shown = |(kind, subject): &(Kind, Subject)| format!("{}: {subject}", kind.key());
     let mut shown: Vec<String> = subjects.iter().map(shown).collect();
     shown.dedup();
     shown.join(", ")
