@@ -224,7 +224,7 @@ fn the_question_says_which_shell_and_that_its_children_see_it(shell: &Shell) {
     let to = format!("/usr/bin/{} (pid {})", shell.name, loans[0]["pid"]);
     question.says("to", &to, "seen");
     question.says("for", "at most 15m", "verified");
-    question.says("note", "every program that this shell starts meanwhile gets them", "verified");
+    question.says("note", "until then every program that this shell starts gets them, unasked", "verified");
     assert!(question.line("until").unwrap().0.starts_with("the shell leaves /"));
     // On the terminal itself, too: the daemon asks there, and the shell goes on.
     sandbox.policy("approver.command=");

@@ -183,7 +183,7 @@ impl Place {
         let names = shown.flat_map(|arg| {
             let long = arg.get_long().map(|long| format!("--{long}"));
             let short = arg.get_short().map(|short| format!("-{short}"));
-            long.into_iter().chain(short).map(|name| (name, text(arg.get_help())))
+            long.into_iter().chain(short).map(|name| Candidate::Name(name, text(arg.get_help())))
         });
         names.collect()
     }
@@ -192,7 +192,9 @@ impl Place {
         let possible = arg.get_possible_values();
         if !possible.is_empty() {
             let shown = possible.iter().filter(|value| !value.is_hide_set());
-            return shown.map(|value| (value.get_name().to_owned(), text(value.get_help()))).collect();
+            return shown
+                .map(|value| Candidate::Name(value.get_name().to_owned(), text(value.get_help())))
+                .collect();
         }
         let ssh = self.path.first().is_some_and(|first| first == "ssh");
         match arg.get_id().as_str() {
@@ -208,7 +210,7 @@ impl Place {
             }
             "id" => {
                 let loans = names().loans.into_iter();
-                loans.map(|(id, about)| (id.to_string(), about)).collect()
+                loans.map(|(id, about)| Candidate::Name(id.to_string(), about)).collect()
             }
             "directory" => vec![Candidate::Directories],
             "file" | "path" | "identity" | "socket" => vec![Candidate::Files],

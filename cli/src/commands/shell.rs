@@ -4,12 +4,13 @@
 //! assigns them as they are and evaluates nothing. The first record is the exit status, since a shell cannot ask what
 //! became of a process that it reads from; the last is `=`, so that a half of what was lent is known for one.
 
-use crate::args::{Shell, ShellLend, ShellName};
+use crate::args::{ShellLend, ShellName};
 use crate::client::{self, Connection};
 use crate::commands::run::{here, searched, with_directories};
 use crate::exit::Failure;
 use crate::files;
 use crate::output;
+use clap::ValueEnum;
 use keyloan_platform::lent_files::LoanName;
 use keyloan_platform::process;
 use keyloan_protocol::control::Value;
@@ -30,8 +31,17 @@ const ACT: &str = "lend credentials to this shell";
 /// The last record. No variable has this name.
 const END: &[u8] = b"=";
 
-pub(crate) fn shell(shell: &Shell) -> Result<(), Failure> {
-    output::bytes(match shell.shell {
+/// The shell of `keyloan shell SHELL`, where the arguments are this and nothing else.
+pub(crate) fn named(mut arguments: impl Iterator<Item = OsString>) -> Option<ShellName> {
+    if arguments.next()? != "shell" {
+        return None;
+    }
+    let shell = ShellName::from_str(arguments.next()?.to_str()?, false).ok()?;
+    arguments.next().is_none().then_some(shell)
+}
+
+pub(crate) fn shell(shell: ShellName) -> Result<(), Failure> {
+    output::bytes(match shell {
         ShellName::Bash => include_bytes!("../../../shell/hooks/keyloan.bash"),
         ShellName::Zsh => include_bytes!("../../../shell/hooks/keyloan.zsh"),
         ShellName::Fish => include_bytes!("../../../shell/hooks/keyloan.fish"),
@@ -40,8 +50,8 @@ pub(crate) fn shell(shell: &Shell) -> Result<(), Failure> {
 }
 
 /// The completions alone; the rest of the integration brings them as well.
-pub(crate) fn completions(shell: &Shell) -> Result<(), Failure> {
-    output::bytes(match shell.shell {
+pub(crate) fn completions(shell: ShellName) -> Result<(), Failure> {
+    output::bytes(match shell {
         ShellName::Bash => include_bytes!("../../../shell/completions/keyloan.bash"),
         ShellName::Zsh => include_bytes!("../../../shell/completions/keyloan.zsh"),
         ShellName::Fish => include_bytes!("../../../shell/completions/keyloan.fish"),

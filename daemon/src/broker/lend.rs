@@ -370,7 +370,7 @@ fn describe(
     if let Some(command) = requester.shown_command() {
         question.line("command", &command, Certainty::Claimed);
     }
-    question.warn_of_steering(requester, steering);
+    question.warn_of_steering(requester, steering, "the command");
 }
 
 /// What is lent, from where, and for how long.

@@ -257,8 +257,8 @@ fn describe(
         question.line("until", &text, Certainty::Claimed);
     }
     question.line("to", &format!("{} (pid {})", program(shell), shell.pid), Certainty::Seen);
-    Broker::about(question, "note", "every program that this shell starts meanwhile gets them");
-    question.warn_of_steering(requester, steering);
+    Broker::about(question, "note", "until then every program that this shell starts gets them, unasked");
+    question.warn_of_steering(requester, steering, "what this shell starts");
 }
 
 fn program(shell: &Parent) -> String {
