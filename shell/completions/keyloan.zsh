@@ -20,7 +20,7 @@ _keyloan() {
 			_normal
 			return
 			;;
-		=*)
+		'='*)
 			line=${line#=}
 			candidates+=("${line%%$tab*}")
 			shown+=("${line/$tab/  -- }")

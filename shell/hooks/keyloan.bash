@@ -397,7 +397,8 @@ __keyloan_check() {
 
 __keyloan_over() {
 	local IFS=' ' __keyloan_my_i __keyloan_my_name __keyloan_my_kept='' __keyloan_my_why=$2 __keyloan_my_removed
-	local __keyloan_my_mark=${__keyloan_mark[$1]} __keyloan_my_else='the loan is over'
+	local __keyloan_my_mark=${__keyloan_mark[$1]} __keyloan_my_else
+	__keyloan_my_else='the loan is over'
 	[[ -e ${__keyloan_live[$1]} ]] || __keyloan_my_else='the daemon has ended'
 	__keyloan_untrace
 	__keyloan_my_removed=()

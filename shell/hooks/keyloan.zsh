@@ -27,7 +27,7 @@ function opvars {
 	[[ ! -o interactive ]] || __keyloan_install
 	__keyloan_check
 	# Read at once, NULs and all.
-	__keyloan_my_out="$(builtin exec command keyloan shell-lend "$@")"
+	__keyloan_my_out="$(builtin exec =keyloan shell-lend "$@")"
 	__keyloan_my_records=("${(@0)__keyloan_my_out}")
 	__keyloan_my_out=''
 	# What follows the last NUL is empty.
@@ -139,7 +139,8 @@ function unopvars {
 }
 
 function deopvars {
-	unopvars "$@"
+	# Quoted, or an alias of before is what is read here.
+	'unopvars' "$@"
 }
 
 # Gives a variable what it had; an exported one still is. One that cannot be touched keeps what it was lent, and its
@@ -289,8 +290,9 @@ __keyloan_over() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return
 	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name __keyloan_my_kept='' IFS=' '
-	local __keyloan_my_else='the loan is over'
+	local __keyloan_my_else
 	local -a __keyloan_my_removed
+	__keyloan_my_else='the loan is over'
 	[[ -e ${__keyloan_live[$1]} ]] || __keyloan_my_else='the daemon has ended'
 	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
 		if [[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]]; then

@@ -202,7 +202,9 @@ fn a_daemon_that_is_killed_or_started_anew_leaves_no_loan(shell: &Shell) {
     sandbox.unlock().ok();
     assert!(markers(&sandbox).is_empty(), "the next daemon has");
     told(&terminal, shell, "opvars");
+    let daemon = sandbox.daemon().unwrap();
     sandbox.stop();
+    eventually("it is gone", || !std::path::Path::new(&format!("/proc/{daemon}")).exists());
     sandbox.unlock().ok();
     terminal.press("Enter");
     // What it said about the end went with it.

@@ -143,16 +143,16 @@ fn no_function_of_the_users_stands_in_for_what_the_hooks_call() {
         let (replace, naive) = match shell.name {
             "bash" => (
                 "for b in $(compgen -b); do case $b in builtin | local | return | break | continue) ;; \
-                 *) builtin eval \"$b() { touch evaluated; }\" ;; esac; done",
+                 *) builtin eval \"$b() { touch evaluated; }\" ;; esac; done; keyloan() { touch evaluated; }",
                 "printf x",
             ),
             "zsh" => (
                 "for b in ${(k)builtins}; do case $b in builtin|local|return|break|continue) ;; \
-                 *) functions[$b]='touch evaluated' ;; esac; done",
+                 *) functions[$b]='touch evaluated' ;; esac; done; functions[keyloan]='touch evaluated'",
                 "print x",
             ),
             _ => (
-                "for b in (builtin -n); function $b; command touch evaluated; end 2>/dev/null; end",
+                "for b in (builtin -n) keyloan; function $b; command touch evaluated; end 2>/dev/null; end",
                 "echo x",
             ),
         };
@@ -160,7 +160,7 @@ fn no_function_of_the_users_stands_in_for_what_the_hooks_call() {
         assert!(mark.exists(), "{}: the attack itself does not work: {output:?}", shell.name);
         fs::remove_file(&mark).unwrap();
         let script = "opvars; printenv TOKEN; opvars second; unopvars SECOND; unopvars NONE\n\
-                      keyloan recall --all; __keyloan_hook; opvars; unopvars\n";
+                      /usr/bin/env keyloan recall --all; __keyloan_hook; opvars; unopvars\n";
         let output = shell.script(&sandbox, &format!("{replace}\n{script}"));
         assert!(!mark.exists(), "{}: {output:?}", shell.name);
         let told = "set: PLAIN TOKEN\ncanary-5f1e\nset: SECOND\nstill set: PLAIN TOKEN\nremoved: SECOND\n";
