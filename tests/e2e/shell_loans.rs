@@ -1,7 +1,7 @@
 //! `opvars` and `unopvars` in the real shells, with real prompts: one set of scenarios for all of them.
 
 use keyloan_e2e::shell::{
-    BASH, CANARY, FISH, Shell, ZSH, markers, odd_value, out, until_unmarked, with_sets,
+    BASH, BASH_3_2, CANARY, FISH, Shell, ZSH, markers, odd_value, out, until_unmarked, with_sets,
 };
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PIN, approver, eventually};
@@ -243,6 +243,53 @@ fn the_question_says_which_shell_and_that_its_children_see_it(shell: &Shell) {
     assert_eq!(value(&terminal, shell, "TOKEN").as_deref(), Some(CANARY));
 }
 
+fn ctrl_c_at_the_question_leaves_all_as_it_was(shell: &Shell) {
+    let sandbox = with_sets();
+    sandbox.policy("env=ask");
+    let terminal = shell.opened(&sandbox);
+    told(&terminal, shell, &format!("{}; opvars second", shell.export("PLAIN", "before")));
+    let is_as_it_was = || {
+        eventually("the question is gone", || sandbox.status()["pending"] == 0);
+        assert_eq!(value(&terminal, shell, "TOKEN"), None);
+        assert_eq!(value(&terminal, shell, "PLAIN").as_deref(), Some("before"));
+        assert_eq!(value(&terminal, shell, "SECOND").as_deref(), Some("zwei"));
+        eventually("there is one loan", || {
+            sandbox.keyloan(&["loans"]).run().ok();
+            (out(&sandbox), markers(&sandbox).len()) == (1, 1)
+        });
+    };
+    // Where another answers, the terminal sends the shell and keyloan a signal.
+    sandbox.set_approver(approver::HANG);
+    for line in ["opvars", "opvars; opvars"] {
+        terminal.run(line);
+        eventually("it is asked", || sandbox.status()["pending"] == 1);
+        terminal.press("C-c");
+        terminal.expect("\nready>");
+        is_as_it_was();
+    }
+    assert_eq!(sandbox.events("lent").len(), 1);
+    sandbox.set_approver(approver::ALLOW);
+    assert!(told(&terminal, shell, "opvars; unopvars PLAIN TOKEN").contains("\nremoved: PLAIN TOKEN\n"));
+    // Where the daemon asks, it reads a key.
+    sandbox.policy("approver.command=");
+    terminal.run("opvars");
+    terminal.expect("PIN to allow, Enter alone to decline:");
+    terminal.press("C-c");
+    terminal.expect("it was declined");
+    terminal.expect("\nready>");
+    is_as_it_was();
+    sandbox.keyloan(&["lock"]).run().ok();
+    told(&terminal, shell, "true");
+    terminal.run("opvars");
+    terminal.expect("Passphrase, Enter alone to decline:");
+    terminal.press("C-c");
+    terminal.expect("\nready>");
+    eventually("the question is gone", || sandbox.status()["pending"] == 0);
+    assert_eq!(value(&terminal, shell, "TOKEN"), None);
+    assert_eq!(value(&terminal, shell, "PLAIN").as_deref(), Some("before"));
+    assert!(told(&terminal, shell, "unopvars").contains("\nnothing set\n"));
+}
+
 fn files_are_lent_to_a_shell_and_go_with_its_loan(shell: &Shell) {
     let sandbox = with_sets();
     let terminal = shell.opened(&sandbox);
@@ -271,6 +318,10 @@ macro_rules! in_each_shell {
                 super::$scenario(&super::BASH);
             }
             #[test]
+            fn in_bash_at_the_level_of_3_2() {
+                super::$scenario(&super::BASH_3_2);
+            }
+            #[test]
             fn in_zsh() {
                 super::$scenario(&super::ZSH);
             }
@@ -293,5 +344,6 @@ in_each_shell!(
     a_shell_that_dies_ends_its_loans,
     a_daemon_that_is_killed_or_started_anew_leaves_no_loan,
     the_question_says_which_shell_and_that_its_children_see_it,
+    ctrl_c_at_the_question_leaves_all_as_it_was,
     files_are_lent_to_a_shell_and_go_with_its_loan,
 );

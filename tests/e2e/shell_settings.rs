@@ -70,6 +70,7 @@ fn bash_with_strict_and_odd_settings() {
             "set -o functrace -o errtrace; trap : DEBUG ERR RETURN",
             "IFS=/a:0",
             "shopt -s nullglob failglob extglob nocasematch",
+            "BASH_COMPAT=3.2; set -eu",
             "PROMPT_COMMAND='true; false'",
         ],
     );
