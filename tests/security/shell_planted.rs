@@ -147,7 +147,7 @@ fn a_program_that_calls_itself_the_shell_has_no_part_in_what_the_shell_was_grant
     terminal.expect("\nremoved: TOKEN\n");
     asks("\"the shell /usr/bin/bash (pid $$), for at most 15m\"");
     terminal.expect("PIN to allow, Enter alone to decline:");
-    terminal.expect("\nis asked\n");
+    terminal.expect("is asked\nended 0\n");
     // And the shell itself has it still.
     terminal.tmux(&["send-keys", "-R"]).ok();
     terminal.run("opvars titled; unopvars");
