@@ -228,6 +228,10 @@ fn the_question_says_which_shell_and_that_its_children_see_it(shell: &Shell) {
     question.says("for", "at most 15m", "verified");
     question.says("note", "until then every program that this shell starts gets them, unasked", "verified");
     assert!(question.line("until").unwrap().0.starts_with("the shell leaves /"));
+    assert_eq!(question.scopes(), ["once"], "a shell is no command");
+    // What the first loan put into the shell's environment is nothing to warn of.
+    told(&terminal, shell, "opvars second");
+    assert_eq!(approver::questions(&kept).remove(1).line("warning"), None);
     // On the terminal itself, too: the daemon asks there, and the shell goes on.
     sandbox.policy("approver.command=");
     terminal.run("opvars");

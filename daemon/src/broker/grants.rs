@@ -96,8 +96,9 @@ impl Broker {
     ) -> Result<Option<Offered>, Refusal> {
         let mut scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
         let Some(command) = command(requester) else { return Ok(None) };
-        if is_to_shell(&act.subjects) && command.0.0 == requester.peer.pid {
-            // It ends with this request; the shell that goes on is never the command.
+        if is_to_shell(&act.subjects) {
+            // What asks ends with this request, and the shell is no command: whatever it starts next could ask again, unseen,
+            // for what unopvars took out.
             scopes.retain(|scope| matches!(scope, Scope::Terminal(_)));
         }
         if scopes.is_empty() {
