@@ -303,7 +303,7 @@ pub(super) fn subjects(plan: &Plan, to: &To, time: Option<Duration>) -> Vec<(Kin
         let given = Some(format!("{item}/{VARS}"));
         subjects.push((
             Kind::Env,
-            Subject { what, to: to.clone(), item: Some(item), given, ..Subject::default() },
+            Subject { what, to: to.clone(), time, item: Some(item), given, ..Subject::default() },
         ));
     }
     subjects
