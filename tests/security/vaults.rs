@@ -45,3 +45,19 @@ fn a_vaults_program_that_is_exchanged_serves_a_script_and_not_keyloan() {
     sandbox.keyloan(&["item", "get", "any://a/b"]).run().refused(7, "was changed after the vault was added");
     assert!(!ran.exists());
 }
+
+#[test]
+fn a_password_that_could_be_a_variables_name_is_written_nowhere() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let store = Store::new(&sandbox);
+    for (item, text) in [("web/pypi", "QUJDREVGR0g=\n"), ("twice", "QUJDREVGR0g=\nQUJDREVGR0g=\n")] {
+        store.insert(item, text);
+    }
+    store.link();
+    for item in ["web/pypi", "twice"] {
+        let refused = sandbox.with_secrets(&["-s", item, "--", "true"]).run().refused(125, "no field 'vars'");
+        assert!(!refused.stderr.contains("QUJD"), "{}", refused.stderr);
+    }
+    assert!(sandbox.events("lent").is_empty());
+    assert!(!std::fs::read_to_string(sandbox.log()).unwrap().contains("QUJD"));
+}
