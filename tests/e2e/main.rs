@@ -52,5 +52,6 @@ mod vault_command;
 mod vault_keepass;
 mod vault_links;
 mod vault_pass;
+mod vault_search;
 mod wayland;
 mod ways;

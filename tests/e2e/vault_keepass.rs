@@ -200,3 +200,18 @@ fn on_a_terminal_the_password_is_typed_unseen_and_can_be_typed_anew() {
     typed("keyloan vault add keys --replace", "nothing to keep it", "", "changed: keys, and it answers");
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
 }
+
+#[test]
+fn an_item_without_the_field_is_no_set() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &database, PASSWORD, &["--search"]).ok();
+    sandbox
+        .with_secrets(&["-s", "Work/twice", "--", "true"])
+        .run()
+        .refused(125, "there is no set 'Work/twice'");
+    assert!(sandbox.events("decided").is_empty(), "nobody was asked");
+    sandbox.keyloan(&["item", "set", "keys://Work/twice/vars"]).stdin("A=1").run().ok();
+    let lent = sandbox.with_secrets(&["-s", "Work/twice", "--", "printenv", "A"]).run().ok();
+    assert_eq!(lent.text(), "1\n");
+}

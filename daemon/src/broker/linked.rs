@@ -6,7 +6,6 @@ use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::clock::timeout;
-use crate::env_set::plan::Titled;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::linked::links::{self, Link, Links};
@@ -26,9 +25,6 @@ use tokio::task::JoinSet;
 
 /// Above the vault's own time, so that the vault says first what took so long.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// A search for titles comes before the question, and nobody wants to wait for that.
-const SEARCH: Duration = Duration::from_secs(5);
 
 /// Vaults as they were opened, until the local one is locked or their link changes.
 #[derive(Default)]
@@ -53,18 +49,17 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn refusal(&self, fault: Fault) -> Refusal {
-        self.failed(fault, Vec::new())
+        Refusal::Linked(Box::new(self.failed(fault, Vec::new())))
     }
 
-    fn failed(&self, fault: Fault, others: Vec<Fault>) -> Refusal {
+    pub(super) fn failed(&self, fault: Fault, others: Vec<Fault>) -> VaultFailed {
         let hint = linked::hint(&self.name, &*self.vault, &fault);
-        failed(&self.name, fault, hint, others)
+        VaultFailed { vault: self.name.clone(), fault, hint, others }
     }
 
     /// Waits for the vault no longer than it may take.
     pub(super) async fn within<T>(&self, doing: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
-        timeout(self.vault.patience() + GRACE, doing).await.unwrap_or_else(|_| late())
+        in_time(self.vault.patience() + GRACE, doing).await
     }
 
     async fn read(self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
@@ -83,12 +78,21 @@ impl Asked {
         }
         let mut faults = faults.into_iter();
         let Some(first) = faults.next() else { return Ok(values) };
-        Err(self.failed(first, faults.collect()))
+        Err(Refusal::Linked(Box::new(self.failed(first, faults.collect()))))
     }
 }
 
-pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>, others: Vec<Fault>) -> Refusal {
-    Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others }))
+/// A vault that cannot even be asked.
+pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>) -> Refusal {
+    Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others: Vec::new() }))
+}
+
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
+    timeout(limit, doing).await.unwrap_or_else(|_| late())
 }
 
 impl Broker {
@@ -104,7 +108,7 @@ impl Broker {
         let vault = if let Some(vault) = opened.get(&link.name) {
             Rc::clone(vault)
         } else {
-            let vault = linked::open(link).map_err(|fault| failed(&link.name, fault, None, Vec::new()))?;
+            let vault = linked::open(link).map_err(|fault| failed(&link.name, fault, None))?;
             opened.insert(link.name.clone(), Rc::clone(&vault));
             vault
         };
@@ -145,43 +149,6 @@ impl Broker {
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
         if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
-    }
-
-    /// Which of these titles the vaults have that are searched, in the order of the vaults; and why some could not be.
-    pub(super) async fn titled(
-        &self,
-        client: &Client,
-        links: &Links,
-        wanted: &[String],
-    ) -> Result<(Vec<Titled>, Vec<Refusal>), Refusal> {
-        let mut searching = JoinSet::new();
-        let (mut found, mut unsearched) = (Vec::new(), Vec::new());
-        for (at, link) in links.iter().filter(|link| link.searched).enumerate() {
-            match self.asked(client, link) {
-                Ok(asked) => {
-                    searching.spawn_local(async move {
-                        let listed = timeout(SEARCH, asked.vault.list(&asked.call)).await;
-                        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
-                        let listed = listed.unwrap_or_else(|_| late());
-                        (at, asked.name.clone(), listed.map_err(|fault| asked.refusal(fault)))
-                    });
-                }
-                Err(refusal) => unsearched.push(refusal),
-            }
-        }
-        while let Some(searched) = searching.join_next().await {
-            match searched.map_err(|_| Refusal::Task)? {
-                (at, vault, Ok(listed)) => found.extend(
-                    listed
-                        .into_iter()
-                        .filter(|listed| wanted.iter().any(|title| title == listed.item.as_str()))
-                        .map(|listed| (at, Titled { vault: vault.clone(), item: listed.item })),
-                ),
-                (_, _, Err(refusal)) => unsearched.push(refusal),
-            }
-        }
-        found.sort_by_key(|(at, _)| *at);
-        Ok((found.into_iter().map(|(_, titled)| titled).collect(), unsearched))
     }
 
     pub(super) async fn linked_get(

@@ -1,7 +1,7 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::linked::failed;
+use super::linked::{Asked, failed};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -108,7 +108,7 @@ impl NewLink {
     }
 
     fn refused(&self, fault: Fault) -> Refusal {
-        failed(&self.name, fault, None, Vec::new())
+        failed(&self.name, fault, None)
     }
 }
 
@@ -176,26 +176,21 @@ impl Broker {
         let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
         self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
-        let call = self.call(client, secrets);
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
-        let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
-        let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
-        let note = match tried {
+        let asked = Asked { name: link.name.clone(), vault, call: self.call(client, secrets) };
+        let note = match asked.within(asked.vault.state(&asked.call)).await {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
             Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
                 format!("{action}: {}; it is {fault}", link.name)
             }
-            Err(fault) => {
-                let hint = linked::hint(&link.name, &*vault, &fault);
-                return Err(failed(&link.name, fault, hint, Vec::new()));
-            }
+            Err(fault) => return Err(asked.refusal(fault)),
         };
         self.change_links(
             client,
             &links,
             links.with(link.clone()),
             &link,
-            call.secrets.into_inner(),
+            asked.call.secrets.into_inner(),
             action,
         )?;
         Ok(Reply::done(note))

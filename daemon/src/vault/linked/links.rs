@@ -84,6 +84,11 @@ impl Links {
         self.0.iter()
     }
 
+    /// Those whose titles count.
+    pub(crate) fn searched(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter().filter(|link| link.searched)
+    }
+
     pub(crate) fn named(&self, name: &VaultName) -> Option<&Link> {
         self.0.iter().find(|link| link.name == *name)
     }
