@@ -3,7 +3,7 @@
 
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Links a vault that has these titles, each with this `vars`; where the file `run/NAME` is, its listing is done by
 /// what that says.
@@ -31,7 +31,7 @@ fn below(sandbox: &Sandbox) -> PathBuf {
     sandbox.make_directory("home/work/deep")
 }
 
-fn lent(sandbox: &Sandbox, at: &PathBuf, sets: &[&str]) -> Output {
+fn lent(sandbox: &Sandbox, at: &Path, sets: &[&str]) -> Output {
     sandbox.with_secrets(&[sets, &["--", "printenv", "A"]].concat()).within(at).run()
 }
 

@@ -139,29 +139,33 @@ mod tests {
     use super::*;
     use crate::vault::linked::Fault;
 
-    fn failed() -> Option<Answer> {
-        let vault = VaultName::parse("x").unwrap();
-        let fault = Fault::Unreachable("/evil words".to_owned());
-        Some(Err(Box::new(VaultFailed { vault, fault, hint: None, others: Vec::new() })))
+    enum Said {
+        Has(&'static [&'static str]),
+        Failed,
+        Nothing,
     }
+    use Said::{Failed, Has, Nothing};
 
-    fn has(titles: &[&str]) -> Option<Answer> {
-        Some(Ok(titles.iter().map(|title| ItemName::parse(title).unwrap()).collect()))
+    impl Said {
+        fn answer(self) -> Option<Answer> {
+            let vault = VaultName::parse("x").unwrap();
+            let fault = Fault::Unreachable("/evil words".to_owned());
+            match self {
+                Has(titles) => Some(Ok(titles.iter().map(|title| ItemName::parse(title).unwrap()).collect())),
+                Failed => Some(Err(Box::new(VaultFailed { vault, fault, hint: None, others: Vec::new() }))),
+                Nothing => None,
+            }
+        }
     }
 
     /// The vaults are called `a`, `b`, … in their order.
-    fn of(
-        sought: &[&str],
-        is_enough: bool,
-        is_in_file: bool,
-        answers: Vec<Option<Answer>>,
-    ) -> Option<String> {
+    fn of(sought: &[&str], is_enough: bool, is_in_file: bool, said: Vec<Said>) -> Option<String> {
         let sought: Vec<Sought> = sought
             .iter()
             .map(|title| Sought { titles: vec![(*title).to_owned()], is_enough, is_in_file })
             .collect();
         let names = ["a", "b", "c"].map(|name| VaultName::parse(name).unwrap());
-        let answers: Vec<_> = names.into_iter().zip(answers).collect();
+        let answers: Vec<_> = names.into_iter().zip(said.into_iter().map(Said::answer)).collect();
         Some(match settled(&sought, &answers)? {
             Settled::Failed(at) => format!("failed {at}"),
             Settled::As(Searched { found, unsearched }) => {
@@ -174,33 +178,33 @@ mod tests {
     #[test]
     fn of_directories_the_nearest_counts_and_in_one_directory_the_first_vault() {
         let nearest = |answers| of(&["near", "far"], true, false, answers);
-        assert_eq!(nearest(vec![has(&["far"]), has(&["near", "far"])]).unwrap(), "b:near");
-        assert_eq!(nearest(vec![has(&["near"]), has(&["near"])]).unwrap(), "a:near");
-        assert_eq!(nearest(vec![has(&["far"]), has(&[])]).unwrap(), "a:far");
-        assert_eq!(nearest(vec![has(&[]), has(&[])]).unwrap(), "");
+        assert_eq!(nearest(vec![Has(&["far"]), Has(&["near", "far"])]).unwrap(), "b:near");
+        assert_eq!(nearest(vec![Has(&["near"]), Has(&["near"])]).unwrap(), "a:near");
+        assert_eq!(nearest(vec![Has(&["far"]), Has(&[])]).unwrap(), "a:far");
+        assert_eq!(nearest(vec![Has(&[]), Has(&[])]).unwrap(), "");
     }
 
     #[test]
     fn a_vault_that_could_change_what_is_found_is_waited_for_and_its_failure_is_final() {
         let nearest = |answers| of(&["near", "far"], true, false, answers);
-        assert_eq!(nearest(vec![None, has(&["near"])]), None);
-        assert_eq!(nearest(vec![has(&["far"]), None]), None);
-        assert_eq!(nearest(vec![failed(), None]).unwrap(), "failed 0");
-        assert_eq!(nearest(vec![has(&["far"]), failed()]).unwrap(), "failed 1");
-        assert_eq!(of(&["x", "y"], false, false, vec![has(&["x"]), failed()]).unwrap(), "failed 1");
+        assert_eq!(nearest(vec![Nothing, Has(&["near"])]), None);
+        assert_eq!(nearest(vec![Has(&["far"]), Nothing]), None);
+        assert_eq!(nearest(vec![Failed, Nothing]).unwrap(), "failed 0");
+        assert_eq!(nearest(vec![Has(&["far"]), Failed]).unwrap(), "failed 1");
+        assert_eq!(of(&["x", "y"], false, false, vec![Has(&["x"]), Failed]).unwrap(), "failed 1");
     }
 
     #[test]
     fn a_vault_that_can_change_nothing_is_not_waited_for() {
         let nearest = |answers| of(&["near", "far"], true, false, answers);
-        assert_eq!(nearest(vec![has(&["near"]), None, failed()]).unwrap(), "a:near");
-        let each = of(&["x", "y"], false, false, vec![has(&["x", "y"]), None]);
+        assert_eq!(nearest(vec![Has(&["near"]), Nothing, Failed]).unwrap(), "a:near");
+        let each = of(&["x", "y"], false, false, vec![Has(&["x", "y"]), Nothing]);
         assert_eq!(each.unwrap(), "a:x a:y");
     }
 
     #[test]
     fn a_set_of_the_file_needs_no_vault_and_of_one_that_fails_its_name_and_state_are_told() {
-        let in_file = of(&["x", "y"], false, true, vec![failed(), has(&["y"])]);
+        let in_file = of(&["x", "y"], false, true, vec![Failed, Has(&["y"])]);
         assert_eq!(in_file.unwrap(), "b:y not searched: a (unreachable)");
     }
 }
