@@ -26,6 +26,11 @@ fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
 }
 
+/// What would pass for the name of another vault's item is nobody's title.
+pub(super) fn check_title(item: &ItemName) -> Result<(), Refusal> {
+    ItemName::local(item.as_str()).map(drop).map_err(Refusal::Title)
+}
+
 fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
     Refusal::NoField { item: item.to_string(), field: field.to_string() }
 }
@@ -47,6 +52,7 @@ impl Broker {
         public: bool,
         value: Option<SecretBytes>,
     ) -> Done {
+        check_title(&item)?;
         self.open_vault_for(client, &format!("store a value in the item '{item}'")).await?;
         let value = match value {
             Some(value) => value,
@@ -285,6 +291,7 @@ impl Broker {
     }
 
     pub(crate) async fn item_move(&self, client: &Client, from: ItemName, to: ItemName) -> Done {
+        check_title(&to)?;
         self.open_vault_for(client, &format!("rename the item '{from}'")).await?;
         let taken = |name: &ItemName| -> Result<bool, Refusal> {
             Ok(self.vault.borrow().index()?.find(index::Kind::Item, name.as_str()).is_some())

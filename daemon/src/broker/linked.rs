@@ -82,6 +82,13 @@ impl Asked {
     }
 }
 
+/// A vault by its own name alone.
+pub(super) fn named<'a>(links: &'a Links, name: &VaultName) -> Result<&'a Link, Refusal> {
+    let other = |link: &Link| Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name));
+    let meant = || links.meant(name).map_or_else(Refusal::from, other);
+    links.named(name).ok_or_else(meant)
+}
+
 /// A vault that cannot even be asked.
 pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>) -> Refusal {
     Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others: Vec::new() }))
@@ -157,7 +164,7 @@ impl Broker {
         reference: Reference,
     ) -> Result<SecretBytes, Refusal> {
         self.open_vault_for(client, &format!("read '{reference}'")).await?;
-        self.links()?.meant(&reference.vault)?;
+        let reference = self.links()?.own(&reference)?;
         let title = "give out a value";
         let shown = reference.to_string();
         let subject = Subject {
@@ -194,7 +201,7 @@ impl Broker {
             return Err(Refusal::Input("only the local vault has public fields"));
         }
         self.open_vault_for(client, &format!("store a value as '{reference}'")).await?;
-        self.links()?.meant(&reference.vault)?;
+        let reference = self.links()?.own(&reference)?;
         let value = match value {
             Some(value) => value,
             None => self.typed_value(client, &format!("value of {reference}")).await?,

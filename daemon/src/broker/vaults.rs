@@ -1,7 +1,7 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::linked::{Asked, failed};
+use super::linked::{Asked, failed, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -159,7 +159,7 @@ impl Broker {
                     new.name
                 )));
             }
-            None if new.replace => links.meant(&new.name).map(drop)?,
+            None if new.replace => named(&links, &new.name).map(drop)?,
             None if links.len() >= links::MOST => {
                 return Err(Refusal::Input("no more than 16 vaults can be linked"));
             }
@@ -251,11 +251,7 @@ impl Broker {
             return Err(Refusal::Input("'local' is the built-in vault and stays"));
         }
         let links = self.links()?;
-        let Some(link) = links.named(&name) else {
-            return Err(links.meant(&name).map_or_else(Refusal::from, |link| {
-                Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name))
-            }));
-        };
+        let link = named(&links, &name)?;
         self.prove_passphrase(client, passphrase, &question("unlink a vault", link)).await?;
         self.change_links(client, &links, links.without(&name), link, Vec::new(), "removed")?;
         Ok(Reply::done(format!("removed: {name}; what is in it stays where it is")))
@@ -347,7 +343,7 @@ impl Broker {
         let listed = listed.map_err(|fault| asked.refusal(fault))?;
         let mut items = listed.into_iter().map(|listed| {
             let item = listed.item;
-            let one = |field| Reference { vault: name.clone(), item: item.clone(), field }.to_string();
+            let one = |field| Reference { vault: asked.name.clone(), item: item.clone(), field }.to_string();
             let references = listed.fields.into_iter().map(one).collect();
             ListedItem { item, references }
         });

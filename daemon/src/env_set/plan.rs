@@ -67,6 +67,7 @@ impl Search<'_> {
             }
         }
         draft.keep_only(only);
+        draft.name_vaults(self.links);
         draft.check_references(self.index, self.links);
         if draft.faults.is_empty() { Ok(draft.plan) } else { Err(PlanError::Faults(draft.faults)) }
     }
@@ -249,6 +250,15 @@ impl Draft {
         self.plan.shell_time = Some(self.plan.shell_time.map_or(time, |shortest| shortest.min(time)));
         if terms.is_some_and(|terms| terms.until_leaving) {
             self.plan.until_leaving = file.parent().map(Path::to_owned);
+        }
+    }
+
+    /// Each vault by its own name. One that there is not is told with all other faults.
+    fn name_vaults(&mut self, links: &Links) {
+        for reference in self.plan.variables.iter_mut().flat_map(Planned::references_mut) {
+            if let Ok(own) = links.own(reference) {
+                *reference = own;
+            }
         }
     }
 

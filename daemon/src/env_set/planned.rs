@@ -70,6 +70,15 @@ impl Planned {
             From::Literal(_) | From::Vars(_) => Vec::new(),
         }
     }
+
+    /// The same, to be changed.
+    pub(crate) fn references_mut(&mut self) -> Vec<&mut Reference> {
+        match &mut self.from {
+            From::Field(reference) | From::Line(reference) => vec![reference],
+            From::Files(_, parts) => parts.iter_mut().map(|(_, reference)| reference).collect(),
+            From::Literal(_) | From::Vars(_) => Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Default)]

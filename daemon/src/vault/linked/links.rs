@@ -8,7 +8,7 @@ use crate::vault::local::VaultError;
 use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::response::{LinkedVault, PinnedProgram};
 use keyloan_protocol::names::{FieldName, VaultName};
-use keyloan_protocol::reference::ONE_PASSWORD;
+use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -109,6 +109,16 @@ impl Links {
                 Err(NoVault::Unknown { name: name.to_string(), known })
             }
         }
+    }
+
+    /// A reference under the link's own name: `op://…` is `work://…` where that is the vault of 1Password, for rules and
+    /// grants as well.
+    pub(crate) fn own(&self, reference: &Reference) -> Result<Reference, NoVault> {
+        if reference.vault.is_local() {
+            return Ok(reference.clone());
+        }
+        let vault = self.meant(&reference.vault)?.name.clone();
+        Ok(Reference { vault, ..reference.clone() })
     }
 
     /// Adds a link, or puts it in the place of the one of that name.
@@ -214,6 +224,15 @@ mod tests {
         assert!(several.to_string().contains("work, home"), "{several}");
         let none = meant(&[("pass", "pass")], "op").unwrap_err();
         assert_eq!(none.to_string(), "there is no vault 'op' (there is: local, pass)");
+    }
+
+    #[test]
+    fn rules_know_one_item_of_1password_by_one_name() {
+        let links = Links::default().with(link("work", "onepassword"));
+        let subject = |text| links.own(&Reference::parse(text).unwrap()).unwrap().subject();
+        assert_eq!(subject("op://Private/pypi/token"), "work://Private/pypi");
+        assert_eq!(subject("work://Private/pypi/token"), "work://Private/pypi");
+        assert_eq!(subject("local://pypi/token"), "pypi");
     }
 
     #[test]
