@@ -50,6 +50,7 @@ mod terminal;
 mod vault;
 mod vault_command;
 mod vault_keepass;
+mod vault_limits;
 mod vault_links;
 mod vault_pass;
 mod vault_search;

@@ -284,9 +284,7 @@ impl Draft {
                 }
             }
         }
-        if bytes > TOGETHER {
-            self.faults.push(format!("{bytes} bytes in all; one loan holds at most {TOGETHER}"));
-        }
+        self.faults.extend(too_much(bytes));
         if values > limits::VALUES {
             self.faults.push(format!("{values} values; one loan holds at most {}", limits::VALUES));
         }
@@ -347,6 +345,11 @@ fn field<'a>(
         let fields: Vec<&str> = entry.fields.iter().map(|field| field.name.as_str()).collect();
         format!("the item has no such field (it has: {})", fields.join(", "))
     })
+}
+
+/// Why values of this length together cannot be lent.
+pub(crate) fn too_much(bytes: usize) -> Option<String> {
+    (bytes > TOGETHER).then(|| format!("{bytes} bytes or more in all; one loan holds at most {TOGETHER}"))
 }
 
 /// Why a value of this length cannot be put into an environment.
