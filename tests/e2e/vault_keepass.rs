@@ -35,7 +35,11 @@ fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
 }
 
 fn made(sandbox: &Sandbox) -> PathBuf {
-    let xml = sandbox.write("home/x.xml", XML);
+    made_of(sandbox, XML)
+}
+
+fn made_of(sandbox: &Sandbox, xml: &str) -> PathBuf {
+    let xml = sandbox.write("home/x.xml", xml);
     let database = sandbox.path("home/keys.kdbx");
     let arguments = ["import", "-p", xml.to_str().unwrap(), database.to_str().unwrap()];
     keepassxc(sandbox, &arguments, &PASSWORD.repeat(2)).ok();
@@ -214,4 +218,19 @@ fn an_item_without_the_field_is_no_set() {
     sandbox.keyloan(&["item", "set", "keys://Work/twice/vars"]).stdin("A=1").run().ok();
     let lent = sandbox.with_secrets(&["-s", "Work/twice", "--", "printenv", "A"]).run().ok();
     assert_eq!(lent.text(), "1\n");
+}
+
+#[test]
+fn an_item_of_more_fields_than_one_reply_holds_is_listed_whole() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let long = "%".repeat(240);
+    let field = |at| format!("<String><Key>{at:04}{long}</Key><Value>x</Value></String>");
+    let fields = (0..2000).map(field).collect::<Vec<_>>().concat();
+    let empty = "<String><Key>empty</Key><Value></Value></String>";
+    let database = made_of(&sandbox, &XML.replace(empty, &fields));
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
+    assert_eq!(listed.lines().filter(|line| line.starts_with("keys://pypi/")).count(), 2005);
+    let names = sandbox.keyloan(&["item", "list", "--vault", "keys"]).run().ok().text();
+    assert_eq!(names, "Internet/twice\nWork/twice\npypi\n");
 }

@@ -6,6 +6,7 @@ use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::clock::timeout;
+use crate::env_set::plan::{self, PlanError};
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::linked::links::{self, Link, Links};
@@ -151,8 +152,14 @@ impl Broker {
             reading.spawn_local(self.asked(client, link)?.read(batch));
         }
         let mut values = HashMap::with_capacity(wanted.len());
+        let mut bytes = 0;
         while let Some(read) = reading.join_next().await {
-            values.extend(read.map_err(|_| Refusal::Task)??);
+            let read = read.map_err(|_| Refusal::Task)??;
+            bytes += read.iter().map(|(_, value)| value.len()).sum::<usize>();
+            if let Some(fault) = plan::too_much(bytes) {
+                return Err(PlanError::Faults(vec![fault]).into());
+            }
+            values.extend(read);
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
         if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }

@@ -1,6 +1,7 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
+use super::items::in_pieces;
 use super::linked::{Asked, failed, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
@@ -9,13 +10,13 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
-use crate::vault::linked::{self, Fault};
+use crate::vault::linked::{self, Fault, Listed};
 use crate::vault::local;
 use crate::vault::local::index;
 use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
-use keyloan_protocol::names::VaultName;
+use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
@@ -25,8 +26,8 @@ use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
 
-/// Names sent in one reply, far below what a header holds.
-const PIECE: usize = 1000;
+/// Fields of one item sent together: each is at most some two thousand bytes.
+const FIELDS: usize = 100;
 
 /// What is asked for with `vault add`.
 pub(crate) struct NewLink {
@@ -341,19 +342,20 @@ impl Broker {
         let asked = self.asked(client, links.meant(&name)?)?;
         let listed = asked.within(asked.vault.list(&asked.call)).await;
         let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let mut items = listed.into_iter().map(|listed| {
-            let item = listed.item;
-            let one = |field| Reference { vault: asked.name.clone(), item: item.clone(), field }.to_string();
-            let references = listed.fields.into_iter().map(one).collect();
-            ListedItem { item, references }
-        });
-        loop {
-            let piece: Vec<ListedItem> = items.by_ref().take(PIECE).collect();
-            if piece.len() < PIECE {
-                return Ok(Reply::Listed { items: piece, more: false });
+        let items = listed.into_iter().flat_map(|Listed { item, fields }| {
+            let reference = |field: &FieldName| {
+                let (vault, item, field) = (asked.name.clone(), item.clone(), field.clone());
+                Reference { vault, item, field }.to_string()
+            };
+            // An item of so many fields that no reply holds it comes in parts.
+            let mut parts: Vec<Vec<String>> =
+                fields.chunks(FIELDS).map(|fields| fields.iter().map(reference).collect()).collect();
+            if parts.is_empty() {
+                parts.push(Vec::new());
             }
-            let _ = client.replies.send(Message::new(Reply::Listed { items: piece, more: true })).await;
-        }
+            parts.into_iter().map(move |references| ListedItem { item: item.clone(), references })
+        });
+        Ok(in_pieces(client, items, |items, more| Reply::Listed { items, more }).await)
     }
 }
 
