@@ -49,7 +49,7 @@ fn made_of(sandbox: &Sandbox, xml: &str) -> PathBuf {
 fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
     let setting = format!("database={}", database.display());
     let secret = sandbox.write("database-password", password);
-    let line = "exec 5<\"$1\"; shift; exec \"$@\"";
+    let line = "exec 4<\"$1\" 5<\"$1\"; shift; exec \"$@\"";
     let passphrase = sandbox.write("passphrase", PASSPHRASE);
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", "exec 3<\"$1\"; shift; exec \"$@\"", "sh"]).arg(passphrase);
@@ -233,4 +233,15 @@ fn an_item_of_more_fields_than_one_reply_holds_is_listed_whole() {
     assert_eq!(listed.lines().filter(|line| line.starts_with("keys://pypi/")).count(), 2005);
     let names = sandbox.keyloan(&["item", "list", "--vault", "keys"]).run().ok().text();
     assert_eq!(names, "Internet/twice\nWork/twice\npypi\n");
+}
+
+#[test]
+fn a_secret_is_given_once_and_under_its_own_name() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    let twice = add(&sandbox, &database, PASSWORD, &["--secret-fd", "password=4"]);
+    twice.refused(2, "given twice");
+    let other = add(&sandbox, &database, PASSWORD, &["--secret-fd", "secret.password=4"]);
+    other.refused(2, "no secret 'secret.password'");
+    add(&sandbox, &database, PASSWORD, &[]).ok();
 }

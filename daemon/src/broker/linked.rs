@@ -13,6 +13,7 @@ use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::{self, Call, Fault, LinkedVault, Read, Secrets};
 use crate::vault::local;
 use crate::vault::local::index;
+use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::VaultName;
@@ -108,10 +109,13 @@ impl Broker {
         Ok(Rc::clone(&self.unsealed.borrow().as_ref().ok_or(Refusal::Locked)?.links))
     }
 
+    pub(super) fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
+        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
+    }
+
     /// A linked vault, with the secrets of its link.
     pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
-        let fields = self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default();
-        let secrets = links::secrets(fields, &link.name);
+        let secrets = links::secrets(self.sealed_links()?, &link.name);
         let mut opened = self.linked.0.borrow_mut();
         let vault = if let Some(vault) = opened.get(&link.name) {
             Rc::clone(vault)

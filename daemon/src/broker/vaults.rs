@@ -13,7 +13,6 @@ use crate::vault::linked::pinned::Pinned;
 use crate::vault::linked::{self, Fault, Listed};
 use crate::vault::local;
 use crate::vault::local::index;
-use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
 use keyloan_protocol::names::{FieldName, VaultName};
@@ -135,10 +134,6 @@ impl Broker {
         };
         let vaults = links.iter().map(|link| link.summary(secrets(link)));
         Ok(Reply::Vaults { vaults: std::iter::once(local).chain(vaults).collect() })
-    }
-
-    fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
-        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
     }
 
     pub(crate) async fn vault_add(
@@ -271,7 +266,8 @@ impl Broker {
         if !Rc::ptr_eq(before, &self.links()?) {
             return Err(Refusal::LinksChanged);
         }
-        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets)?;
+        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets);
+        let fields = fields.ok_or(Refusal::Input("this link cannot be written down"))?;
         self.vault.borrow_mut().check_writable()?;
         let (name, kind) = (link.name.to_string(), link.kind.clone());
         let by = self.who(&client.requester);
