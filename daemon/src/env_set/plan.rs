@@ -359,3 +359,36 @@ pub(crate) fn too_long(name: &VarName, length: usize) -> Option<String> {
         format!("{name}: the value has {length} bytes; the system passes at most {room} in one variable")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env_set::manifest;
+    use crate::vault::linked::links::Link;
+    use keyloan_protocol::names::VaultName;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_item_of_1password_is_planned_under_its_vaults_own_name() {
+        let link = Link {
+            name: VaultName::parse("work").unwrap(),
+            kind: "onepassword".to_owned(),
+            searched: false,
+            settings: BTreeMap::new(),
+            programs: BTreeMap::new(),
+        };
+        let text = "[env]\nA = \"op://Private/pypi/token\"\n[files]\nB = \"op://Private/pypi/key\"\n";
+        let manifest = manifest::parse(text).map_err(|_| Vec::new());
+        let file = File { path: PathBuf::from("/p/.keyloan.toml"), at: 0, manifest, trust: Ok(()) };
+        let search = Search {
+            index: &Index::empty(),
+            links: &Links::default().with(link),
+            elsewhere: Vec::new(),
+            home: None,
+            directories: vec![PathBuf::from("/p")],
+            file: Some(file),
+        };
+        let plan = search.plan(&[], &[]).unwrap();
+        assert_eq!(plan.references(), ["work://Private/pypi/key", "work://Private/pypi/token"]);
+    }
+}
