@@ -46,6 +46,7 @@ mod ssh_words;
 mod steering;
 mod trust;
 mod vaults;
+mod vaults_pass;
 mod wayland;
 
 use keyloan_e2e::programs::needed;

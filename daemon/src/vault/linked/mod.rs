@@ -11,6 +11,7 @@ mod pass;
 pub(crate) mod pinned;
 mod runner;
 
+use crate::patience::Unread;
 use crate::vault::linked::links::Link;
 use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
@@ -162,6 +163,15 @@ impl Fault {
 
     pub(crate) fn no_field(reference: &Reference) -> Self {
         Self::NoField { item: reference.item.to_string(), field: reference.field.to_string() }
+    }
+}
+
+impl From<Unread> for Fault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Silent(_) => Self::Unreachable(unread.to_string()),
+            _ => Self::Broken(unread.to_string()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! whoever can do either can also trace it. A pin keeps a program from being replaced for good without a word.
 
 use super::Fault;
-use crate::patience;
+use crate::patience::{self, Unread};
 use data_encoding::HEXLOWER;
 use keyloan_platform::program::{is_nobody_elses, is_roots};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub(crate) struct Pinned {
     pub(crate) path: PathBuf,
     /// Where others than root can change it.
     pub(crate) sha256: Option<String>,
+    /// What its `HOME` is. Not this daemon's: that is whoever's who started it.
+    pub(crate) home: Option<PathBuf>,
 }
 
 impl Pinned {

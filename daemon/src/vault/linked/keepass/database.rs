@@ -208,12 +208,12 @@ impl Opened {
 
     /// Kinds of elements that the old file has and the new one has not.
     fn lost(&self, before: &[u8], after: &[u8]) -> Result<BTreeSet<String>, Fault> {
-        let elements = |mut bytes: &[u8]| {
+        let elements = |mut bytes: &[u8]| -> Result<BTreeSet<String>, Fault> {
             let xml =
                 Database::get_xml(&mut bytes, self.key.database_key()?).map_err(|error| fault(&error))?;
             Ok(elements(&Zeroizing::new(xml)))
         };
-        let (before, after): (BTreeSet<String>, BTreeSet<String>) = (elements(before)?, elements(after)?);
+        let (before, after) = (elements(before)?, elements(after)?);
         Ok(before.difference(&after).cloned().collect())
     }
 }
