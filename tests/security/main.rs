@@ -46,6 +46,7 @@ mod ssh_words;
 mod steering;
 mod trust;
 mod vaults;
+mod vaults_command;
 mod vaults_pass;
 mod wayland;
 

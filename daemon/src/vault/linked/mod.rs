@@ -185,6 +185,11 @@ pub(crate) fn hint(name: &VaultName, vault: &dyn LinkedVault, fault: &Fault) -> 
     }
 }
 
+/// Files that a link has its program run, and that are pinned like that.
+pub(crate) fn scripts(link: &Link) -> Vec<PathBuf> {
+    if link.kind == "command" { command::scripts(link) } else { Vec::new() }
+}
+
 /// A vault by its link. What costs anything is left until it is asked for something.
 pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
     match link.kind.as_str() {
