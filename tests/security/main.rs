@@ -47,6 +47,7 @@ mod steering;
 mod trust;
 mod vaults;
 mod vaults_command;
+mod vaults_keepass;
 mod vaults_pass;
 mod wayland;
 

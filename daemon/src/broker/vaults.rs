@@ -170,7 +170,7 @@ impl Broker {
             }
             _ => {}
         }
-        let (link, kind) = new.link(old).await?;
+        let (mut link, kind) = new.link(old).await?;
         if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
@@ -189,7 +189,8 @@ impl Broker {
         let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
         let note = match tried {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
-            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
+            // What it was given to be opened with is not the right one.
+            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) if call.secrets.is_empty() => {
                 format!("{action}: {}; it is {fault}", link.name)
             }
             Err(fault) => {
@@ -197,6 +198,8 @@ impl Broker {
                 return Err(failed(&link.name, fault, hint, Vec::new()));
             }
         };
+        let learned = vault.learned().map_err(|fault| new.refused(fault))?;
+        link.settings.extend(learned.into_iter().map(|(key, value)| (key.to_owned(), value)));
         self.change_links(
             client,
             &links,

@@ -11,6 +11,7 @@ use super::links::Link;
 use super::pinned::Pinned;
 use super::runner::{Ended, Order, together};
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use crate::clock::since_boot;
 use crate::patience::{self, Unread};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
@@ -19,7 +20,7 @@ use keyloan_protocol::secret::SecretBytes;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A person may have to find a passphrase or a card.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -156,7 +157,7 @@ impl LinkedVault for Pass {
     fn list<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<Listed>> {
         Box::pin(async {
             let store = self.store.clone();
-            let until = Instant::now() + patience::LIMIT;
+            let until = since_boot() + patience::LIMIT;
             let listed = patience::look(move || walk(&store, until)).await;
             listed.unwrap_or_else(|| Err(Unread::Silent(self.store.clone()).into()))
         })
@@ -243,7 +244,7 @@ fn is_name_of_key(name: &str) -> bool {
 
 /// Every item, by name. Hidden directories are git's and other programs'. A link is not followed: it could lead out of
 /// the store, or round in it for ever, and would give an item a second name.
-fn walk(store: &Path, until: Instant) -> Result<Vec<Listed>, Fault> {
+fn walk(store: &Path, until: Duration) -> Result<Vec<Listed>, Fault> {
     let broken = |cause: String| Fault::Broken(format!("{}: {cause}", store.display()));
     let (mut listed, mut seen) = (Vec::new(), 0);
     let mut open = vec![(store.to_owned(), String::new(), 0)];
@@ -259,7 +260,7 @@ fn walk(store: &Path, until: Instant) -> Result<Vec<Listed>, Fault> {
             if seen > FILES {
                 return Err(broken(format!("it holds more than {FILES} files")));
             }
-            if Instant::now() > until {
+            if since_boot() > until {
                 return Err(broken("it takes too long to look through".to_owned()));
             }
             // A name that is not text, or holds a line end, cannot be written in a reference.
