@@ -15,6 +15,8 @@ pub mod approver;
 pub mod bitwarden;
 pub mod desktop;
 pub mod keyring;
+pub mod keepass;
+pub mod linked;
 pub mod notification;
 pub mod pass;
 pub mod programs;

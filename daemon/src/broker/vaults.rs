@@ -1,7 +1,8 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::linked::failed;
+use super::items::in_pieces;
+use super::linked::{Asked, failed, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -9,24 +10,23 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
-use crate::vault::linked::{self, Fault};
+use crate::vault::linked::{self, Fault, Listed};
 use crate::vault::local;
 use crate::vault::local::index;
-use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
-use keyloan_protocol::names::VaultName;
+use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
-use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
+use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
 
-/// Names sent in one reply, far below what a header holds.
-const PIECE: usize = 1000;
+/// Fields of one item sent together: each is at most some two thousand bytes.
+const FIELDS: usize = 100;
 
 /// What is asked for with `vault add`.
 pub(crate) struct NewLink {
@@ -62,9 +62,6 @@ impl NewLink {
                 )));
             }
         }
-        if let Some((key, _)) = self.secrets.iter().find(|(key, _)| !secret(key)) {
-            return Err(Refusal::Link(format!("{name} has no secret '{key}'")));
-        }
         let home = keyloan_platform::paths::home();
         let mut link = Link {
             name: self.name.clone(),
@@ -99,16 +96,24 @@ impl NewLink {
                 Is::Path => {
                     link.settings.insert(key, absolute()?.display().to_string());
                 }
-                Is::Text | Is::Secret => {
+                _ => {
                     link.settings.insert(key, value.to_owned());
                 }
             }
+        }
+        for script in linked::scripts(&link) {
+            let pinned = Pinned::of(&script).await.map_err(|fault| self.refused(fault))?;
+            link.programs.insert(script.display().to_string(), pinned);
+        }
+        let known = kind.secrets(&link.settings);
+        if let Some((key, _)) = self.secrets.iter().find(|(key, _)| known.iter().all(|one| one.key != *key)) {
+            return Err(Refusal::Link(format!("{name} has no secret '{key}'")));
         }
         Ok((link, kind))
     }
 
     fn refused(&self, fault: Fault) -> Refusal {
-        failed(&self.name, fault, None, Vec::new())
+        failed(&self.name, fault, None)
     }
 }
 
@@ -136,10 +141,6 @@ impl Broker {
         Ok(Reply::Vaults { vaults: std::iter::once(local).chain(vaults).collect() })
     }
 
-    fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
-        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
-    }
-
     pub(crate) async fn vault_add(
         &self,
         client: &Client,
@@ -159,43 +160,43 @@ impl Broker {
                     new.name
                 )));
             }
-            None if new.replace => links.meant(&new.name).map(drop)?,
+            None if new.replace => named(&links, &new.name).map(drop)?,
             None if links.len() >= links::MOST => {
                 return Err(Refusal::Input("no more than 16 vaults can be linked"));
             }
             _ => {}
         }
-        let (link, kind) = new.link(old).await?;
+        let (mut link, kind) = new.link(old).await?;
         if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
         let action = if old.is_some() { "changed" } else { "added" };
         let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
         self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
+        let known = kind.secrets(&link.settings);
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
+        secrets.retain(|(key, _)| known.iter().any(|one| one.key == *key));
         let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
-        self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
-        let call = self.call(client, secrets);
+        self.ask_for_secrets(client, &known, &link.name, &given, &mut secrets).await?;
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
-        let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
-        let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
-        let note = match tried {
+        let asked = Asked { name: link.name.clone(), vault, call: self.call(client, secrets) };
+        let note = match asked.within(asked.vault.state(&asked.call)).await {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
-            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
+            // What it was given to be opened with is not the right one.
+            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) if asked.call.secrets.is_empty() => {
                 format!("{action}: {}; it is {fault}", link.name)
             }
-            Err(fault) => {
-                let hint = linked::hint(&link.name, &*vault, &fault);
-                return Err(failed(&link.name, fault, hint, Vec::new()));
-            }
+            Err(fault) => return Err(asked.refusal(fault)),
         };
+        let learned = asked.vault.learned().map_err(|fault| new.refused(fault))?;
+        link.settings.extend(learned.into_iter().map(|(key, value)| (key.to_owned(), value)));
         self.change_links(
             client,
             &links,
             links.with(link.clone()),
             &link,
-            call.secrets.into_inner(),
+            asked.call.secrets.into_inner(),
             action,
         )?;
         Ok(Reply::done(note))
@@ -217,29 +218,33 @@ impl Broker {
     async fn ask_for_secrets(
         &self,
         client: &Client,
-        kind: &Kind,
+        known: &[Secret],
         name: &VaultName,
         given: &[String],
         secrets: &mut Vec<(String, SecretBytes)>,
     ) -> Result<(), Refusal> {
         let has_terminal = client.requester.terminal != 0;
-        for setting in kind.settings.iter().filter(|setting| setting.is == Is::Secret) {
-            let held = secrets.iter().position(|(key, _)| key == setting.key);
-            let what = format!("{} of {name}", setting.asks);
-            let typed = match (held, setting.needed) {
-                _ if given.contains(&setting.key.to_owned()) => continue,
+        for Secret { key: wanted, asks, needed } in known {
+            let held = secrets.iter().position(|(key, _)| key == wanted);
+            let what = format!("{asks} of {name}");
+            let typed = match (held, needed) {
+                _ if given.contains(wanted) => continue,
                 (Some(_), _) if has_terminal => {
                     self.typed_or_nothing(client, &what, "not shown; nothing to keep it").await?
                 }
-                (None, Needed::Always) => Some(self.typed_value(client, &what).await?),
+                (None, Needed::Always) if has_terminal => Some(self.typed_value(client, &what).await?),
+                (None, Needed::Always) => {
+                    let how = format!("--secret-fd {wanted}=N");
+                    return Err(Refusal::Link(format!("{name} cannot be opened without {wanted} ({how})")));
+                }
                 (None, _) if has_terminal => {
                     self.typed_or_nothing(client, &what, "not shown; nothing for none").await?
                 }
                 _ => continue,
             };
             if let Some(typed) = typed {
-                secrets.retain(|(key, _)| key != setting.key);
-                secrets.push((setting.key.to_owned(), typed));
+                secrets.retain(|(key, _)| key != wanted);
+                secrets.push((wanted.clone(), typed));
             }
         }
         Ok(())
@@ -256,11 +261,7 @@ impl Broker {
             return Err(Refusal::Input("'local' is the built-in vault and stays"));
         }
         let links = self.links()?;
-        let Some(link) = links.named(&name) else {
-            return Err(links.meant(&name).map_or_else(Refusal::from, |link| {
-                Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name))
-            }));
-        };
+        let link = named(&links, &name)?;
         self.prove_passphrase(client, passphrase, &question("unlink a vault", link)).await?;
         self.change_links(client, &links, links.without(&name), link, Vec::new(), "removed")?;
         Ok(Reply::done(format!("removed: {name}; what is in it stays where it is")))
@@ -279,7 +280,8 @@ impl Broker {
         if !Rc::ptr_eq(before, &self.links()?) {
             return Err(Refusal::LinksChanged);
         }
-        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets)?;
+        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets);
+        let fields = fields.ok_or(Refusal::Input("this link cannot be written down"))?;
         self.vault.borrow_mut().check_writable()?;
         let (name, kind) = (link.name.to_string(), link.kind.clone());
         let by = self.who(&client.requester);
@@ -350,19 +352,20 @@ impl Broker {
         let asked = self.asked(client, links.meant(&name)?)?;
         let listed = asked.within(asked.vault.list(&asked.call)).await;
         let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let mut items = listed.into_iter().map(|listed| {
-            let item = listed.item;
-            let one = |field| Reference { vault: name.clone(), item: item.clone(), field }.to_string();
-            let references = listed.fields.into_iter().map(one).collect();
-            ListedItem { item, references }
-        });
-        loop {
-            let piece: Vec<ListedItem> = items.by_ref().take(PIECE).collect();
-            if piece.len() < PIECE {
-                return Ok(Reply::Listed { items: piece, more: false });
+        let items = listed.into_iter().flat_map(|Listed { item, fields }| {
+            let reference = |field: &FieldName| {
+                let (vault, item, field) = (asked.name.clone(), item.clone(), field.clone());
+                Reference { vault, item, field }.to_string()
+            };
+            // An item of so many fields that no reply holds it comes in parts.
+            let mut parts: Vec<Vec<String>> =
+                fields.chunks(FIELDS).map(|fields| fields.iter().map(reference).collect()).collect();
+            if parts.is_empty() {
+                parts.push(Vec::new());
             }
-            let _ = client.replies.send(Message::new(Reply::Listed { items: piece, more: true })).await;
-        }
+            parts.into_iter().map(move |references| ListedItem { item: item.clone(), references })
+        });
+        Ok(in_pieces(client, items, |items, more| Reply::Listed { items, more }).await)
     }
 }
 
@@ -379,6 +382,9 @@ fn question(title: &str, link: &Link) -> Question {
             None => program.path.display().to_string(),
         };
         Broker::about(&mut question, "runs", &pinned);
+    }
+    if let Some(home) = link.chosen_home() {
+        Broker::about(&mut question, "with the home", &home.display().to_string());
     }
     if link.searched {
         Broker::about(&mut question, "searched", "for items titled with a directory's path");
