@@ -109,18 +109,33 @@ fn a_real_bw_reads_what_keyloan_wrote_and_all_else_of_the_item_stays() {
     set(&sandbox, "bw://web/password", b"\xff").refused(7, "Bitwarden keeps text");
     sandbox.set_approver(approver::DENY);
     set(&sandbox, "bw://web/password", "newer").refused(6, "it was declined");
+    sandbox.set_approver(approver::ALLOW);
     // Another installation, which has only what the server has.
     bitwarden.sign_in("other");
     let session = bitwarden.bw("other", &["unlock", MASTER, "--raw"]).ok().text();
-    let item = bitwarden.bw("other", &["get", "item", "web", "--session", session.trim()]).ok().text();
-    let item: Value = serde_json::from_str(&item).unwrap();
-    assert_eq!(item["login"]["password"], "new \"ü\"\nline");
-    assert_eq!(item["passwordHistory"][0]["password"], "old");
-    assert_eq!((&item["login"]["totp"], &item["notes"]), (&json!("JBSWY3DPEHPK3PXP"), &json!("n")));
-    assert_eq!(item["folderId"], WORK);
+    let other = |arguments: &[&str]| {
+        bitwarden.bw("other", &[arguments, &["--session", session.trim()]].concat()).ok().text()
+    };
+    let item = || -> Value { serde_json::from_str(&other(&["get", "item", "web"])).unwrap() };
+    let mut found = item();
+    assert_eq!(found["login"]["password"], "new \"ü\"\nline");
+    assert_eq!(found["passwordHistory"][0]["password"], "old");
+    assert_eq!((&found["login"]["totp"], &found["notes"]), (&json!("JBSWY3DPEHPK3PXP"), &json!("n")));
+    assert_eq!(found["folderId"], WORK);
     let fields: Vec<&Value> =
-        item["fields"].as_array().unwrap().iter().map(|field| &field["value"]).collect();
+        found["fields"].as_array().unwrap().iter().map(|field| &field["value"]).collect();
     assert_eq!(fields, ["1", "hidden"]);
+    // What was changed elsewhere meanwhile is not undone by the next value.
+    found["notes"] = "changed elsewhere".into();
+    let changed = data_encoding::BASE64.encode(found.to_string().as_bytes());
+    other(&["edit", "item", found["id"].as_str().unwrap(), &changed]);
+    set(&sandbox, "bw://web/password", "newest").ok();
+    other(&["sync"]);
+    let found = item();
+    assert_eq!(
+        (&found["notes"], &found["login"]["password"]),
+        (&json!("changed elsewhere"), &json!("newest"))
+    );
 }
 
 #[test]

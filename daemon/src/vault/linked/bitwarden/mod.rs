@@ -114,6 +114,10 @@ impl LinkedVault for Bitwarden {
         })
     }
 
+    fn lists_fields(&self) -> bool {
+        true
+    }
+
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         Box::pin(async {
             let names = wanted.iter().map(|reference| &reference.item);
