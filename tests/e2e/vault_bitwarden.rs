@@ -168,7 +168,8 @@ fn twenty_references_cost_one_request_of_one_process() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let bitwarden = Bitwarden::start(&sandbox, BESIDE, &numbered(20), &json!([]));
     bitwarden.link("bw", "app", Some(MASTER), &[]).ok();
-    let lines: String = (0..20).map(|n| format!("V{n} = \"bw://item {n}/password\"\n")).collect();
+    let lines: String =
+        (0..20).map(|n| format!("V{n} = \"bw://item {n}/password\"\n")).collect::<Vec<_>>().concat();
     sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}"));
     sandbox.keyloan(&["trust"]).run().ok();
     get(&sandbox, "bw://item 7/password").ok();

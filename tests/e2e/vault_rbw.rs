@@ -96,8 +96,11 @@ fn items_of_rbw_are_named_by_title_folder_or_id_and_asked_for_by_id() {
         (5, "same", ""),
         (6, "same", ""),
     ];
-    let names: String =
-        lines.iter().map(|(n, name, folder)| format!("{}\t{name}\t{folder}\n", id(*n))).collect();
+    let names: String = lines
+        .iter()
+        .map(|(n, name, folder)| format!("{}\t{name}\t{folder}\n", id(*n)))
+        .collect::<Vec<_>>()
+        .concat();
     let double = Double::new(&(names + "broken\nline\tof a title\n"));
     for (number, name, _) in lines {
         double.item(number, &login(&name.replace('"', "\\\""), &format!("p{number}")));
@@ -128,11 +131,12 @@ fn items_of_rbw_are_named_by_title_folder_or_id_and_asked_for_by_id() {
 
 #[test]
 fn twenty_references_of_five_items_cost_a_process_an_item_and_two() {
-    let names: String = (0..5).map(|n| format!("{}\titem {n}\t\n", id(n))).collect();
+    let names: String = (0..5).map(|n| format!("{}\titem {n}\t\n", id(n))).collect::<Vec<_>>().concat();
     let double = Double::new(&names);
     (0..5).for_each(|n| double.item(n, &login(&format!("item {n}"), &format!("p{n}"))));
     double.link().ok();
-    let lines: String = (0..20).map(|n| format!("V{n} = \"rbw://item {}/password\"\n", n % 5)).collect();
+    let lines: String =
+        (0..20).map(|n| format!("V{n} = \"rbw://item {}/password\"\n", n % 5)).collect::<Vec<_>>().concat();
     double.sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}"));
     double.sandbox.keyloan(&["trust"]).run().ok();
     double.asked();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn items(items: Value) -> Items {
+fn items(items: &Value) -> Items {
     let folders = json!({ "data": [
         { "id": "f1", "name": "Work" }, { "id": "f2", "name": "Home" }, { "id": "f3", "name": "Work" },
         { "id": "", "name": "No Folder" },
@@ -28,7 +28,7 @@ fn value(item: &Value, field: &str) -> Result<String, Fault> {
 
 #[test]
 fn an_item_is_called_by_its_title_its_folder_or_its_id_and_by_one_alone() {
-    let all = items(json!([
+    let all = items(&json!([
         { "id": id(1), "name": "web", "folderId": "f1" },
         { "id": id(2), "name": "git", "folderId": "f1" },
         { "id": id(3), "name": "git", "folderId": "f2" },
@@ -64,7 +64,7 @@ fn an_item_is_called_by_its_title_its_folder_or_its_id_and_by_one_alone() {
 
 #[test]
 fn a_title_that_is_another_items_id_takes_nothing_from_it() {
-    let all = items(json!([
+    let all = items(&json!([
         { "id": id(1), "name": "git" }, { "id": id(2), "name": "git" }, { "id": id(3), "name": id(1) },
     ]));
     assert_eq!(all.named(&ItemName::parse(&id(1)).unwrap()).unwrap()["id"], id(1));
