@@ -49,6 +49,7 @@ mod ssh_upstream;
 mod terminal;
 mod vault;
 mod vault_command;
+mod vault_copy;
 mod vault_keepass;
 mod vault_links;
 mod vault_pass;

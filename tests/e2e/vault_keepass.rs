@@ -6,7 +6,7 @@ use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
 use std::path::{Path, PathBuf};
 
-const PASSWORD: &str = "the database's password\n";
+pub(crate) const PASSWORD: &str = "the database's password\n";
 
 /// Custom data of an entry makes keepassxc-cli write KDBX 4.
 const XML: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
@@ -29,12 +29,12 @@ const XML: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
 </Group></Root></KeePassFile>
 "#;
 
-fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
+pub(crate) fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
     let run = sandbox.command(needed("keepassxc-cli"), arguments).env("QT_QPA_PLATFORM", "offscreen");
     run.stdin(input).run()
 }
 
-fn made(sandbox: &Sandbox) -> PathBuf {
+pub(crate) fn made(sandbox: &Sandbox) -> PathBuf {
     let xml = sandbox.write("home/x.xml", XML);
     let database = sandbox.path("home/keys.kdbx");
     let arguments = ["import", "-p", xml.to_str().unwrap(), database.to_str().unwrap()];
@@ -42,7 +42,7 @@ fn made(sandbox: &Sandbox) -> PathBuf {
     database
 }
 
-fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
+pub(crate) fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
     let setting = format!("database={}", database.display());
     let secret = sandbox.write("database-password", password);
     let line = "exec 5<\"$1\"; shift; exec \"$@\"";

@@ -147,6 +147,24 @@ impl Broker {
         if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
     }
 
+    /// Values of any vaults, the local one too.
+    pub(super) async fn values(
+        &self,
+        client: &Client,
+        approved: &Approved,
+        wanted: &[&Reference],
+    ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+        let elsewhere = wanted.iter().copied().filter(|reference| !reference.vault.is_local());
+        let mut values = self.read_linked(client, approved, &elsewhere.collect::<Vec<_>>()).await?;
+        for reference in wanted.iter().filter(|reference| reference.vault.is_local()) {
+            let fields = self.vault.borrow().read(index::Kind::Item, reference.item.as_str())?;
+            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == reference.field));
+            let gone = || Refusal::NoField { item: reference.subject(), field: reference.field.to_string() };
+            values.insert((*reference).clone(), held.ok_or_else(gone)?.value);
+        }
+        Ok(values)
+    }
+
     /// Which of these titles the vaults have that are searched, in the order of the vaults; and why some could not be.
     pub(super) async fn titled(
         &self,
@@ -184,14 +202,16 @@ impl Broker {
         Ok((found.into_iter().map(|(_, titled)| titled).collect(), unsearched))
     }
 
-    pub(super) async fn linked_get(
+    /// [`Broker::give`] for a linked vault.
+    pub(super) async fn give_linked<T>(
         &self,
         client: &Client,
+        title: &'static str,
         reference: Reference,
-    ) -> Result<SecretBytes, Refusal> {
+        make: impl FnOnce(SecretBytes) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         self.open_vault_for(client, &format!("read '{reference}'")).await?;
         self.links()?.meant(&reference.vault)?;
-        let title = "give out a value";
         let shown = reference.to_string();
         let subject = Subject {
             given: Some(format!("{}/{}", reference.subject(), reference.field)),
@@ -207,10 +227,23 @@ impl Broker {
             self.authorise(client, act, |question| question.line("gives", &shown, Certainty::Asked)).await?;
         let read = self.read_linked(client, &approved, &[&reference]).await;
         let value = read.and_then(|mut values| values.remove(&reference).ok_or(Refusal::Task));
-        let value = value.map_err(|refusal| self.failed(&approved, refusal))?;
+        let given = value.and_then(make).map_err(|refusal| self.failed(&approved, refusal))?;
         let released = Event::Released { request: approved.request, given: approved.given.clone() };
         self.record(&released, approved.durable)?;
-        Ok(value)
+        Ok(given)
+    }
+
+    pub(super) async fn write_linked(
+        &self,
+        client: &Client,
+        _approved: &Approved,
+        links: &Links,
+        to: &Reference,
+        value: &SecretBytes,
+    ) -> Result<(), Refusal> {
+        let asked = self.asked(client, links.meant(&to.vault)?)?;
+        let written = asked.within(asked.vault.write(&asked.call, to, value)).await;
+        written.map_err(|fault| asked.refusal(fault))
     }
 
     pub(crate) async fn linked_set(
@@ -247,9 +280,7 @@ impl Broker {
             self.authorise(client, act, |question| question.line("stores", &about, Certainty::Asked)).await?;
         let stored = async {
             let links = self.links()?;
-            let asked = self.asked(client, links.meant(&reference.vault)?)?;
-            let written = asked.within(asked.vault.write(&asked.call, &reference, &value)).await;
-            written.map_err(|fault| asked.refusal(fault))
+            self.write_linked(client, &approved, &links, &reference, &value).await
         };
         stored.await.map_err(|refusal| self.failed(&approved, refusal))?;
         let changed = Event::ItemChanged {

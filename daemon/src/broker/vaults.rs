@@ -2,6 +2,7 @@
 //! linked and which programs that will run.
 
 use super::linked::failed;
+use super::linked_items::listed_item;
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -16,7 +17,7 @@ use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
 use keyloan_protocol::names::VaultName;
-use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
+use keyloan_protocol::reference::ONE_PASSWORD;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
 use std::collections::BTreeMap;
@@ -350,12 +351,7 @@ impl Broker {
         let asked = self.asked(client, links.meant(&name)?)?;
         let listed = asked.within(asked.vault.list(&asked.call)).await;
         let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let mut items = listed.into_iter().map(|listed| {
-            let item = listed.item;
-            let one = |field| Reference { vault: name.clone(), item: item.clone(), field }.to_string();
-            let references = listed.fields.into_iter().map(one).collect();
-            ListedItem { item, references }
-        });
+        let mut items = listed.into_iter().map(|listed| listed_item(&name, listed));
         loop {
             let piece: Vec<ListedItem> = items.by_ref().take(PIECE).collect();
             if piece.len() < PIECE {
