@@ -10,8 +10,9 @@ use crate::output;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
-use keyloan_protocol::control::response::{Names, Reply};
-use keyloan_protocol::names::{SetName, escaped};
+use keyloan_protocol::control::response::{ItemFields, Names, Reply};
+use keyloan_protocol::names::{FieldName, ItemName, SetName, VaultName, escaped};
+use keyloan_protocol::reference::Reference;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -188,10 +189,13 @@ impl Place {
             "sets" => names().sets.into_iter().map(plain).collect(),
             "item" | "from" | "to" => items(),
             "name" if ssh => items(),
+            "name" if self.path == ["vault", "remove"] => {
+                vaults().filter(|(name, _)| name != VaultName::LOCAL).collect()
+            }
+            "source" | "target" => references(),
+            "vault" | "names" => vaults().collect(),
             "field" => {
-                let of = |held: &&keyloan_protocol::control::response::ItemFields| {
-                    self.arguments.first() == Some(&held.item)
-                };
+                let of = |held: &&ItemFields| self.arguments.first() == Some(&held.item);
                 let found = names().items.iter().find(of).map(|held| held.fields.clone());
                 found.unwrap_or_default().into_iter().map(plain).collect()
             }
@@ -208,6 +212,22 @@ impl Place {
 
 fn items() -> Vec<(String, String)> {
     names().items.into_iter().map(|held| plain(held.item)).collect()
+}
+
+fn vaults() -> impl Iterator<Item = (String, String)> {
+    names().vaults.into_iter().map(plain)
+}
+
+/// Those of the local vault: others would have to be asked.
+fn references() -> Vec<(String, String)> {
+    let named = |item: &str, field: &str| {
+        Some(Reference::local(ItemName::parse(item).ok()?, FieldName::parse(field).ok()?))
+    };
+    let of = |held: ItemFields| {
+        held.fields.iter().filter_map(|field| named(&held.item, field)).collect::<Vec<_>>()
+    };
+    let all = names().items.into_iter().flat_map(of);
+    all.map(|reference| plain(reference.to_string())).collect()
 }
 
 fn plain(name: String) -> (String, String) {

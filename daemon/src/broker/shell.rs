@@ -19,7 +19,7 @@ use keyloan_platform::private_file::{Directory, FileError};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
 use keyloan_protocol::control::response::{ItemFields, Names, Reply, ShellLent};
-use keyloan_protocol::names::VarName;
+use keyloan_protocol::names::{VarName, VaultName};
 use keyloan_protocol::shell_vars;
 use std::rc::Rc;
 use std::time::Duration;
@@ -156,7 +156,9 @@ impl Broker {
             }
             names.items.push(ItemFields { item: entry.title.clone(), fields });
         }
-        names.vaults.push("local".to_owned());
+        // By their links alone: completion asks no vault.
+        names.vaults.push(VaultName::LOCAL.to_owned());
+        names.vaults.extend(self.links()?.iter().map(|link| link.name.to_string()));
         names.loans.extend(self.loans.borrow().all().take(NAMES).map(|(id, loan)| {
             let variables: Vec<&str> = loan.variables.iter().map(VarName::as_str).collect();
             (id, format!("{} to {}", variables.join(" "), loan.program))
