@@ -48,6 +48,7 @@ mod ssh_stand_in;
 mod ssh_upstream;
 mod terminal;
 mod vault;
+mod vault_cache;
 mod vault_command;
 mod vault_copy;
 mod vault_keepass;

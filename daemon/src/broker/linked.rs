@@ -1,6 +1,7 @@
 //! Asking linked vaults: one batch a vault and request, all vaults at once, each for its own time. A request that ends
 //! takes what it asked for with it.
 
+use super::kept::Kept;
 use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
@@ -30,17 +31,22 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A search for titles comes before the question, and nobody wants to wait for that.
 const SEARCH: Duration = Duration::from_secs(5);
 
-/// Vaults as they were opened, until the local one is locked or their link changes.
+/// Vaults as they were opened, and values of theirs that are kept, until the local one is locked or their link changes.
 #[derive(Default)]
-pub(super) struct Opened(RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>);
+pub(super) struct Opened {
+    vaults: RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>,
+    pub(super) kept: RefCell<Kept>,
+}
 
 impl Opened {
     pub(super) fn close(&self) {
-        self.0.borrow_mut().clear();
+        self.vaults.borrow_mut().clear();
+        self.kept.borrow_mut().forget_all();
     }
 
     pub(super) fn forget(&self, name: &VaultName) {
-        self.0.borrow_mut().remove(name);
+        self.vaults.borrow_mut().remove(name);
+        self.kept.borrow_mut().forget(name);
     }
 }
 
@@ -67,7 +73,7 @@ impl Asked {
         timeout(self.vault.patience() + GRACE, doing).await.unwrap_or_else(|_| late())
     }
 
-    async fn read(self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
+    async fn read(&self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
         let read = self.within(self.vault.read(&self.call, &wanted)).await;
         let read: Vec<Read> = read.map_err(|fault| self.refusal(fault))?;
         let (mut values, mut faults) = (Vec::with_capacity(read.len()), Vec::new());
@@ -100,7 +106,7 @@ impl Broker {
     pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
         let fields = self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default();
         let secrets = links::secrets(fields, &link.name);
-        let mut opened = self.linked.0.borrow_mut();
+        let mut opened = self.linked.vaults.borrow_mut();
         let vault = if let Some(vault) = opened.get(&link.name) {
             Rc::clone(vault)
         } else {
@@ -123,13 +129,19 @@ impl Broker {
     pub(super) async fn read_linked(
         &self,
         client: &Client,
-        _approved: &Approved,
+        approved: &Approved,
         wanted: &[&Reference],
     ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
         let links = self.links()?;
+        let since = self.linked.kept.borrow().since();
+        let mut values = HashMap::with_capacity(wanted.len());
         let mut batches: BTreeMap<&VaultName, (&Link, Vec<Reference>)> = BTreeMap::new();
         for reference in wanted {
             let link = links.meant(&reference.vault)?;
+            if let Some(value) = self.kept_value(approved, link, reference) {
+                values.insert((*reference).clone(), value);
+                continue;
+            }
             let (_, batch) = batches.entry(&link.name).or_insert_with(|| (link, Vec::new()));
             if !batch.contains(reference) {
                 batch.push((*reference).clone());
@@ -137,14 +149,22 @@ impl Broker {
         }
         let mut reading = JoinSet::new();
         for (link, batch) in batches.into_values() {
-            reading.spawn_local(self.asked(client, link)?.read(batch));
+            let asked = self.asked(client, link)?;
+            reading.spawn_local(async move { asked.read(batch).await.map(|read| (asked, read)) });
         }
-        let mut values = HashMap::with_capacity(wanted.len());
-        while let Some(read) = reading.join_next().await {
-            values.extend(read.map_err(|_| Refusal::Task)??);
+        let mut read = Vec::new();
+        while let Some(one) = reading.join_next().await {
+            read.push(one.map_err(|_| Refusal::Task)??);
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
-        if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
+        if !Rc::ptr_eq(&links, &self.links()?) {
+            return Err(Refusal::LinksChanged);
+        }
+        for (asked, read) in read {
+            self.keep(&asked, &read, since);
+            values.extend(read);
+        }
+        Ok(values)
     }
 
     /// Values of any vaults, the local one too.
@@ -242,7 +262,11 @@ impl Broker {
         value: &SecretBytes,
     ) -> Result<(), Refusal> {
         let asked = self.asked(client, links.meant(&to.vault)?)?;
+        // All of the vault's, since one value may have several names there; before, as this may be dropped halfway, and
+        // after, for what was read meanwhile. Also where it failed: it may be half done.
+        self.linked.kept.borrow_mut().forget(&asked.name);
         let written = asked.within(asked.vault.write(&asked.call, to, value)).await;
+        self.linked.kept.borrow_mut().forget(&asked.name);
         written.map_err(|fault| asked.refusal(fault))
     }
 

@@ -75,6 +75,8 @@ impl Link {
             settings: self.settings.clone(),
             programs: self.programs.values().map(program).collect(),
             secrets,
+            keeps_seconds: None,
+            kept: 0,
         }
     }
 }
