@@ -51,6 +51,7 @@ mod vault;
 mod vault_cache;
 mod vault_command;
 mod vault_copy;
+mod vault_count;
 mod vault_keepass;
 mod vault_links;
 mod vault_pass;
