@@ -5,6 +5,8 @@
 //! own, a token), and that goes when the local vault is locked.
 
 mod command;
+#[allow(dead_code, reason = "tmp")]
+mod http;
 mod keepass;
 pub(crate) mod links;
 mod pass;
