@@ -13,8 +13,8 @@
 pub mod agent;
 pub mod approver;
 pub mod desktop;
-pub mod keyring;
 pub mod keepass;
+pub mod keyring;
 pub mod linked;
 pub mod notification;
 pub mod pass;
