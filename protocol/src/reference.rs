@@ -14,6 +14,8 @@ pub const ONE_PASSWORD: &str = "op";
 pub enum ReferenceError {
     #[error("not a reference: VAULT://ITEM/FIELD is wanted")]
     Shape,
+    #[error("not an item: VAULT://ITEM is wanted")]
+    Item,
     #[error("not a reference: op://VAULT/ITEM/FIELD or op://VAULT/ITEM/SECTION/FIELD is wanted")]
     OnePassword,
     #[error("the vault's name must be lower-case letters, digits, '-' and '_'")]
@@ -46,6 +48,13 @@ impl Reference {
         }
         let item = if vault.is_local() { ItemName::local(item)? } else { ItemName::parse(item)? };
         Ok(Self { vault, item, field: FieldName::parse(&unescape(field)?)? })
+    }
+
+    /// `VAULT://ITEM`: all of an item.
+    pub fn parse_item(text: &str) -> Result<(VaultName, ItemName), ReferenceError> {
+        let (vault, item) = text.split_once("://").ok_or(ReferenceError::Item)?;
+        let vault = VaultName::parse(vault).map_err(|_| ReferenceError::Vault)?;
+        Ok((vault, ItemName::parse(item)?))
     }
 
     /// Of the built-in vault.
@@ -145,6 +154,15 @@ mod tests {
             "local://pass://a/b",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_whole_item_is_named_with_its_vault() {
+        let (vault, item) = Reference::parse_item("pass://web/pypi").unwrap();
+        assert_eq!((vault.as_str(), item.as_str()), ("pass", "web/pypi"));
+        for bad in ["pypi", "pass:web", "pass://", "Pass://x", "pass://a\nb"] {
+            assert!(Reference::parse_item(bad).is_err(), "{bad}");
         }
     }
 

@@ -6,13 +6,18 @@ _keyloan() {
 	local IFS=$' \t\n' current='' begun='' line candidate lines words places at last=-1
 	COMPREPLY=()
 	lines=() words=() places=()
-	# bash breaks '--option=value' at the '=' and completes what follows it; the two belong together.
+	# bash breaks '--option=value' at the '=', and a reference, 'vault://item', at the ':', and completes what follows;
+	# the two belong together.
 	for ((at = 0; at <= COMP_CWORD; at++)); do
 		current=${COMP_WORDS[at]}
 		if [[ $last -gt 0 && ${words[last]} == --* && ($current == = || ${words[last]} == *= && ${COMP_WORDS[at - 1]} == =) ]]; then
 			begun=${words[last]}
 			[[ $current != = ]] || begun=$begun=
 			words[last]=$begun${current#=}
+		elif [[ $last -gt 0 && ($current == : && ${words[last]} =~ ^[a-z0-9_-]+$ || $current == //* && ${words[last]} =~ ^[a-z0-9_-]+:$ && ${COMP_WORDS[at - 1]} == :) ]]; then
+			begun=${words[last]}
+			[[ $current != : ]] || begun=$begun:
+			words[last]=$begun${current#:}
 		else
 			last=$((last + 1)) begun=''
 			words[last]=$current places[last]=$at

@@ -143,6 +143,16 @@ fn linked_vaults() {
     told.run("echo x | keyloan item set any://a/b");
     told.run("keyloan item list --vault any");
     told.run("keyloan item get op://Work/x/y");
+    told.run("keyloan item show any://a");
+    told.run("keyloan item totp any://a/b");
+    told.run("keyloan item copy any://a/b local://copied/b");
+    told.run("keyloan item copy any://a/b local://copied/b");
+    told.run("keyloan item copy any://a/b copied");
+    told.run("keyloan item copy any://a/b any://c/d");
+    told.run("keyloan policy set 'vault.cache[vault=any]=10m'");
+    told.run("keyloan policy set 'vault.cache[vault=any]=10m' --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan policy set vault.cache=10m --passphrase-fd 3 3<../passphrase");
+    told.run("keyloan item get any://a/b; keyloan vault list; keyloan status | sed -n '/^kept/p'");
     told.run("rm ~/vault; keyloan vault test any");
     told.run("keyloan vault remove any --passphrase-fd 3 3<../wrong");
     told.run("keyloan vault remove any --passphrase-fd 3 3<../passphrase");

@@ -1,8 +1,8 @@
 //! Tab, the manual pages, and what else the integration shows before anything is lent.
 
-use keyloan_e2e::eventually;
 use keyloan_e2e::programs::{bin, needed};
 use keyloan_e2e::shell::{BASH, FISH, SHELLS, ZSH, with_sets};
+use keyloan_e2e::{PASSPHRASE, eventually};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -62,6 +62,34 @@ fn candidates_come_from_the_command_line_and_from_the_daemon() {
 }
 
 #[test]
+fn linked_vaults_are_offered_by_name_and_none_is_asked() {
+    let sandbox = with_sets();
+    let ran = sandbox.path("run/ran");
+    let program = sandbox.write_program("home/vault", format!("#!/bin/sh\necho ran >>{}\n", ran.display()));
+    let setting = format!("program={}", program.display());
+    let linked = ["vault", "add", "any", "--kind", "command", &setting, "list=x", "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &linked).run().ok();
+    let after = |words: &[&str]| {
+        let said = sandbox.keyloan(&[&["complete", "--"], words].concat()).run().ok().text();
+        let name = |line: &str| line.split('\t').next().unwrap().trim_start_matches('=').to_owned();
+        said.lines().map(name).collect::<Vec<_>>()
+    };
+    assert_eq!(after(&["keyloan", "vault", "remove", ""]), ["any"]);
+    assert_eq!(after(&["keyloan", "vault", "test", ""]), ["local", "any"]);
+    assert_eq!(after(&["keyloan", "vault", "test", "any", "l"]), ["local"]);
+    assert_eq!(after(&["keyloan", "item", "list", "--vault", ""]), ["local", "any"]);
+    assert_eq!(after(&["keyloan", "item", "list", "--vault=a"]), ["--vault=any"]);
+    assert_eq!(after(&["keyloan", "vault", "add", ""]), [""; 0], "a new name is nobody's to offer");
+    assert_eq!(after(&["keyloan", "item", "copy", "--r"]), ["--replace"]);
+    assert_eq!(after(&["keyloan", "item", "copy", "local://pypi"]), ["local://pypi/token"]);
+    assert!(!ran.exists());
+    sandbox.keyloan(&["item", "list", "--vault", "any"]).run().ok();
+    assert!(ran.exists(), "it would have been seen");
+    sandbox.keyloan(&["lock"]).run().ok();
+    assert_eq!(after(&["keyloan", "vault", "test", ""]), [""; 0]);
+}
+
+#[test]
 fn tab_completes_in_each_shell() {
     let sandbox = with_sets();
     for shell in &SHELLS {
@@ -80,6 +108,7 @@ fn tab_completes_in_each_shell() {
                 ("keyloan item generate --kind=he", "keyloan item generate --kind=hex"),
                 ("with-secrets --set=sec", "with-secrets --set=second"),
                 ("with-secrets --set=odd -- printen", "with-secrets --set=odd -- printenv"),
+                ("keyloan item copy local://pyp", "keyloan item copy local://pypi/token"),
             ] {
                 terminal.tmux(&["send-keys", "-R"]).ok();
                 terminal.type_text(typed);

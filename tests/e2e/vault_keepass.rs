@@ -1,13 +1,15 @@
 //! KeePass databases as linked vaults: made and read back by the real `keepassxc-cli`.
 
-use keyloan_e2e::keepass::{PASSWORD, entry, keepassxc, link as add};
+pub(crate) use keyloan_e2e::keepass::{PASSWORD, keepassxc, link as add};
+
+use keyloan_e2e::keepass::entry;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
 use std::path::PathBuf;
 
-fn made(sandbox: &Sandbox) -> PathBuf {
+pub(crate) fn made(sandbox: &Sandbox) -> PathBuf {
     let group = |name: &str, uuid: &str, password: &str| {
         format!("<Group><UUID>{uuid}</UUID><Name>{name}</Name>{}</Group>", entry("twice", password))
     };

@@ -74,6 +74,7 @@ fn what_is_changed() {
     person.says_yes("item-set-public", "echo me | keyloan item set --public npm user");
     person.says_yes("item-generate", "keyloan item generate wiki password");
     person.says_yes("item-expires", "keyloan item expires npm 2031-01-31");
+    person.says_yes("item-copy", "keyloan item copy local://npm/token local://mirror/token");
     person.says_yes("item-mv", "keyloan item mv wiki wikipedia");
     person.says_yes("item-rm-field", "keyloan item rm npm user");
     person.says_yes("item-rm", "keyloan item rm wikipedia");

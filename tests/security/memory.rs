@@ -122,6 +122,24 @@ fn keys_lie_in_pages_that_even_root_cannot_read_and_values_nowhere_after_use() {
 }
 
 #[test]
+fn a_kept_value_of_a_linked_vault_is_in_no_memory_that_can_be_read() {
+    assert!(keyloan_e2e::sandbox::user().is_some(), "only root can look into the daemon: run as root");
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    // The double's own text does not hold it.
+    let (count, (one, two)) = (sandbox.path("run/count"), SECRET.split_at(10));
+    let text = format!("#!/bin/sh\necho run >>{}\nprintf %s%s {one} {two}\n", count.display());
+    let setting = format!("program={}", sandbox.write_program("home/any", text).display());
+    let add = ["vault", "add", "any", "--kind", "command", &setting, "--passphrase-fd", "3"];
+    sandbox.keyed(keyloan_e2e::PASSPHRASE, &add).run().ok();
+    sandbox.policy("vault.cache[vault=any]=10m");
+    let get = || sandbox.keyloan(&["item", "get", "any://a/b"]).run().ok().text();
+    assert_eq!(get(), SECRET);
+    assert!(!root_finds_it_in_the_daemon(&sandbox), "a kept value lies open in the daemon's memory");
+    assert_eq!(get(), SECRET);
+    assert_eq!(std::fs::read_to_string(&count).unwrap(), "run\n", "it was kept");
+}
+
+#[test]
 fn a_long_value_that_was_stored_is_not_left_in_freed_memory() {
     assert!(keyloan_e2e::sandbox::user().is_some(), "only root can look into the daemon: run as root");
     let sandbox = Sandbox::with_approver(approver::ALLOW);

@@ -49,11 +49,11 @@ pub(crate) enum Item {
     },
     /// Print the one-time password of now (RFC 6238)
     Totp {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
-        /// The field with the key, in base32 or as an otpauth:// address
-        #[arg(value_parser = FieldName::parse, default_value = "totp")]
-        field: FieldName,
+        /// An item of the local vault; or a reference, `VAULT://ITEM/FIELD`
+        item: String,
+        /// The field with the key, in base32 or as an otpauth:// address [default: totp]
+        #[arg(value_parser = FieldName::parse)]
+        field: Option<FieldName>,
     },
     /// Note when an item expires; keyloan status reminds of it
     Expires {
@@ -80,10 +80,24 @@ pub(crate) enum Item {
     },
     /// The names of one item's fields
     Show {
-        #[arg(value_parser = ItemName::parse)]
-        item: ItemName,
+        /// An item of the local vault; or of another, `VAULT://ITEM`
+        item: String,
         #[command(flatten)]
         json: Json,
+    },
+    /// Copy a value to another vault
+    Copy {
+        /// Overwrite what is there
+        #[arg(long)]
+        replace: bool,
+        /// Copy every field of an item into the local vault: `VAULT://ITEM local://ITEM`
+        #[arg(long)]
+        whole: bool,
+        /// A reference, `VAULT://ITEM/FIELD`
+        #[arg(value_name = "FROM")]
+        source: String,
+        #[arg(value_name = "TO")]
+        target: String,
     },
     /// Remove an item, or one of its fields
     Rm {

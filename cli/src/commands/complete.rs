@@ -10,8 +10,9 @@ use crate::output;
 use clap::{Arg, ArgAction, Command, CommandFactory};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Request;
-use keyloan_protocol::control::response::{Names, Reply};
-use keyloan_protocol::names::{SetName, escaped};
+use keyloan_protocol::control::response::{ItemFields, Names, Reply};
+use keyloan_protocol::names::{FieldName, ItemName, SetName, VaultName, escaped};
+use keyloan_protocol::reference::Reference;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -201,10 +202,13 @@ impl Place {
             "sets" => names().sets.into_iter().map(plain).collect(),
             "item" | "from" | "to" => items(),
             "name" if ssh => items(),
+            "name" if self.path == ["vault", "remove"] => {
+                vaults().filter(|name| name != VaultName::LOCAL).map(plain).collect()
+            }
+            "source" | "target" => references(),
+            "vault" | "names" => vaults().map(plain).collect(),
             "field" => {
-                let of = |held: &&keyloan_protocol::control::response::ItemFields| {
-                    self.arguments.first() == Some(&held.item)
-                };
+                let of = |held: &&ItemFields| self.arguments.first() == Some(&held.item);
                 let found = names().items.iter().find(of).map(|held| held.fields.clone());
                 found.unwrap_or_default().into_iter().map(plain).collect()
             }
@@ -221,6 +225,22 @@ impl Place {
 
 fn items() -> Vec<Candidate> {
     names().items.into_iter().map(|held| plain(held.item)).collect()
+}
+
+fn vaults() -> impl Iterator<Item = String> {
+    names().vaults.into_iter()
+}
+
+/// Those of the local vault: others would have to be asked.
+fn references() -> Vec<Candidate> {
+    let named = |item: &str, field: &str| {
+        Some(Reference::local(ItemName::parse(item).ok()?, FieldName::parse(field).ok()?))
+    };
+    let of = |held: ItemFields| {
+        held.fields.iter().filter_map(|field| named(&held.item, field)).collect::<Vec<_>>()
+    };
+    let all = names().items.into_iter().flat_map(of);
+    all.map(|reference| plain(reference.to_string())).collect()
 }
 
 fn plain(name: String) -> Candidate {

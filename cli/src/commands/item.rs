@@ -9,7 +9,7 @@ use keyloan_protocol::control::request::{Alphabet, Request};
 use keyloan_protocol::control::response::{FieldSummary, ItemSummary, ListedItem, Reply};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName, VarName, VaultName, escaped};
-use keyloan_protocol::reference::Reference;
+use keyloan_protocol::reference::{Reference, ReferenceError, subject};
 use keyloan_protocol::secret::SecretBytes;
 use std::io::{self, IsTerminal, Read};
 use zeroize::Zeroizing;
@@ -18,7 +18,7 @@ pub(crate) fn item(item: Item) -> Result<(), Failure> {
     match item {
         Item::Set { public, at } => set(at, public),
         Item::Generate { kind, length, item, field } => generate(item, field, kind, length),
-        Item::Totp { item, field } => totp(item, field),
+        Item::Totp { item, field } => totp(&item, field),
         Item::Expires { item, day } => {
             let day = (day != "never").then_some(day);
             client::tell("note when an item expires", &Message::new(Request::ItemExpires { item, day }))
@@ -28,7 +28,8 @@ pub(crate) fn item(item: Item) -> Result<(), Failure> {
             Some(vault) => list_linked(vault, json.json, references),
             None => list(json.json, references),
         },
-        Item::Show { item, json } => show(item, json.json),
+        Item::Show { item, json } => show(&item, json.json),
+        Item::Copy { replace, whole, source, target } => copy(&source, &target, replace, whole),
         Item::Rm { item, field } => {
             client::tell("remove from the vault", &Message::new(Request::ItemRemove { item, field }))
         }
@@ -90,6 +91,19 @@ fn get(at: At) -> Result<(), Failure> {
     if output::is_terminal() { output::bytes(b"\n") } else { Ok(()) }
 }
 
+fn copy(from: &str, to: &str, replace: bool, whole: bool) -> Result<(), Failure> {
+    let act = "copy from one vault to another";
+    let wrong = |error: ReferenceError| Failure::usage(act, error);
+    let request = if whole {
+        let item = |text| Reference::parse_item(text).map_err(wrong);
+        Request::ItemCopyWhole { from: item(from)?, to: item(to)?, replace }
+    } else {
+        let reference = |text| Reference::parse(text).map_err(wrong);
+        Request::ItemCopy { from: reference(from)?, to: reference(to)?, replace }
+    };
+    client::tell(act, &Message::new(request))
+}
+
 fn generate(item: ItemName, field: FieldName, kind: Kind, length: Option<usize>) -> Result<(), Failure> {
     let (alphabet, usual) = match kind {
         Kind::Password => (Alphabet::Password, 24),
@@ -101,9 +115,22 @@ fn generate(item: ItemName, field: FieldName, kind: Kind, length: Option<usize>)
     client::tell("generate a value", &Message::new(request))
 }
 
-fn totp(item: ItemName, field: FieldName) -> Result<(), Failure> {
+/// The field with a one-time password's key where none is named.
+const TOTP: &str = "totp";
+
+fn totp(item: &str, field: Option<FieldName>) -> Result<(), Failure> {
     let act = "give out a one-time password";
-    let mut reply = client::ask(act, &Message::new(Request::ItemTotp { item, field }))?;
+    let wrong = |error: ReferenceError| Failure::usage(act, error);
+    let at = if field.is_none() && item.contains("://") {
+        Reference::parse(item).map_err(wrong)?
+    } else {
+        let item = ItemName::parse(item).map_err(|error| wrong(error.into()))?;
+        let usual = FieldName::parse(TOTP).map_err(|error| wrong(error.into()));
+        Reference::local(item, field.map_or(usual, Ok)?)
+    };
+    let Reference { vault, item, field } = at;
+    let vault = Some(vault).filter(|vault| !vault.is_local());
+    let mut reply = client::ask(act, &Message::new(Request::ItemTotp { item, field, vault }))?;
     let code = reply.take("value").ok_or_else(|| client::unexpected(act))?;
     output::bytes(code.expose())?;
     output::bytes(b"\n")?;
@@ -151,10 +178,10 @@ fn list(json: bool, references: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Failure> {
-    let act = "list a vault's items";
+/// Items of a linked vault.
+fn listed(act: &str, request: Request) -> Result<Vec<ListedItem>, Failure> {
     let mut connection = Connection::open(act)?;
-    connection.send(&Message::new(Request::VaultItems { name }), &[])?;
+    connection.send(&Message::new(request), &[])?;
     let mut all: Vec<ListedItem> = Vec::new();
     loop {
         let Reply::Listed { items, more } = connection.reply()?.body else {
@@ -168,9 +195,13 @@ fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Fail
             }
         }
         if !more {
-            break;
+            return Ok(all);
         }
     }
+}
+
+fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Failure> {
+    let all = listed("list a vault's items", Request::VaultItems { name })?;
     if json {
         return output::json(&all);
     }
@@ -184,8 +215,18 @@ fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Fail
     Ok(())
 }
 
-fn show(item: ItemName, json: bool) -> Result<(), Failure> {
-    let items = items("show an item", Request::ItemShow { item })?;
+fn show(item: &str, json: bool) -> Result<(), Failure> {
+    let act = "show an item";
+    let wrong = |error: ReferenceError| Failure::usage(act, error);
+    let (vault, item) = if item.contains("://") {
+        Reference::parse_item(item).map_err(wrong)?
+    } else {
+        (VaultName::local(), ItemName::parse(item).map_err(|error| wrong(error.into()))?)
+    };
+    if !vault.is_local() {
+        return show_linked(act, &vault, item, json);
+    }
+    let items = items(act, Request::ItemShow { item, vault: None })?;
     if json {
         return output::json(&items);
     }
@@ -194,6 +235,24 @@ fn show(item: ItemName, json: bool) -> Result<(), Failure> {
         output::line(&format!("{}  changed {}{expires}", item.item, item.changed))?;
         for field in &item.fields {
             output::line(&format!("  {}  {}", field.reference, describe(field)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Of a linked vault only names are known: nothing is read to show them.
+fn show_linked(act: &str, vault: &VaultName, item: ItemName, json: bool) -> Result<(), Failure> {
+    let found = listed(act, Request::ItemShow { item, vault: Some(vault.clone()) })?;
+    if json {
+        return output::json(&found);
+    }
+    for ListedItem { item, references } in &found {
+        output::line(&escaped(&subject(vault, item), 400))?;
+        references
+            .iter()
+            .try_for_each(|reference| output::line(&format!("  {}", escaped(reference, 600))))?;
+        if references.is_empty() {
+            output::note("which fields it has is known only when it is read (docs/vaults.md)");
         }
     }
     Ok(())

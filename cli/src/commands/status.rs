@@ -61,6 +61,9 @@ fn text(status: &Status) -> String {
         let _ =
             writeln!(text, "ssh        {}  (keyloan ssh env)", paths.runtime.join("agent.sock").display());
     }
+    for kept in &status.kept {
+        let _ = writeln!(text, "kept       {kept}");
+    }
     for warning in &status.warnings {
         let _ = writeln!(text, "warning    {warning}");
     }

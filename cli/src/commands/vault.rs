@@ -9,9 +9,11 @@ use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::request::Request;
 use keyloan_protocol::control::response::{LinkedVault, Reply, VaultReport};
 use keyloan_protocol::names::{VaultName, escaped};
+use keyloan_protocol::time_span::TimeSpan;
 use keyloan_protocol::vault_kinds::{self, Is, Needed};
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Duration;
 
 pub(crate) fn vault(vault: Vault) -> Result<(), Failure> {
     match vault {
@@ -80,7 +82,7 @@ fn list(json: bool) -> Result<(), Failure> {
     if json {
         return output::json(&vaults);
     }
-    for LinkedVault { name, kind, searched, settings, programs, secrets } in &vaults {
+    for LinkedVault { name, kind, searched, settings, programs, secrets, keeps_seconds, kept } in &vaults {
         let mut about = vec![if name.is_local() { "built in".to_owned() } else { kind.clone() }];
         about.extend(settings.iter().map(|(key, value)| format!("{key}={}", escaped(value, 300))));
         about.extend(programs.iter().map(|program| {
@@ -90,6 +92,10 @@ fn list(json: bool) -> Result<(), Failure> {
         about.extend(secrets.iter().map(|key| format!("{key} is kept")));
         if *searched && !name.is_local() {
             about.push("searched for directories".to_owned());
+        }
+        if let Some(seconds) = keeps_seconds {
+            let time = TimeSpan::of(Duration::from_secs(*seconds));
+            about.push(format!("values are kept for {time} ({kept} now)"));
         }
         output::line(&format!("{name}  {}", about.join(", ")))?;
     }

@@ -37,7 +37,7 @@ fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
 }
 
 /// What changing a field touches, or removing a whole item, of which nothing is left to sign with.
-fn changing(item: &ItemName, what: &str, field: Option<&FieldName>) -> Vec<(Kind, Subject)> {
+pub(super) fn changing(item: &ItemName, what: &str, field: Option<&FieldName>) -> Vec<(Kind, Subject)> {
     // The last are what the agent signs with, or asks for before it does.
     let adds_key = field.is_some_and(|field| ssh::FIELDS.contains(&field.as_str()));
     let kinds = std::iter::once(Kind::ItemWrite).chain(adds_key.then_some(Kind::KeyAdd));
@@ -96,7 +96,7 @@ impl Broker {
                 }
             })
             .await?;
-        let written = self.write_field(&item, Field { name: field.clone(), public, value });
+        let written = self.write_fields(&item, vec![Field { name: field.clone(), public, value }]);
         written.map_err(|refusal| self.failed(&approved, refusal))?;
         let changed = Event::ItemChanged {
             request: approved.request,
@@ -109,13 +109,15 @@ impl Broker {
         Ok(Reply::done(format!("{action}: {reference}")))
     }
 
-    fn write_field(&self, item: &ItemName, field: Field) -> Result<(), Refusal> {
+    pub(super) fn write_fields(&self, item: &ItemName, new: Vec<Field>) -> Result<(), Refusal> {
         let anchor = Some(self.log_head()?);
         let mut vault = self.vault.borrow_mut();
         let mut fields = vault.read(index::Kind::Item, item.as_str())?.unwrap_or_default();
-        match fields.iter_mut().find(|held| held.name == field.name) {
-            Some(held) => *held = field,
-            None => fields.push(field),
+        for field in new {
+            match fields.iter_mut().find(|held| held.name == field.name) {
+                Some(held) => *held = field,
+                None => fields.push(field),
+            }
         }
         Ok(vault.write(index::Kind::Item, item.as_str(), &fields, &clock::now(), anchor)?)
     }
@@ -127,9 +129,10 @@ impl Broker {
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
+        const TITLE: &str = "give out a value";
         let value = match vault.filter(|vault| !vault.is_local()) {
-            Some(vault) => self.linked_get(client, Reference { vault, item, field }).await?,
-            None => self.give(client, "give out a value", &item, &field, Ok).await?,
+            Some(vault) => self.give_linked(client, TITLE, Reference { vault, item, field }, Ok).await?,
+            None => self.give(client, TITLE, &item, &field, Ok).await?,
         };
         Ok(Message::new(Reply::Value).with("value", value))
     }
@@ -172,7 +175,7 @@ impl Broker {
         Ok(given)
     }
 
-    fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
+    pub(super) fn entry_field(&self, item: &ItemName, field: &FieldName) -> Result<(), Refusal> {
         let vault = self.vault.borrow();
         let (_, entry) =
             vault.index()?.find(index::Kind::Item, item.as_str()).ok_or_else(|| no_item(item))?;

@@ -302,6 +302,7 @@ impl Broker {
     pub(crate) fn tick(&self) {
         self.end_expired();
         self.end_grants_over();
+        self.linked.kept.borrow_mut().forget_expired(clock::since_boot());
         // The refusals did not depend on their record.
         let _ = self.tell_turned_away();
         self.agent_tick();

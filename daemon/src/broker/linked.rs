@@ -1,6 +1,7 @@
 //! Asking linked vaults: one batch a vault and request, all vaults at once, each for its own time. A request that ends
 //! takes what it asked for with it.
 
+use super::kept::Kept;
 use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
@@ -28,17 +29,22 @@ use tokio::task::JoinSet;
 /// Above the vault's own time, so that the vault says first what took so long.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Vaults as they were opened, until the local one is locked or their link changes.
+/// Vaults as they were opened, and values of theirs that are kept, until the local one is locked or their link changes.
 #[derive(Default)]
-pub(super) struct Opened(RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>);
+pub(super) struct Opened {
+    vaults: RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>,
+    pub(super) kept: RefCell<Kept>,
+}
 
 impl Opened {
     pub(super) fn close(&self) {
-        self.0.borrow_mut().clear();
+        self.vaults.borrow_mut().clear();
+        self.kept.borrow_mut().forget_all();
     }
 
     pub(super) fn forget(&self, name: &VaultName) {
-        self.0.borrow_mut().remove(name);
+        self.vaults.borrow_mut().remove(name);
+        self.kept.borrow_mut().forget(name);
     }
 }
 
@@ -64,7 +70,7 @@ impl Asked {
         in_time(self.vault.patience() + GRACE, doing).await
     }
 
-    async fn read(self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
+    async fn read(&self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
         let read = self.within(self.vault.read(&self.call, &wanted)).await;
         let read: Vec<Read> = read.map_err(|fault| self.refusal(fault))?;
         let (mut values, mut faults) = (Vec::with_capacity(read.len()), Vec::new());
@@ -116,7 +122,7 @@ impl Broker {
     /// A linked vault, with the secrets of its link.
     pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
         let secrets = links::secrets(self.sealed_links()?, &link.name);
-        let mut opened = self.linked.0.borrow_mut();
+        let mut opened = self.linked.vaults.borrow_mut();
         let vault = if let Some(vault) = opened.get(&link.name) {
             Rc::clone(vault)
         } else {
@@ -139,13 +145,19 @@ impl Broker {
     pub(super) async fn read_linked(
         &self,
         client: &Client,
-        _approved: &Approved,
+        approved: &Approved,
         wanted: &[&Reference],
     ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
         let links = self.links()?;
+        let since = self.linked.kept.borrow().since();
+        let mut values = HashMap::with_capacity(wanted.len());
         let mut batches: BTreeMap<&VaultName, (&Link, Vec<Reference>)> = BTreeMap::new();
         for reference in wanted {
             let link = links.meant(&reference.vault)?;
+            if let Some(value) = self.kept_value(approved, link, reference) {
+                values.insert((*reference).clone(), value);
+                continue;
+            }
             let (_, batch) = batches.entry(&link.name).or_insert_with(|| (link, Vec::new()));
             if !batch.contains(reference) {
                 batch.push((*reference).clone());
@@ -153,30 +165,57 @@ impl Broker {
         }
         let mut reading = JoinSet::new();
         for (link, batch) in batches.into_values() {
-            reading.spawn_local(self.asked(client, link)?.read(batch));
+            let asked = self.asked(client, link)?;
+            reading.spawn_local(async move { asked.read(batch).await.map(|read| (asked, read)) });
         }
-        let mut values = HashMap::with_capacity(wanted.len());
-        let mut bytes = 0;
-        while let Some(read) = reading.join_next().await {
-            let read = read.map_err(|_| Refusal::Task)??;
-            bytes += read.iter().map(|(_, value)| value.len()).sum::<usize>();
+        let (mut read, mut bytes) = (Vec::new(), 0);
+        while let Some(one) = reading.join_next().await {
+            let (asked, one) = one.map_err(|_| Refusal::Task)??;
+            bytes += one.iter().map(|(_, value)| value.len()).sum::<usize>();
             if let Some(fault) = plan::too_much(bytes) {
                 return Err(PlanError::Faults(vec![fault]).into());
             }
-            values.extend(read);
+            read.push((asked, one));
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
-        if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
+        if !Rc::ptr_eq(&links, &self.links()?) {
+            return Err(Refusal::LinksChanged);
+        }
+        for (asked, read) in read {
+            self.keep(&asked, &read, since);
+            values.extend(read);
+        }
+        Ok(values)
     }
 
-    pub(super) async fn linked_get(
+    /// Values of any vaults, the local one too.
+    pub(super) async fn values(
         &self,
         client: &Client,
+        approved: &Approved,
+        wanted: &[&Reference],
+    ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+        let elsewhere = wanted.iter().copied().filter(|reference| !reference.vault.is_local());
+        let mut values = self.read_linked(client, approved, &elsewhere.collect::<Vec<_>>()).await?;
+        for reference in wanted.iter().filter(|reference| reference.vault.is_local()) {
+            let fields = self.vault.borrow().read(index::Kind::Item, reference.item.as_str())?;
+            let held = fields.and_then(|fields| fields.into_iter().find(|held| held.name == reference.field));
+            let gone = || Refusal::NoField { item: reference.subject(), field: reference.field.to_string() };
+            values.insert((*reference).clone(), held.ok_or_else(gone)?.value);
+        }
+        Ok(values)
+    }
+
+    /// [`Broker::give`] for a linked vault.
+    pub(super) async fn give_linked<T>(
+        &self,
+        client: &Client,
+        title: &'static str,
         reference: Reference,
-    ) -> Result<SecretBytes, Refusal> {
+        make: impl FnOnce(SecretBytes) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         self.open_vault_for(client, &format!("read '{reference}'")).await?;
         let reference = self.links()?.own(&reference)?;
-        let title = "give out a value";
         let shown = reference.to_string();
         let subject = Subject {
             given: Some(format!("{}/{}", reference.subject(), reference.field)),
@@ -192,10 +231,27 @@ impl Broker {
             self.authorise(client, act, |question| question.line("gives", &shown, Certainty::Asked)).await?;
         let read = self.read_linked(client, &approved, &[&reference]).await;
         let value = read.and_then(|mut values| values.remove(&reference).ok_or(Refusal::Task));
-        let value = value.map_err(|refusal| self.failed(&approved, refusal))?;
+        let given = value.and_then(make).map_err(|refusal| self.failed(&approved, refusal))?;
         let released = Event::Released { request: approved.request, given: approved.given.clone() };
         self.record(&released, approved.durable)?;
-        Ok(value)
+        Ok(given)
+    }
+
+    pub(super) async fn write_linked(
+        &self,
+        client: &Client,
+        _approved: &Approved,
+        links: &Links,
+        to: &Reference,
+        value: &SecretBytes,
+    ) -> Result<(), Refusal> {
+        let asked = self.asked(client, links.meant(&to.vault)?)?;
+        // All of the vault's, since one value may have several names there; before, as this may be dropped halfway, and
+        // after, for what was read meanwhile. Also where it failed: it may be half done.
+        self.linked.kept.borrow_mut().forget(&asked.name);
+        let written = asked.within(asked.vault.write(&asked.call, to, value)).await;
+        self.linked.kept.borrow_mut().forget(&asked.name);
+        written.map_err(|fault| asked.refusal(fault))
     }
 
     pub(crate) async fn linked_set(
@@ -232,9 +288,7 @@ impl Broker {
             self.authorise(client, act, |question| question.line("stores", &about, Certainty::Asked)).await?;
         let stored = async {
             let links = self.links()?;
-            let asked = self.asked(client, links.meant(&reference.vault)?)?;
-            let written = asked.within(asked.vault.write(&asked.call, &reference, &value)).await;
-            written.map_err(|fault| asked.refusal(fault))
+            self.write_linked(client, &approved, &links, &reference, &value).await
         };
         stored.await.map_err(|refusal| self.failed(&approved, refusal))?;
         let changed = Event::ItemChanged {

@@ -8,7 +8,8 @@ use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Alphabet;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
-use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::names::{FieldName, ItemName, VaultName};
+use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 
 /// The fewest characters: 40 bits and more, but for digits, whose use says how many.
@@ -36,11 +37,16 @@ impl Broker {
     pub(crate) async fn item_totp(
         &self,
         client: &Client,
+        vault: Option<VaultName>,
         item: ItemName,
         field: FieldName,
     ) -> Result<Message<Reply>, Refusal> {
         let code = |key: SecretBytes| Ok(Totp::parse(&key)?.code(clock::unix_seconds()));
-        let (code, seconds) = self.give(client, "give out a one-time password", &item, &field, code).await?;
+        let title = "give out a one-time password";
+        let (code, seconds) = match vault.filter(|vault| !vault.is_local()) {
+            Some(vault) => self.give_linked(client, title, Reference { vault, item, field }, code).await?,
+            None => self.give(client, title, &item, &field, code).await?,
+        };
         let code = SecretBytes::copy_of(code.as_bytes());
         Ok(Message::new(Reply::Code { seconds }).with("value", code))
     }

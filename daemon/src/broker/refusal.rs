@@ -59,6 +59,8 @@ pub(crate) enum Refusal {
     NoField { item: String, field: String },
     #[error("there is an item '{0}' already")]
     Exists(String),
+    #[error("{0} holds a value already")]
+    Holds(String),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -143,6 +145,7 @@ impl Refusal {
             | Self::Plan(PlanError::Nothing) => ErrorKind::NotFound,
             Self::Plan(PlanError::Faults(_))
             | Self::Exists(_)
+            | Self::Holds(_)
             | Self::Identity(_)
             | Self::Policy { .. }
             | Self::Contradiction(..)
@@ -213,6 +216,7 @@ impl Refusal {
             Self::Vault(_) => "docs/recovery.md shows how to read what is left without keyloan",
             Self::Log(_) => "make room, or mend the log's directory: keyloan status names it",
             Self::Exists(_) => "keyloan item rm, or another name",
+            Self::Holds(_) => "--replace overwrites it",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -223,6 +223,7 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.policy = policy;
         }
+        self.linked.kept.borrow_mut().forget_all();
         // A yes was given under the rules that were.
         self.end_all_grants("the policy was changed");
         let forbids = |rule: &Rule| {

@@ -20,7 +20,7 @@ use keyloan_platform::private_file::{Directory, FileError};
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
 use keyloan_protocol::control::response::{ItemFields, Names, Reply, ShellLent};
-use keyloan_protocol::names::VarName;
+use keyloan_protocol::names::{VarName, VaultName};
 use keyloan_protocol::shell_vars;
 use std::rc::Rc;
 use std::time::Duration;
@@ -156,7 +156,9 @@ impl Broker {
             names.sets.extend(manifest.sets.keys().take(NAMES).map(ToString::to_string));
         }
         let vault = self.vault.borrow();
-        names.vaults.push("local".to_owned());
+        // By their links alone: completion asks no vault.
+        names.vaults.push(VaultName::LOCAL.to_owned());
+        names.vaults.extend(self.links()?.iter().map(|link| link.name.to_string()));
         for entry in vault.index()?.entries(Kind::Item).into_iter().take(NAMES) {
             let fields: Vec<String> = entry.fields.iter().map(|field| field.name.to_string()).collect();
             if fields.iter().any(|field| field == VARS) {

@@ -49,6 +49,7 @@ impl Broker {
             key_memory: keys.unwrap_or("none in use").to_owned(),
             questions: self.where_questions_go(),
             loans: self.loans.borrow().out().count(),
+            kept: self.shown_kept(),
             held: self.loans.borrow().all().filter(|(_, loan)| loan.over.is_some()).count(),
             pending: self.queue.pending(),
             log_path: log.path().display().to_string(),

@@ -136,8 +136,14 @@ impl Broker {
             settings: BTreeMap::new(),
             programs: Vec::new(),
             secrets: Vec::new(),
+            keeps_seconds: None,
+            kept: 0,
         };
-        let vaults = links.iter().map(|link| link.summary(secrets(link)));
+        let vaults = links.iter().map(|link| LinkedVault {
+            keeps_seconds: self.keeps(&link.name).map(|time| time.as_secs()),
+            kept: self.linked.kept.borrow().count(&link.name),
+            ..link.summary(secrets(link))
+        });
         Ok(Reply::Vaults { vaults: std::iter::once(local).chain(vaults).collect() })
     }
 

@@ -61,6 +61,10 @@ pub(crate) fn loosens(before: &Policy, after: &Policy) -> bool {
         || after.grants.iter().any(|scope| !before.grants.contains(scope))
         || after.order.loosens(&before.order)
         || after.askpass != before.askpass
+        || after
+            .vault_cache
+            .iter()
+            .any(|(vault, time)| before.vault_cache.get(vault).is_none_or(|old| time > old))
 }
 
 #[cfg(test)]
@@ -95,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_lets_more_pass_is_told_from_what_lets_less() {
-        let base = ["env=ask", "env[item=a]=allow 20/1h", "file=deny", "trust=allow"];
+        let base =
+            ["env=ask", "env[item=a]=allow 20/1h", "file=deny", "trust=allow", "vault.cache[vault=bw]=10m"];
         let before = policy(&base);
         let with = |changes: &[&str]| loosens(&before, &policy(&[&base, changes].concat()));
         for tighter in [
@@ -113,6 +118,8 @@ mod tests {
             "loan.time=15m",
             "grants=",
             "approver.order=program approve",
+            "vault.cache[vault=bw]=5m",
+            "vault.cache[vault=bw]=",
         ] {
             assert!(!with(&[tighter]), "{tighter}");
         }
@@ -134,6 +141,8 @@ mod tests {
             "ssh.upstream=/run/x",
             "approver.pinentry=/usr/bin/pinentry-qt",
             "approver.order=terminal",
+            "vault.cache[vault=bw]=11m",
+            "vault.cache[vault=pass]=1m",
         ] {
             assert!(with(&[looser]), "{looser}");
         }

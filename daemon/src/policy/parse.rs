@@ -5,6 +5,7 @@
 use super::decide::{Seen, Subject};
 use super::order::{Order, Unpinned};
 use super::rule::{Attribute, Conditions, Kind, Limit, Pattern, Policy, Rule, Scope, Verdict};
+use keyloan_protocol::names::VaultName;
 use keyloan_protocol::time_span::TimeSpan;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,6 +56,10 @@ pub(crate) enum PolicyError {
          between; or nothing for the usual order"
     )]
     Order,
+    #[error(
+        "vault.cache[vault=NAME] takes a time such as 10m, from 1s to 8h, or nothing: values of that vault are not kept"
+    )]
+    VaultCache,
     #[error("there are more than {RULES} rules")]
     TooMany,
     #[error("the sealed policy does not have the form of one")]
@@ -69,7 +74,7 @@ const SCOPES: usize = 6;
 /// The longest text of a condition.
 const TEXT: usize = 512;
 
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "approver.command",
     "approver.pinentry",
     "deadline",
@@ -79,7 +84,10 @@ const SETTINGS: [&str; 9] = [
     "ssh.upstream",
     "approver.order",
     "approver.askpass",
+    VAULT_CACHE,
 ];
+
+const VAULT_CACHE: &str = "vault.cache";
 
 fn keys() -> Vec<&'static str> {
     Kind::ALL.into_iter().map(Kind::key).chain(SETTINGS).collect()
@@ -110,6 +118,8 @@ pub(crate) enum Setting {
     Order(Order),
     /// As the approver program.
     Askpass(Option<PathBuf>),
+    /// Without a time values of this vault are not kept.
+    VaultCache(VaultName, Option<Duration>),
 }
 
 pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
@@ -147,8 +157,17 @@ pub(crate) fn setting(text: &str) -> Result<Setting, PolicyError> {
         "grants" => grants(value).map(Setting::Grants).ok_or(PolicyError::Grants),
         "approver.order" => Order::parse(value).map(Setting::Order).ok_or(PolicyError::Order),
         "approver.askpass" => program("approver.askpass", value).map(Setting::Askpass),
+        _ if name == VAULT_CACHE => vault_cache(&key[name.len()..], value).ok_or(PolicyError::VaultCache),
         _ => Err(PolicyError::Key(name.to_owned())),
     }
+}
+
+/// `[vault=bw]` and a time.
+fn vault_cache(vault: &str, time: &str) -> Option<Setting> {
+    let vault = vault.strip_prefix("[vault=")?.strip_suffix(']')?;
+    let vault = VaultName::parse(vault).ok().filter(|vault| !vault.is_local())?;
+    let time = if time.is_empty() { None } else { Some(between(time, 1, 8 * 3600)?) };
+    Some(Setting::VaultCache(vault, time))
 }
 
 /// The conditions of a rule for this kind, behind its name.
@@ -311,6 +330,9 @@ impl Policy {
             Setting::Approver(_) => self.approver = None,
             Setting::Order(order) => self.order = order,
             Setting::Askpass(_) => self.askpass = None,
+            Setting::VaultCache(vault, None) => drop(self.vault_cache.remove(&vault)),
+            Setting::VaultCache(..) if self.vault_cache.len() >= RULES => return Err(PolicyError::TooMany),
+            Setting::VaultCache(vault, Some(time)) => drop(self.vault_cache.insert(vault, time)),
         }
         Ok(())
     }
@@ -370,12 +392,16 @@ pub(crate) mod tests {
             "deadline=30s",
             "grants=command 10m 20x terminal-1h",
             "approver.order=askpass terminal",
+            "vault.cache[vault=bw]=10m",
+            "vault.cache[vault=pass]=8h",
+            "vault.cache[vault=pass]=",
         ]);
         policy.approver = Some(ApproverProgram { path: "/bin/true".into(), sha256: "ab".repeat(32) });
         policy.askpass = Some(ApproverProgram { path: "/bin/false".into(), sha256: "cd".repeat(32) });
         let lines = print(&policy);
         assert!(lines.contains(&"ssh.login[item=work,host=github.com]=allow 20/1h".to_owned()), "{lines:?}");
         assert!(lines.contains(&"grants=command 10m 20x terminal-1h".to_owned()), "{lines:?}");
+        assert_eq!(lines.last().unwrap(), "vault.cache[vault=bw]=10m");
         assert_eq!(read(&lines.join("\n")), Ok(policy));
     }
 
@@ -459,6 +485,10 @@ pub(crate) mod tests {
             ("grants=always", "command, a time"),
             ("grants=1x", "command, a time"),
             ("approver.order=window window", "each once"),
+            ("vault.cache=10m", "vault.cache[vault=NAME] takes"),
+            ("vault.cache[vault=local]=10m", "vault.cache[vault=NAME] takes"),
+            ("vault.cache[vault=bw]=9h", "from 1s to 8h"),
+            ("vault.cache[item=bw]=1h", "vault.cache[vault=NAME] takes"),
             ("approver.askpass=x", "approver.askpass takes the absolute path"),
         ] {
             let error = setting(text).unwrap_err().to_string();

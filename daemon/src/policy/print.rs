@@ -71,5 +71,7 @@ pub(crate) fn print(policy: &Policy) -> Vec<String> {
         lines.push(format!("approver.askpass={}", askpass.path.display()));
         lines.push(format!("approver.askpass.sha256={}", askpass.sha256));
     }
+    let kept = policy.vault_cache.iter();
+    lines.extend(kept.map(|(vault, time)| format!("vault.cache[vault={vault}]={}", TimeSpan::of(*time))));
     lines
 }

@@ -1,6 +1,8 @@
 //! What a policy can say: rules, each for a kind of request under conditions, and a few settings.
 
 use super::order::{Order, Way};
+use keyloan_protocol::names::VaultName;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -274,6 +276,8 @@ pub(crate) struct Policy {
     pub(crate) order: Order,
     /// A program in the way of `SSH_ASKPASS`, in which the PIN is typed.
     pub(crate) askpass: Option<ApproverProgram>,
+    /// How long values of these linked vaults are kept after they were read.
+    pub(crate) vault_cache: BTreeMap<VaultName, Duration>,
 }
 
 /// What a yes covers.
@@ -312,6 +316,7 @@ impl Default for Policy {
             grants: vec![Scope::Command],
             order: Order::default(),
             askpass: None,
+            vault_cache: BTreeMap::new(),
         }
     }
 }

@@ -58,7 +58,9 @@ async fn serve(
             let found = Found { directories: directories(&mut message.values)?, manifest: descriptors.pop() };
             broker.names(client, manifest_at, found).await?
         }
-        Request::ItemTotp { item, field } => return broker.item_totp(client, item, field).await,
+        Request::ItemTotp { item, field, vault } => {
+            return broker.item_totp(client, vault, item, field).await;
+        }
         Request::RecoveryKey => return broker.recovery_key(client, passphrase).await,
         Request::ItemGenerate { item, field, alphabet, length } => {
             broker.item_generate(client, item, field, alphabet, length).await?
@@ -113,9 +115,14 @@ async fn serve(
         Request::VaultTest { names } => broker.vault_test(client, names).await?,
         Request::VaultItems { name } => broker.vault_items(client, name).await?,
         Request::ItemList => broker.item_list(client).await?,
-        Request::ItemShow { item } => broker.item_show(client, item).await?,
+        Request::ItemShow { item, vault: Some(vault) } => broker.linked_show(client, vault, item).await?,
+        Request::ItemShow { item, vault: None } => broker.item_show(client, item).await?,
         Request::ItemRemove { item, field } => broker.item_remove(client, item, field).await?,
         Request::ItemMove { from, to } => broker.item_move(client, from, to).await?,
+        Request::ItemCopy { from, to, replace } => broker.item_copy(client, from, to, replace).await?,
+        Request::ItemCopyWhole { from, to, replace } => {
+            broker.item_copy_whole(client, from, to, replace).await?
+        }
         Request::Loans => broker.list_loans().await,
         Request::Grants => broker.list_grants(),
         Request::Revoke { grant } => broker.revoke(grant)?,

@@ -1,6 +1,7 @@
 //! What a client may ask. Values that travel in the tail are named at each request.
 
 use crate::names::{FieldName, ItemName, PlainName, SetName, VarName, VaultName};
+use crate::reference::Reference;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -77,6 +78,9 @@ pub enum Request {
     ItemTotp {
         item: ItemName,
         field: FieldName,
+        /// A linked vault; without one the local vault.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault: Option<VaultName>,
     },
     /// The day (`2027-01-31`) from which an item is of no use, or none.
     ItemExpires {
@@ -93,6 +97,9 @@ pub enum Request {
     ItemList,
     ItemShow {
         item: ItemName,
+        /// A linked vault; without one the local vault.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vault: Option<VaultName>,
     },
     ItemRemove {
         item: ItemName,
@@ -228,6 +235,21 @@ pub enum Request {
     Stop,
     /// Credentials for the shell that started the requester: as [`Request::Lend`], without `program` and `argv`.
     LendShell(Lend),
+    /// A value from one vault to another, or within one.
+    ItemCopy {
+        from: Reference,
+        to: Reference,
+        /// What is there already is overwritten.
+        #[serde(default)]
+        replace: bool,
+    },
+    /// Every field of an item, as far as its vault lists them, into the local vault.
+    ItemCopyWhole {
+        from: (VaultName, ItemName),
+        to: (VaultName, ItemName),
+        #[serde(default)]
+        replace: bool,
+    },
     /// Names for completion. Descriptor and `directory` as for [`Request::Lend`]. Nobody is asked: of a locked vault
     /// there are none.
     Names {

@@ -127,6 +127,9 @@ pub struct Status {
     pub key_memory: String,
     pub questions: String,
     pub loans: usize,
+    /// Linked vaults of which values are kept, with how long and how many, one sentence each.
+    #[serde(default)]
+    pub kept: Vec<String>,
     /// Loans that are over while something still holds what was lent.
     #[serde(default)]
     pub held: usize,
@@ -380,6 +383,11 @@ pub struct LinkedVault {
     /// The names of the secrets that the local vault keeps for it.
     #[serde(default)]
     pub secrets: Vec<String>,
+    /// How long values of it are kept once they were read, and how many are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keeps_seconds: Option<u64>,
+    #[serde(default)]
+    pub kept: usize,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,15 +8,13 @@ use super::{AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::binding::destination::permits_list;
+use crate::broker::sealing::{Sealed, Sealing};
 use crate::broker::{Act, Beyond, Refusal};
 use crate::clock;
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::signing::public_line::public_line;
 use crate::signing::{self, KeyFault, SigningKey};
-use chacha20poly1305::aead::{AeadInPlace, KeyInit};
-use chacha20poly1305::{XChaCha20Poly1305, XNonce};
-use keyloan_platform::memory::{KeyPages, Slot};
 use keyloan_protocol::control::request::Confirm;
 use keyloan_protocol::control::response::{KeySource, SshKey};
 use keyloan_protocol::limits;
@@ -30,7 +28,6 @@ use keyloan_protocol::time_span::TimeSpan;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use zeroize::Zeroizing;
 
 pub(super) struct AddedKey {
     pub(super) public: PublicKey,
@@ -68,47 +65,8 @@ const COMMENT: usize = 1024;
 #[derive(Default)]
 pub(super) struct Added {
     keys: Vec<Rc<AddedKey>>,
+    /// Made anew with each daemon.
     sealing: Option<Sealing>,
-}
-
-/// The key that added keys are sealed with, made anew with each daemon.
-struct Sealing {
-    pages: KeyPages,
-    slot: Slot,
-}
-
-struct Sealed {
-    nonce: XNonce,
-    bytes: Vec<u8>,
-}
-
-impl Sealing {
-    fn new() -> Option<Self> {
-        let mut key = Zeroizing::new([0; 32]);
-        getrandom::fill(key.as_mut()).ok()?;
-        let mut pages = KeyPages::new().ok()?;
-        let slot = pages.store(key.as_ref()).ok()?;
-        Some(Self { pages, slot })
-    }
-
-    fn cipher(&self) -> Option<XChaCha20Poly1305> {
-        XChaCha20Poly1305::new_from_slice(self.pages.expose(self.slot)).ok()
-    }
-
-    fn seal(&self, key: &PrivateKey) -> Option<Sealed> {
-        let mut nonce = XNonce::default();
-        getrandom::fill(&mut nonce).ok()?;
-        // Overwritten in place by what it is sealed to.
-        let mut bytes = wire::encode(|out| key.write(out));
-        self.cipher()?.encrypt_in_place(&nonce, b"", &mut *bytes).ok()?;
-        Some(Sealed { nonce, bytes: std::mem::take(&mut *bytes) })
-    }
-
-    fn open(&self, sealed: &Sealed) -> Option<PrivateKey> {
-        let mut bytes = Zeroizing::new(sealed.bytes.clone());
-        self.cipher()?.decrypt_in_place(&sealed.nonce, b"", &mut *bytes).ok()?;
-        PrivateKey::read(&mut Reader::new(&bytes)).ok()
-    }
 }
 
 impl Added {
@@ -206,7 +164,10 @@ impl Broker {
             .await?;
         self.not_locked_meanwhile(connection).map_err(|refusal| self.failed(&approved, refusal))?;
         let mut added = self.ssh.added.borrow_mut();
-        let sealed = added.sealing().and_then(|sealing| sealing.seal(&key)).ok_or(KeyFault::Library);
+        let sealed = added
+            .sealing()
+            .and_then(|sealing| sealing.seal(wire::encode(|out| key.write(out))))
+            .ok_or(KeyFault::Library);
         let sealed = sealed.map_err(|fault| self.failed(&approved, AgentRefusal::from(fault).into()))?;
         self.ssh.opened.borrow_mut().close(&name_of(connection.at.id, &public));
         let key = signing::fingerprint(&public);
@@ -288,7 +249,9 @@ impl Broker {
         }
         let private = {
             let added = self.ssh.added.borrow();
-            added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed)).ok_or(AgentRefusal::NoKey)?
+            let bytes = added.sealing.as_ref().and_then(|sealing| sealing.open(&key.sealed));
+            let private = bytes.and_then(|bytes| PrivateKey::read(&mut Reader::new(&bytes)).ok());
+            private.ok_or(AgentRefusal::NoKey)?
         };
         let opened = open(private).await?;
         self.ssh.opened.borrow_mut().keep(&name, &opened);

@@ -91,6 +91,8 @@ impl Link {
             settings: self.settings.iter().map(shown).collect(),
             programs: self.programs.values().map(program).collect(),
             secrets,
+            keeps_seconds: None,
+            kept: 0,
         }
     }
 }

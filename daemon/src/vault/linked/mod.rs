@@ -68,6 +68,12 @@ pub(crate) trait LinkedVault {
         Ok(Vec::new())
     }
 
+    /// Whether a value is still the same in a while: a one-time password and what is made for one loan are not, and are
+    /// never kept.
+    fn lasts(&self, _at: &Reference) -> bool {
+        true
+    }
+
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
