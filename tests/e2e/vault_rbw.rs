@@ -1,10 +1,11 @@
-//! Bitwarden by `rbw`, a double of it: a script that answers as `rbw` 1.13 does, and a socket in the place of its agent's.
+//! Bitwarden by `rbw`, a double of it: a script that answers as `rbw` 1.15 does, and a socket in the place of its agent's.
 
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
+use serde_json::{Value, json};
 use std::os::unix::net::UnixListener;
 
-/// `rbw unlocked`, `rbw list --fields id,name,folder` and `rbw get --raw ID`, to what they print and how they end.
+/// `rbw unlocked`, `rbw list --raw` and `rbw get --raw ID`, to what they print and how they end.
 const DOUBLE: &str = r#"#!/bin/sh
 run=$XDG_RUNTIME_DIR
 echo "$*" >>"$run/asked"
@@ -12,7 +13,7 @@ env >"$run/environment"
 [ ! -e "$run/hang" ] || sleep 1000
 case "$*" in
 unlocked) [ ! -e "$run/locked" ] ;;
-"list --fields id,name,folder") [ ! -e "$run/garbage" ] || { echo s3cret; exit; }
+"list --raw") [ ! -e "$run/garbage" ] || { echo s3cret; exit; }
     cat "$run/names" ;;
 "get --raw "*)
     if [ -e "$run/garbage-item" ]; then echo s3cret
@@ -33,9 +34,10 @@ struct Double {
 }
 
 impl Double {
-    fn new(names: &str) -> Self {
+    fn new(names: &[(usize, &str, Option<&str>)]) -> Self {
         let sandbox = Sandbox::with_approver(approver::ALLOW);
-        sandbox.write("run/names", names);
+        let listed = |(number, name, folder): &(usize, &str, Option<&str>)| json!({ "id": id(*number), "name": name, "user": "me", "folder": folder, "uris": [], "type": "Login" });
+        sandbox.write("run/names", names.iter().map(listed).collect::<Value>().to_string());
         sandbox.make_directory("run/rbw");
         sandbox.write_program("home/rbw", DOUBLE);
         let mut double = Self { sandbox, agent: None };
@@ -68,7 +70,7 @@ impl Double {
 
     fn state(&self) -> String {
         let tested = self.sandbox.keyloan(&["vault", "test", "rbw", "--json"]).run();
-        let tested: serde_json::Value = serde_json::from_slice(&tested.stdout).unwrap();
+        let tested: Value = serde_json::from_slice(&tested.stdout).unwrap();
         tested[0]["state"].as_str().unwrap().to_owned()
     }
 
@@ -79,31 +81,28 @@ impl Double {
     }
 }
 
-fn login(name: &str, password: &str) -> String {
-    format!(
-        r#"{{"id":"x","folder":null,"name":"{name}","data":{{"username":"me","password":"{password}","totp":null,"uris":[]}},
-        "fields":[{{"name":"api key","value":"tok","type":"hidden"}}],"notes":null,"history":[]}}"#
-    )
+fn login(password: &str) -> String {
+    json!({ "id": "x", "folder": null, "name": "x", "notes": null, "history": [],
+        "data": { "username": "me", "password": password, "totp": null, "uris": [] },
+        "fields": [{ "name": "api key", "value": "tok", "type": "hidden" }] })
+    .to_string()
 }
 
 #[test]
 fn items_of_rbw_are_named_by_title_folder_or_id_and_asked_for_by_id() {
-    let lines = [
-        (1, "it's \"ü\"/x", ""),
-        (2, "git", "Work"),
-        (3, "git", "Home"),
-        (4, "~/project", ""),
-        (5, "same", ""),
-        (6, "same", ""),
+    let forged = format!("two\n{}\tgit hub\t", id(1));
+    let items = [
+        (1, "it's \"ü\"/x", None),
+        (2, "git", Some("Work")),
+        (3, "git", Some("Home")),
+        (4, "~/project", None),
+        (5, "same", None),
+        (6, "same", None),
+        (7, &*forged, None),
     ];
-    let names: String = lines
-        .iter()
-        .map(|(n, name, folder)| format!("{}\t{name}\t{folder}\n", id(*n)))
-        .collect::<Vec<_>>()
-        .concat();
-    let double = Double::new(&(names + "broken\nline\tof a title\n"));
-    for (number, name, _) in lines {
-        double.item(number, &login(&name.replace('"', "\\\""), &format!("p{number}")));
+    let double = Double::new(&items);
+    for (number, ..) in items {
+        double.item(number, &login(&format!("p{number}")));
     }
     double.item(
         4,
@@ -117,23 +116,26 @@ fn items_of_rbw_are_named_by_title_folder_or_id_and_asked_for_by_id() {
         ("rbw://Home/git/password", "p3"),
         ("rbw://~/project/vars", "# set\nA=1"),
         (&format!("rbw://{}/password", id(5)), "p5"),
+        (&format!("rbw://{}/password", id(7)), "p7"),
     ] {
         assert_eq!(double.get(reference).ok().text(), value, "{reference}");
     }
     let several = double.get("rbw://git/password").refused(1, "more than one thing");
     assert!(several.stderr.contains("Work/git") && several.stderr.contains("Home/git"), "{}", several.stderr);
+    double.get("rbw://git hub/password").refused(1, "there is no item 'git hub'");
     double.get("rbw://nowhere/password").refused(1, "there is no item 'nowhere'");
     double.get("rbw://Work/git/totp").refused(1, "there is no field 'totp'");
     double.get("rbw://Work/git/vars").refused(1, "there is no field 'vars'");
     let listed = double.sandbox.keyloan(&["item", "list", "--vault", "rbw"]).run().ok().text();
-    assert_eq!(listed.lines().count(), 6, "{listed}");
+    assert_eq!(listed.lines().count(), 7, "{listed}");
 }
 
 #[test]
 fn twenty_references_of_five_items_cost_a_process_an_item_and_two() {
-    let names: String = (0..5).map(|n| format!("{}\titem {n}\t\n", id(n))).collect::<Vec<_>>().concat();
-    let double = Double::new(&names);
-    (0..5).for_each(|n| double.item(n, &login(&format!("item {n}"), &format!("p{n}"))));
+    let names = ["item 0", "item 1", "item 2", "item 3", "item 4"];
+    let items: Vec<_> = names.iter().enumerate().map(|(number, name)| (number, *name, None)).collect();
+    let double = Double::new(&items);
+    (0..5).for_each(|n| double.item(n, &login(&format!("p{n}"))));
     double.link().ok();
     let lines: String =
         (0..20).map(|n| format!("V{n} = \"rbw://item {}/password\"\n", n % 5)).collect::<Vec<_>>().concat();
@@ -144,13 +146,13 @@ fn twenty_references_of_five_items_cost_a_process_an_item_and_two() {
     assert_eq!(lent.text(), "p0 p4\n");
     let asked = double.asked();
     assert_eq!(asked.len(), 7, "{asked:?}");
-    assert_eq!(&asked[..2], ["unlocked", "list --fields id,name,folder"]);
+    assert_eq!(&asked[..2], ["unlocked", "list --raw"]);
 }
 
 #[test]
 fn an_agent_that_is_locked_or_not_there_is_told_and_neither_asked_nor_started() {
-    let mut double = Double::new(&format!("{}\tweb\t\n", id(1)));
-    double.item(1, &login("web", "p"));
+    let mut double = Double::new(&[(1, "web", None)]);
+    double.item(1, &login("p"));
     double.link().ok();
     assert_eq!(double.state(), "ready");
     double.sandbox.write("run/locked", "");
@@ -171,8 +173,8 @@ fn an_agent_that_is_locked_or_not_there_is_told_and_neither_asked_nor_started() 
 
 #[test]
 fn an_rbw_that_fails_is_told_apart_and_not_quoted() {
-    let double = Double::new(&format!("{}\tweb\t\n{}\tgone\t\n", id(1), id(2)));
-    double.item(1, &login("web", "p"));
+    let double = Double::new(&[(1, "web", None), (2, "gone", None)]);
+    double.item(1, &login("p"));
     double.link().ok();
     for (wrong, said) in [
         ("garbage", "does not answer as rbw does"),

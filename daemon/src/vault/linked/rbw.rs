@@ -54,13 +54,18 @@ impl Rbw {
         found.unwrap_or_else(|| PathBuf::from(format!("/run/user/{}", effective_uid())))
     }
 
+    /// As the crate `directories` makes one of a name.
+    fn folder(&self) -> String {
+        let profile = self.profile.as_ref().map(|profile| format!("-{profile}")).unwrap_or_default();
+        format!("rbw{profile}").to_lowercase().split_whitespace().collect()
+    }
+
     async fn run(&self, call: &Call, arguments: &[&str], most: usize) -> Result<Ended, Fault> {
         let runtime = self.runtime(call);
         let mut variables = vec![(RUNTIME, runtime.clone().into_os_string())];
         variables.extend(self.profile.as_ref().map(|profile| ("RBW_PROFILE", OsString::from(profile))));
-        let folder =
-            self.profile.as_ref().map_or_else(|| "rbw".to_owned(), |profile| format!("rbw-{profile}"));
-        let connected = timeout(DEADLINE, UnixStream::connect(runtime.join(folder).join("socket"))).await;
+        let connected =
+            timeout(DEADLINE, UnixStream::connect(runtime.join(self.folder()).join("socket"))).await;
         if !connected.is_ok_and(|connected| connected.is_ok()) {
             return Err(Fault::Locked("rbw's agent does not run".to_owned()));
         }
@@ -79,25 +84,19 @@ impl Rbw {
 
     /// All items, with nothing but what names them.
     async fn names(&self, call: &Call) -> Result<Items, Fault> {
-        let ended = self.run(call, &["list", "--fields", "id,name,folder"], NAMES).await?;
+        // Not by lines: a title may hold a line end, and what looks like another item behind it.
+        let ended = self.run(call, &["list", "--raw"], NAMES).await?;
         if ended.status != 0 {
             return Err(self.said(&ended));
         }
         let garbage =
             || Fault::Broken(format!("{} does not answer as rbw does", self.program.path.display()));
-        let text = str::from_utf8(ended.output.expose()).map_err(|_| garbage())?;
+        let list: Vec<Value> = serde_json::from_slice(ended.output.expose()).map_err(|_| garbage())?;
         let (mut items, mut folders) = (Vec::new(), HashMap::new());
-        for line in text.lines() {
-            // Of a title with a line end or a tab in it nobody can tell where it ends.
-            let words: Vec<&str> = line.split('\t').collect();
-            let [id, name, folder] = words.as_slice() else { continue };
-            if item::is_id(id) {
-                items.push(json!({ "id": id, "name": name, "folderId": folder }));
-                folders.insert((*folder).to_owned(), (*folder).to_owned());
-            }
-        }
-        if items.is_empty() && !text.is_empty() {
-            return Err(garbage());
+        for listed in list {
+            let folder = listed["folder"].as_str();
+            items.push(json!({ "id": listed["id"], "name": listed["name"], "folderId": folder }));
+            folders.extend(folder.map(|folder| (folder.to_owned(), folder.to_owned())));
         }
         Ok(Items::by_names(items, folders))
     }
