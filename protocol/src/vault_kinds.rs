@@ -56,7 +56,7 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -106,6 +106,21 @@ const COMMAND: Kind = Kind {
             key: "secrets",
             asks: "variables for it that are secrets (their names, with spaces between)",
             is: Is::Secrets,
+            needed: Needed::No,
+        },
+    ],
+    searched: false,
+};
+
+const KEYRING: Kind = Kind {
+    name: "keyring",
+    about: "the keyring of a Linux desktop: GNOME's, KDE's, or what KeePassXC offers in their place",
+    settings: &[
+        text("collection", "its name, where it is not the desktop's default keyring", Needed::No),
+        Setting {
+            key: "bus",
+            asks: "the session bus's socket, where it is not the desktop's",
+            is: Is::Path,
             needed: Needed::No,
         },
     ],

@@ -160,3 +160,44 @@ fn on_a_terminal_the_password_is_typed_unseen_and_can_be_typed_anew() {
     typed("keyloan vault add keys --replace", "nothing to keep it", "", "changed: keys, and it answers");
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
 }
+
+#[test]
+fn an_item_without_the_field_is_no_set() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &database, PASSWORD, &["--search"]).ok();
+    sandbox
+        .with_secrets(&["-s", "Work/twice", "--", "true"])
+        .run()
+        .refused(125, "there is no set 'Work/twice'");
+    assert!(sandbox.events("decided").is_empty(), "nobody was asked");
+    sandbox.keyloan(&["item", "set", "keys://Work/twice/vars"]).stdin("A=1").run().ok();
+    let lent = sandbox.with_secrets(&["-s", "Work/twice", "--", "printenv", "A"]).run().ok();
+    assert_eq!(lent.text(), "1\n");
+}
+
+#[test]
+fn an_item_of_more_fields_than_one_reply_holds_is_listed_whole() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let long = "%".repeat(240);
+    let field = |at| format!("<String><Key>{at:04}{long}</Key><Value>x</Value></String>");
+    let fields = (0..2000).map(field).collect::<Vec<_>>().concat();
+    let many = entry("many", "x").replace("</Entry>", &(fields + "</Entry>"));
+    let database = keyloan_e2e::keepass::made(&sandbox, "keys.kdbx", &many, PASSWORD, &[]);
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
+    assert_eq!(listed.lines().filter(|line| line.starts_with("keys://many/")).count(), 2005);
+    let names = sandbox.keyloan(&["item", "list", "--vault", "keys"]).run().ok().text();
+    assert_eq!(names, "many\npypi\n");
+}
+
+#[test]
+fn a_secret_is_given_once_and_under_its_own_name() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    let twice = add(&sandbox, &database, PASSWORD, &["--secret-fd", "password=4"]);
+    twice.refused(2, "given twice");
+    let other = add(&sandbox, &database, PASSWORD, &["--secret-fd", "secret.password=4"]);
+    other.refused(2, "no secret 'secret.password'");
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+}

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod approver;
 pub mod desktop;
 pub mod keepass;
+pub mod keyring;
 pub mod linked;
 pub mod notification;
 pub mod pass;

@@ -5,12 +5,13 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
-use crate::env_set::plan::{File, From, Plan, PlanError, Search, VARS};
+use crate::env_set::plan::{File, From, Plan, PlanError, Search, Sought, VARS};
 use crate::patience;
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Subject, To};
 use crate::policy::rule::Kind;
 use crate::requester::Requester;
 use crate::trust::Standing;
+use crate::vault::linked::links::Links;
 use keyloan_platform::search::FILE;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
@@ -90,25 +91,38 @@ impl Broker {
         }
         let Found { mut directories, manifest } = found;
         let mut file = self.passed_manifest(requester, ask.manifest_at, &directories, manifest).await?;
-        let (mut elsewhere, mut unsearched) = (Vec::new(), Vec::new());
-        let mut has_looked = false;
+        let mut elsewhere = Vec::new();
+        let mut searched: Option<(Rc<Links>, Vec<Sought>, Vec<String>)> = None;
         loop {
             let links = self.links()?;
-            let wanted = {
+            let sought = {
                 let vault = self.vault.borrow();
                 let home = keyloan_platform::paths::home();
                 let search =
                     Search { index: vault.index()?, links: &links, elsewhere, home, directories, file };
-                let wanted = search.wanted_elsewhere(&ask.sets);
-                if has_looked || wanted.is_empty() || links.iter().all(|link| !link.searched) {
-                    return planned(search.plan(&ask.sets, &ask.only), unsearched);
+                let sought = search.sought_elsewhere(&ask.sets);
+                let is_needed = !sought.is_empty() && links.searched().next().is_some();
+                match searched {
+                    // What was not searched for could be the very set that is meant now.
+                    Some((before, of, _)) if of != sought || !Rc::ptr_eq(&before, &links) => {
+                        return Err(Refusal::LinksChanged);
+                    }
+                    None if is_needed => {}
+                    searched => {
+                        let mut plan = search.plan(&ask.sets, &ask.only)?;
+                        if plan.variables.is_empty() && plan.unread.is_empty() {
+                            return Err(PlanError::Nothing.into());
+                        }
+                        plan.notes.extend(searched.into_iter().flat_map(|(_, _, notes)| notes));
+                        return Ok(plan);
+                    }
                 }
                 (directories, file) = (search.directories, search.file);
-                wanted
+                sought
             };
-            (elsewhere, unsearched) = self.titled(client, &links, &wanted).await?;
-            // Locks and links may have changed meanwhile, so all is looked at anew.
-            has_looked = true;
+            let found = self.titled(client, &links, &sought).await?;
+            elsewhere = found.found;
+            searched = Some((links, sought, found.unsearched));
         }
     }
 
@@ -231,19 +245,6 @@ impl Opened {
     }
 }
 
-/// The plan, with a word on the vaults that could not be searched. Where nothing was found, that is why.
-fn planned(plan: Result<Plan, PlanError>, mut unsearched: Vec<Refusal>) -> Result<Plan, Refusal> {
-    let mut plan = match plan {
-        Err(PlanError::Nothing) if !unsearched.is_empty() => return Err(unsearched.remove(0)),
-        plan => plan?,
-    };
-    if plan.variables.is_empty() && plan.unread.is_empty() {
-        return Err(PlanError::Nothing.into());
-    }
-    plan.notes.extend(unsearched.iter().map(|refusal| format!("not searched: {refusal}")));
-    Ok(plan)
-}
-
 /// What a loan is about, by name: variables, and sets that are not read yet.
 pub(super) fn names(plan: &Plan) -> Vec<String> {
     let unread = plan.unread.iter().map(|unread| unread.reference.to_string());
@@ -269,21 +270,19 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
 }
 
 /// The program that the requester says it becomes.
-fn to(requester: &Requester) -> String {
-    requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default()
+fn to(requester: &Requester) -> To {
+    requester.claimed.program.clone().map_or(To::Requester, To::Program)
 }
 
 /// What is lent, each with the item it comes from, to whom, and for what time.
-pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Kind, Subject)> {
-    let time = time.map(|time| format!(", for at most {}", TimeSpan::of(time)));
-    let to = to.to_owned() + &time.unwrap_or_default();
+pub(super) fn subjects(plan: &Plan, to: &To, time: Option<Duration>) -> Vec<(Kind, Subject)> {
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
         let mut add = |item: Option<&str>, field: &str| {
             let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
             let (given, item) = (item.map(|item| format!("{item}/{field}")), item.map(str::to_owned));
-            subjects.push((kind, Subject { what, to: to.clone(), item, given, ..Subject::default() }));
+            subjects.push((kind, Subject { what, to: to.clone(), time, item, given, ..Subject::default() }));
         };
         match &planned.from {
             From::Literal(_) => add(None, ""),
@@ -305,7 +304,7 @@ pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Ki
         let given = Some(format!("{item}/{VARS}"));
         subjects.push((
             Kind::Env,
-            Subject { what, to: to.clone(), item: Some(item), given, ..Subject::default() },
+            Subject { what, to: to.clone(), time, item: Some(item), given, ..Subject::default() },
         ));
     }
     subjects
@@ -334,7 +333,7 @@ fn describe(
     if let Some(command) = requester.shown_command() {
         question.line("command", &command, Certainty::Claimed);
     }
-    question.warn_of_steering(requester, steering);
+    question.warn_of_steering(requester, steering, "the command");
 }
 
 /// What is lent, from where, and for how long.

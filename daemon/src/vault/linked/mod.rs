@@ -8,6 +8,8 @@ mod command;
 #[allow(dead_code, reason = "tmp")]
 mod http;
 mod keepass;
+#[cfg(target_os = "linux")]
+mod keyring;
 pub(crate) mod links;
 mod pass;
 pub(crate) mod pinned;
@@ -38,6 +40,11 @@ pub(crate) trait LinkedVault {
 
     /// The names of its items, and of their fields where those are known without reading values.
     fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>>;
+
+    /// Whether `list` names every field of an item: then one without `vars` is no set.
+    fn lists_fields(&self) -> bool {
+        false
+    }
 
     /// The values of all references, in their order, in as few processes or requests as the vault allows. What is
     /// wrong with the vault fails all of it; what is wrong with one reference fails that one.
@@ -211,6 +218,10 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
+        #[cfg(target_os = "linux")]
+        "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
+        #[cfg(not(target_os = "linux"))]
+        "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }

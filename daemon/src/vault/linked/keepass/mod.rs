@@ -153,6 +153,10 @@ impl LinkedVault for KeePass {
         })
     }
 
+    fn lists_fields(&self) -> bool {
+        true
+    }
+
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         Box::pin(async {
             match self.ask(call, Act::Read(wanted.to_vec()), None).await?.0 {
