@@ -50,6 +50,13 @@ pub(crate) trait LinkedVault {
         Box::pin(async { Ok(Vec::new()) })
     }
 
+    /// A certificate for an ssh key, `ssh-ed25519-cert-v01@openssh.com AAAA…`, without a line end. Nothing is believed
+    /// of it: whoever uses it checks that it is for this key, for the login, and for the time that was asked for.
+    #[allow(dead_code, reason = "the agent asks for one as soon as it knows logins by certificate")]
+    fn certificate<'a>(&'a self, _call: &'a Call, _ask: &'a CertificateAsk) -> Doing<'a, String> {
+        Box::pin(async { Err(Fault::Unable("a vault of this kind makes no ssh certificates".to_owned())) })
+    }
+
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
@@ -102,6 +109,19 @@ pub(crate) struct SshKey {
     pub(crate) item: ItemName,
     /// `ssh-ed25519 AAAA… comment`.
     pub(crate) public: String,
+}
+
+/// What a certificate is wanted for: one login.
+#[allow(dead_code, reason = "see `certificate`")]
+pub(crate) struct CertificateAsk {
+    /// The vault's own name for who may be given one: `ROLE`, of the engine that the link names.
+    pub(crate) role: String,
+    /// `ssh-ed25519 AAAA…`, with or without a comment.
+    pub(crate) public: String,
+    /// The users that it lets in; none for those that the role has by itself.
+    pub(crate) principals: Vec<String>,
+    /// How long it is good for.
+    pub(crate) ttl: Duration,
 }
 
 /// Why a vault did not do what it was asked for. Texts are keyloan's own words with names and paths in them; what a
