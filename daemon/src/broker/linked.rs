@@ -1,6 +1,7 @@
 //! Asking linked vaults: one batch a vault and request, all vaults at once, each for its own time. A request that ends
 //! takes what it asked for with it.
 
+use super::leases::Leases;
 use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
@@ -35,12 +36,12 @@ const SEARCH: Duration = Duration::from_secs(5);
 pub(super) struct Opened(RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>);
 
 impl Opened {
-    pub(super) fn close(&self) {
-        self.0.borrow_mut().clear();
+    pub(super) fn close(&self) -> Vec<Rc<dyn LinkedVault>> {
+        self.0.take().into_values().collect()
     }
 
-    pub(super) fn forget(&self, name: &VaultName) {
-        self.0.borrow_mut().remove(name);
+    pub(super) fn forget(&self, name: &VaultName) -> Option<Rc<dyn LinkedVault>> {
+        self.0.borrow_mut().remove(name)
     }
 }
 
@@ -48,7 +49,7 @@ impl Opened {
 pub(super) struct Asked {
     pub(super) name: VaultName,
     pub(super) vault: Rc<dyn LinkedVault>,
-    pub(super) call: Call,
+    pub(super) call: Rc<Call>,
 }
 
 impl Asked {
@@ -108,7 +109,7 @@ impl Broker {
             opened.insert(link.name.clone(), Rc::clone(&vault));
             vault
         };
-        Ok(Asked { name: link.name.clone(), vault, call: self.call(client, secrets) })
+        Ok(Asked { name: link.name.clone(), vault, call: Rc::new(self.call(client, secrets)) })
     }
 
     pub(super) fn call(&self, client: &Client, secrets: Vec<(String, SecretBytes)>) -> Call {
@@ -116,17 +117,35 @@ impl Broker {
             secrets: Secrets::new(secrets),
             desktop: self.desktop().map(|desktop| desktop.variables().collect()).unwrap_or_default(),
             terminal: keyloan_platform::terminal::path_of_device(client.requester.terminal),
+            ..Call::default()
         }
     }
 
-    /// The values behind references of linked vaults. The first vault that fails ends it for all.
+    /// The same, for what is not a loan, and so has no end that a lease could end with.
     pub(super) async fn read_linked(
+        &self,
+        client: &Client,
+        approved: &Approved,
+        wanted: &[&Reference],
+    ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+        let (values, leases) = self.read_for_loan(client, approved, wanted).await?;
+        let Some(vault) = leases.first() else { return Ok(values) };
+        let cause = "what it makes anew for each loan ends with the loan, and this is none".to_owned();
+        let hint = Some("lend it to a command: with-secrets".to_owned());
+        Err(failed(vault, Fault::Refused(cause), hint, Vec::new()))
+    }
+
+    /// The values behind references of linked vaults, and what ends with the loan. The first vault that fails ends it
+    /// for all.
+    pub(super) async fn read_for_loan(
         &self,
         client: &Client,
         _approved: &Approved,
         wanted: &[&Reference],
-    ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+    ) -> Result<(HashMap<Reference, SecretBytes>, Leases), Refusal> {
         let links = self.links()?;
+        // Dropped after all that reads.
+        let mut leases = Leases::none(&self.leases);
         let mut batches: BTreeMap<&VaultName, (&Link, Vec<Reference>)> = BTreeMap::new();
         for reference in wanted {
             let link = links.meant(&reference.vault)?;
@@ -137,14 +156,16 @@ impl Broker {
         }
         let mut reading = JoinSet::new();
         for (link, batch) in batches.into_values() {
-            reading.spawn_local(self.asked(client, link)?.read(batch));
+            let asked = self.asked(client, link)?;
+            leases.watch(&asked);
+            reading.spawn_local(asked.read(batch));
         }
         let mut values = HashMap::with_capacity(wanted.len());
         while let Some(read) = reading.join_next().await {
             values.extend(read.map_err(|_| Refusal::Task)??);
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
-        if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
+        if Rc::ptr_eq(&links, &self.links()?) { Ok((values, leases)) } else { Err(Refusal::LinksChanged) }
     }
 
     /// Which of these titles the vaults have that are searched, in the order of the vaults; and why some could not be.

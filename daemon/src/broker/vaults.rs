@@ -176,9 +176,14 @@ impl Broker {
         let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
         self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
-        let call = self.call(client, secrets);
+        let mut call = self.call(client, secrets);
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
-        let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
+        let tried = async {
+            vault.settle(&mut call).await?;
+            vault.state(&call).await
+        };
+        let tried = clock::timeout(vault.patience(), tried).await;
+        self.leases.sign_out(Rc::clone(&vault));
         let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
         let note = match tried {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
@@ -223,7 +228,9 @@ impl Broker {
         secrets: &mut Vec<(String, SecretBytes)>,
     ) -> Result<(), Refusal> {
         let has_terminal = client.requester.terminal != 0;
-        for setting in kind.settings.iter().filter(|setting| setting.is == Is::Secret) {
+        for setting in
+            kind.settings.iter().filter(|setting| setting.is == Is::Secret && !setting.asks.is_empty())
+        {
             let held = secrets.iter().position(|(key, _)| key == setting.key);
             let what = format!("{} of {name}", setting.asks);
             let typed = match (held, setting.needed) {
@@ -288,7 +295,8 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.links = Rc::new(after);
         }
-        self.linked.forget(&link.name);
+        self.leases.end_of(&link.name);
+        self.linked.forget(&link.name).into_iter().for_each(|vault| self.leases.sign_out(vault));
         // A yes was given to what the name stood for then.
         self.end_all_grants("the vaults were changed");
         Ok(())

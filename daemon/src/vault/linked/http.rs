@@ -201,6 +201,11 @@ impl Server {
 }
 
 impl Connection<'_> {
+    /// The server has ended it.
+    pub(super) fn is_over(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     pub(super) async fn send(&mut self, ask: Ask<'_>) -> Result<Answer, Fault> {
         let server = self.server;
         let broken = |cause: &str| Fault::Broken(format!("{}: {cause}", server.shown));

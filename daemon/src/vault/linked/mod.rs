@@ -5,10 +5,11 @@
 //! own, a token), and that goes when the local vault is locked.
 
 mod command;
-#[allow(dead_code, reason = "tmp")]
+#[allow(dead_code, reason = "not every kind talks over a Unix socket")]
 mod http;
 mod keepass;
 pub(crate) mod links;
+mod openbao;
 mod pass;
 pub(crate) mod pinned;
 mod runner;
@@ -17,6 +18,7 @@ use crate::vault::linked::links::Link;
 use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -57,6 +59,21 @@ pub(crate) trait LinkedVault {
         Box::pin(async { Err(Fault::Unable("a vault of this kind makes no ssh certificates".to_owned())) })
     }
 
+    /// Exchanges secrets that are good once for those that are to be kept, when the vault is linked.
+    fn settle<'a>(&'a self, _call: &'a mut Call) -> Doing<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Ends what `read` noted in `Call::leases`, wherever it was noted.
+    fn revoke<'a>(&'a self, _call: &'a Call, _lease: &'a Lease) -> Doing<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Ends what it has with its server: the local vault was locked, or the link changed.
+    fn sign_out(&self) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
@@ -77,6 +94,16 @@ pub(crate) struct Call {
     /// unlocked from, and the requester's terminal as the kernel has it.
     pub(crate) desktop: Vec<(&'static str, OsString)>,
     pub(crate) terminal: Option<PathBuf>,
+    /// What was made for this call and is to be ended with the loan, noted as soon as it is known.
+    pub(crate) leases: RefCell<Vec<Lease>>,
+}
+
+/// An account that a vault made for one loan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) item: ItemName,
+    /// The vault's own name for it.
+    pub(crate) id: String,
 }
 
 #[derive(Default)]
@@ -90,6 +117,17 @@ impl Secrets {
     /// To be written down.
     pub(crate) fn into_inner(self) -> Vec<(String, SecretBytes)> {
         self.0
+    }
+
+    /// Puts a secret in the place of the one of that name.
+    pub(crate) fn put(&mut self, key: &str, secret: SecretBytes) {
+        self.take(key);
+        self.0.push((key.to_owned(), secret));
+    }
+
+    pub(crate) fn take(&mut self, key: &str) -> Option<SecretBytes> {
+        let at = self.0.iter().position(|(held, _)| held == key)?;
+        Some(self.0.remove(at).1)
     }
 
     pub(crate) fn expose(&self, key: &str) -> Option<&SecretBytes> {
@@ -129,7 +167,6 @@ pub(crate) struct CertificateAsk {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("not signed in")]
-    #[expect(dead_code, reason = "for kinds with accounts")]
     SignedOut,
     #[error("locked: {0}")]
     Locked(String),
@@ -137,6 +174,8 @@ pub(crate) enum Fault {
     NoItem(String),
     #[error("there is no field '{field}' in item '{item}'")]
     NoField { item: String, field: String },
+    #[error("the newest version of '{0}' was deleted there")]
+    Deleted(String),
     #[error("'{what}' is more than one thing there")]
     Ambiguous { what: String, candidates: Vec<String> },
     #[error("{0}")]
@@ -144,7 +183,6 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Unreachable(String),
     #[error("asked too often; it answers again {until}")]
-    #[expect(dead_code, reason = "for kinds that count")]
     RateLimited { until: String },
     #[error("{0}")]
     Broken(String),
@@ -162,7 +200,7 @@ impl Fault {
         match self {
             Self::SignedOut => "signed_out",
             Self::Locked(_) => "locked",
-            Self::NoItem(_) | Self::NoField { .. } => "not_found",
+            Self::NoItem(_) | Self::NoField { .. } | Self::Deleted(_) => "not_found",
             Self::Ambiguous { .. } => "ambiguous",
             Self::Refused(_) => "refused",
             Self::Unreachable(_) => "unreachable",
@@ -175,7 +213,7 @@ impl Fault {
 
     /// It is about what was asked for, and not about the vault.
     pub(crate) fn is_about_the_item(&self) -> bool {
-        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Ambiguous { .. })
+        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Deleted(_) | Self::Ambiguous { .. })
     }
 
     pub(crate) fn no_item(reference: &Reference) -> Self {
@@ -202,6 +240,7 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
     match link.kind.as_str() {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
+        "openbao" => Ok(Rc::new(openbao::OpenBao::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
