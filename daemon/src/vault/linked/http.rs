@@ -185,7 +185,10 @@ impl Server {
             Some(rustls::Error::InvalidCertificate(of)) => match of {
                 Of::Expired | Of::ExpiredContext { .. } => "its certificate has expired",
                 Of::NotValidYet | Of::NotValidYetContext { .. } => "its certificate is not valid yet",
-                Of::UnknownIssuer => "its certificate is signed by nobody who is trusted here",
+                // The second is one that has the name of somebody who is.
+                Of::UnknownIssuer | Of::BadSignature => {
+                    "its certificate is signed by nobody who is trusted here"
+                }
                 Of::NotValidForName | Of::NotValidForNameContext { .. } => {
                     "its certificate is for another name"
                 }

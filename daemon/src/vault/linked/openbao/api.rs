@@ -87,9 +87,7 @@ pub(super) fn is_good(answer: &Answer) -> bool {
 pub(super) fn fault(answer: &Answer, about: &str) -> Fault {
     match answer.status {
         400 => Fault::Refused(format!("{about}: the server takes that for a bad request")),
-        403 => Fault::Refused(format!(
-            "{about}: permission denied; no policy allows it, or the token is not good any more"
-        )),
+        403 => Fault::Refused(format!("{about}: permission denied, no policy of the token allows that")),
         404 | 405 => Fault::Refused(format!("{about}: the server has nothing of that kind there")),
         429 => {
             let seconds =

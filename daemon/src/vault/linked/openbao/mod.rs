@@ -118,15 +118,18 @@ impl Signed<'_> {
         };
         let again = json.as_ref().filter(|_| token.is_old).map(|json| SecretBytes::copy_of(json.expose()));
         let answer = self.talk.send(method.clone(), path, Some(&token.value), json).await?;
-        if answer.status != 403 || !token.is_old {
+        if answer.status != 403 {
             self.token = Some(token);
             return Ok(answer);
         }
-        // Else it is a policy's no.
+        // The server says the same of a policy's no and of a token that it does not know.
         let known = self.talk.send(Method::GET, "auth/token/lookup-self", Some(&token.value), None).await?;
         if known.status != 403 {
             self.token = Some(token);
             return Ok(answer);
+        }
+        if !token.is_old {
+            return Err(Fault::SignedOut);
         }
         session.forget(&token.value).await;
         let token = session.token(&mut self.talk, self.call).await?;
@@ -231,7 +234,10 @@ impl LinkedVault for OpenBao {
                 Some("whoever keeps the server unseals it: bao operator unseal".to_owned())
             }
             (Fault::Deleted(_), _) => Some("bao kv undelete brings it back".to_owned()),
-            (Fault::Refused(_), _) => Some("docs/vaults.md says what its policy has to allow".to_owned()),
+            (Fault::Refused(_), _) => Some(
+                "docs/vaults.md says what keyloan asks of a server, and what its policies have to allow"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
