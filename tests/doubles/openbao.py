@@ -264,7 +264,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             for _ in range(16384):
                 self.wfile.write(piece)
             return
-        length = 10**9 if behave in ("long", "cut") else len(text)
+        length = 10**9 if behave == "long" else len(text)
         if status != 204:
             self.send_header("Content-Length", str(length))
         self.end_headers()

@@ -5,6 +5,8 @@
 //! call, so that its name and its password belong together.
 
 mod api;
+#[cfg(test)]
+mod certificate_tests;
 mod engine;
 mod paths;
 mod session;
@@ -16,7 +18,7 @@ use super::{Call, CertificateAsk, Doing, Fault, Lease, LinkedVault, Listed, Read
 use api::{Api, Talk};
 use engine::Engine;
 use hyper::Method;
-use keyloan_protocol::names::VaultName;
+use keyloan_protocol::names::{VaultName, escaped};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use paths::{Mounts, encoded};
@@ -25,7 +27,6 @@ use session::{Session, SignIn, Token};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// The longest ssh certificate.
 const CERTIFICATE: usize = 64 * 1024;
@@ -150,7 +151,7 @@ impl LinkedVault for OpenBao {
             match answer.status {
                 403 => Err(Fault::SignedOut),
                 _ if !api::is_good(&answer) => Err(api::fault(&answer, "the token")),
-                _ => api::part::<&serde_json::value::RawValue>(api::body(&answer)?.data).map(drop),
+                _ => api::part::<api::Fields>(api::body(&answer)?.data).map(drop),
             }
         })
     }
@@ -169,6 +170,10 @@ impl LinkedVault for OpenBao {
 
     fn certificate<'a>(&'a self, call: &'a Call, ask: &'a CertificateAsk) -> Doing<'a, String> {
         Box::pin(async {
+            // The server takes them as one text.
+            if let Some(odd) = ask.principals.iter().find(|user| user.is_empty() || user.contains(',')) {
+                return Err(Fault::Refused(format!("'{}' is no user's name", escaped(odd, 100))));
+            }
             let sign = api::json(&Sign {
                 public_key: &ask.public,
                 valid_principals: (!ask.principals.is_empty()).then(|| ask.principals.join(",")),
@@ -215,10 +220,6 @@ impl LinkedVault for OpenBao {
 
     fn sign_out(&self) -> Doing<'_, ()> {
         Box::pin(async { self.session.sign_out(&mut self.api.talk()).await })
-    }
-
-    fn patience(&self) -> Duration {
-        Duration::from_secs(30)
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
