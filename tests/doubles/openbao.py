@@ -165,7 +165,7 @@ def answered(method, path, query, token, body):
         held = WRAPPED.get(body["token"])
         return data({"creation_path": held[0], "creation_time": NOW, "creation_ttl": 300}) if held else UNWRAPPED
     if path == "sys/wrapping/unwrap":
-        held = WRAPPED.pop(token, None)
+        held = WRAPPED.pop(body.get("token", token), None)
         return data(held[1]) if held else UNWRAPPED
     if token is None:
         return errors(400, "missing client token")
