@@ -4,6 +4,7 @@ use keyloan_e2e::openbao::{OpenBao, Tls};
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::time::Duration;
 
 const ROOT: &[(&str, &str)] = &[("token", "root-token")];
@@ -61,7 +62,7 @@ fn twenty_fields_of_an_item_cost_one_request_and_several_items_one_connection() 
     bao.link(&[], ROOT).ok();
     let mut manifest = "[env]\nTOKEN = \"team://ci/pypi/token\"\nA = \"team://ci/deep/er/a\"\n".to_owned();
     for n in 0..20 {
-        manifest += &format!("V{n:02} = \"team://big/f{n:02}\"\n");
+        let _ = writeln!(manifest, "V{n:02} = \"team://big/f{n:02}\"");
     }
     sandbox.write("project/.keyloan.toml", manifest);
     sandbox.keyloan(&["trust"]).run().ok();

@@ -4,6 +4,7 @@ use crate::programs::needed;
 use crate::sandbox::{Output, PASSPHRASE, Running};
 use crate::{Sandbox, eventually};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -106,7 +107,7 @@ pub fn link(sandbox: &Sandbox, settings: &[String], secrets: &[(&str, &str)]) ->
     let mut arguments = Vec::new();
     for (at, (name, value)) in secrets.iter().enumerate() {
         let descriptor = 5 + at;
-        script.push_str(&format!("exec {descriptor}<\"$1\"; shift; "));
+        let _ = write!(script, "exec {descriptor}<\"$1\"; shift; ");
         files.push(sandbox.write(&format!("secret-{name}"), value));
         arguments.extend(["--secret-fd".to_owned(), format!("{name}={descriptor}")]);
     }

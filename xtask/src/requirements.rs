@@ -118,6 +118,12 @@ const REQUIREMENTS: &[Requirement] = &[
         &["keepassxc-cli"],
         "writes the databases that keyloan reads, and reads those it wrote",
     ),
+    tests("openssl", &["openssl"], "a CA of the tests' own, and what it signs"),
+    tests(
+        "python3",
+        &["/usr/bin/python3", "-c", "import http.server, ssl"],
+        "runs doubles of vaults' servers",
+    ),
     tests(
         "ssh-askpass-gnome",
         &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],

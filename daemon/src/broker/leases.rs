@@ -104,10 +104,12 @@ impl Ends {
     }
 
     /// A vault's link changes: what it lent is ended by what it was, loan or not.
-    pub(super) fn end_of(&self, vault: &VaultName) {
-        let of = |leases: &Leases| leases.of.iter().any(|(name, ..)| name == vault);
-        let ended: Vec<Leases> =
-            self.out.borrow_mut().extract_if(|_, leases| of(leases)).map(|(_, leases)| leases).collect();
+    pub(super) fn end_of(self: &Rc<Self>, vault: &VaultName) {
+        let mut ended = Vec::new();
+        for (loan, leases) in self.out.borrow_mut().iter_mut() {
+            let of = leases.of.extract_if(.., |(name, ..)| name == vault).collect();
+            ended.push(Leases { ends: Rc::clone(self), loan: Some(*loan), of });
+        }
         drop(ended);
     }
 

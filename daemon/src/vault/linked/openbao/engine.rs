@@ -108,7 +108,9 @@ impl Signed<'_> {
                     }
                 }
                 Err(fault) if fault.is_about_the_item() => {
-                    places.into_iter().for_each(|at| read[at] = Some(Err(fault.clone())));
+                    for at in places {
+                        read[at] = Some(Err(fault.clone()));
+                    }
                 }
                 Err(fault) => return Err(fault),
             }

@@ -49,6 +49,8 @@ struct Signed<'a> {
     call: &'a Call,
     talk: Talk<'a>,
     token: Option<Token>,
+    /// Ends what is over.
+    ends: bool,
 }
 
 #[derive(Serialize)]
@@ -105,7 +107,7 @@ impl OpenBao {
     }
 
     fn signed<'a>(&'a self, call: &'a Call) -> Signed<'a> {
-        Signed { vault: self, call, talk: self.api.talk(), token: None }
+        Signed { vault: self, call, talk: self.api.talk(), token: None, ends: false }
     }
 }
 
@@ -113,6 +115,9 @@ impl Signed<'_> {
     /// A request with the token; where that was got by a login and is not good any more, with one of a new login.
     async fn send(&mut self, method: Method, path: &str, json: Option<SecretBytes>) -> Result<Answer, Fault> {
         let session = &self.vault.session;
+        if !self.ends {
+            session.check()?;
+        }
         let token = match self.token.take() {
             Some(token) => token,
             None => session.token(&mut self.talk, self.call).await?,
@@ -208,7 +213,8 @@ impl LinkedVault for OpenBao {
     fn revoke<'a>(&'a self, call: &'a Call, lease: &'a Lease) -> Doing<'a, ()> {
         Box::pin(async {
             let revoke = api::json(&Revoke { lease_id: &lease.id, sync: true })?;
-            let answer = self.signed(call).send(Method::POST, "sys/leases/revoke", Some(revoke)).await;
+            let mut signed = Signed { ends: true, ..self.signed(call) };
+            let answer = signed.send(Method::POST, "sys/leases/revoke", Some(revoke)).await;
             if self.session.is_over() {
                 // Nobody else would end this login. What was lent ends with it, too.
                 let _ = self.sign_out().await;

@@ -154,6 +154,16 @@ impl Session {
     pub(super) fn is_over(&self) -> bool {
         self.over.get()
     }
+
+    /// Whoever was let in before the end, and goes on, gets no new login that nobody would end.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        match self.how {
+            SignIn::Role { .. } if self.is_over() => {
+                Err(Fault::Locked("it was signed out of meanwhile".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 async fn login(talk: &mut Talk<'_>, call: &Call, id: &str, mount: &str) -> Result<Held, Fault> {
