@@ -2,6 +2,7 @@
 
 use keyloan_e2e::openbao::{OpenBao, Tls};
 use keyloan_e2e::sandbox::Output;
+use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -258,4 +259,30 @@ fn what_cannot_be_meant_is_refused_when_it_is_linked() {
     bao.link(&["mounts=nowhere", "kv=2"], ROOT).ok();
     get(&sandbox, "team://nowhere/a/b").refused(7, "there is no engine 'nowhere'");
     assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
+}
+
+#[test]
+fn on_a_terminal_only_what_most_links_need_is_asked() {
+    let sandbox = Sandbox::with_vault();
+    let bao = OpenBao::start(&sandbox);
+    let terminal = Terminal::open(&sandbox);
+    terminal.run("keyloan vault add team --kind openbao");
+    let ca = sandbox.path("ca.pem").display().to_string();
+    for (asked, typed) in [
+        ("address of the server (https://…):", bao.address().as_str()),
+        ("file with the certificate that signs the server's [none]:", &ca),
+        ("engine that the items lie in [secret]:", ""),
+        ("role id of an AppRole, nothing for a token [none]:", ""),
+        ("assphrase", PASSPHRASE),
+        ("token of team", "root-token"),
+        ("secret id of the AppRole of team", ""),
+    ] {
+        terminal.expect(asked);
+        if !typed.is_empty() {
+            terminal.type_text(typed);
+        }
+        terminal.press("Enter");
+    }
+    let screen = terminal.expect("added: team, and it answers");
+    assert!(!screen.contains("root-token"), "{screen}");
 }
