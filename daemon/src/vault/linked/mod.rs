@@ -8,6 +8,8 @@ mod command;
 #[allow(dead_code, reason = "not every kind talks over a Unix socket")]
 mod http;
 mod keepass;
+#[cfg(target_os = "linux")]
+mod keyring;
 pub(crate) mod links;
 mod openbao;
 mod pass;
@@ -242,6 +244,10 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
         "openbao" => Ok(Rc::new(openbao::OpenBao::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
+        #[cfg(target_os = "linux")]
+        "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
+        #[cfg(not(target_os = "linux"))]
+        "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }
