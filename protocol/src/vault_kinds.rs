@@ -18,7 +18,7 @@ pub struct Kind {
 #[derive(Debug)]
 pub struct Setting {
     pub key: &'static str,
-    /// What a person is asked.
+    /// What a person is asked; nothing where it is only taken when it is given.
     pub asks: &'static str,
     pub is: Is,
     pub needed: Needed,
@@ -56,7 +56,7 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -123,6 +123,33 @@ const KEYRING: Kind = Kind {
             is: Is::Path,
             needed: Needed::No,
         },
+    ],
+    searched: false,
+};
+
+/// `openbao`, and not `vault`: that word means any place of credentials here.
+const OPENBAO: Kind = Kind {
+    name: "openbao",
+    about: "a server of OpenBao or HashiCorp Vault",
+    settings: &[
+        text("address", "address of the server (https://…)", Needed::Always),
+        Setting {
+            key: "ca",
+            asks: "file with the certificate that signs the server's",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        text("namespace", "", Needed::No),
+        text("mount", "engine that the items lie in", Needed::Else("secret")),
+        text("kv", "", Needed::No),
+        text("mounts", "", Needed::No),
+        text("ssh", "", Needed::No),
+        text("role-id", "role id of an AppRole, nothing for a token", Needed::No),
+        text("approle", "", Needed::No),
+        Setting { key: "token-file", asks: "", is: Is::Path, needed: Needed::No },
+        Setting { key: "token", asks: "token", is: Is::Secret, needed: Needed::No },
+        Setting { key: "secret-id", asks: "secret id of the AppRole", is: Is::Secret, needed: Needed::No },
+        Setting { key: "wrapped-secret-id", asks: "", is: Is::Secret, needed: Needed::No },
     ],
     searched: false,
 };

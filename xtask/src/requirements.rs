@@ -120,6 +120,12 @@ const REQUIREMENTS: &[Requirement] = &[
     ),
     tests("gnome-keyring", &["gnome-keyring-daemon"], "the keyring of a desktop"),
     tests("libsecret-tools", &["secret-tool"], "writes what keyloan reads there, and reads what it wrote"),
+    tests("openssl", &["openssl"], "a CA of the tests' own, and what it signs"),
+    tests(
+        "python3",
+        &["/usr/bin/python3", "-c", "import http.server, ssl"],
+        "runs doubles of vaults' servers",
+    ),
     tests(
         "ssh-askpass-gnome",
         &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],

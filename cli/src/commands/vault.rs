@@ -55,7 +55,7 @@ fn add(add: Add) -> Result<(), Failure> {
 /// Asks for what is not given. Secrets are the daemon's to ask for.
 fn ask(kind: &vault_kinds::Kind, settings: &mut BTreeMap<String, String>) -> io::Result<()> {
     for setting in kind.settings.iter().filter(|setting| setting.is != Is::Secret) {
-        if settings.contains_key(setting.key) {
+        if settings.contains_key(setting.key) || setting.asks.is_empty() {
             continue;
         }
         let else_this = match setting.needed {

@@ -143,6 +143,9 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
+        Event::LeaseLeft { vault, item, cause, .. } => {
+            format!("{vault}://{item} was not ended there: {cause}")
+        }
         Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
         Event::HostChanged { request, host, action } => format!("{request} {action}: {host}"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),
