@@ -27,9 +27,6 @@ use tokio::task::JoinSet;
 /// Above the vault's own time, so that the vault says first what took so long.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A search for titles comes before the question, and nobody wants to wait for that.
-const SEARCH: Duration = Duration::from_secs(5);
-
 /// Vaults as they were opened, until the local one is locked or their link changes.
 #[derive(Default)]
 pub(super) struct Opened(RefCell<HashMap<VaultName, Rc<dyn LinkedVault>>>);
@@ -160,7 +157,7 @@ impl Broker {
             match self.asked(client, link) {
                 Ok(asked) => {
                     searching.spawn_local(async move {
-                        let listed = timeout(SEARCH, asked.vault.list(&asked.call)).await;
+                        let listed = timeout(asked.vault.search(), asked.vault.list(&asked.call)).await;
                         let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
                         let listed = listed.unwrap_or_else(|_| late());
                         (at, asked.name.clone(), listed.map_err(|fault| asked.refusal(fault)))

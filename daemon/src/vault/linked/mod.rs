@@ -5,10 +5,10 @@
 //! own, a token), and that goes when the local vault is locked.
 
 mod command;
-#[allow(dead_code, reason = "tmp")]
 mod http;
 mod keepass;
 pub(crate) mod links;
+mod onepassword;
 mod pass;
 pub(crate) mod pinned;
 mod runner;
@@ -53,6 +53,11 @@ pub(crate) trait LinkedVault {
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
+    }
+
+    /// How long a search for titles may take. It comes before the question, and nobody wants to wait for that.
+    fn search(&self) -> Duration {
+        Duration::from_secs(5)
     }
 
     /// What to do about a fault of this kind of vault, as a command where there is one; [`hint`] knows the rest.
@@ -109,7 +114,6 @@ pub(crate) struct SshKey {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("not signed in")]
-    #[expect(dead_code, reason = "for kinds with accounts")]
     SignedOut,
     #[error("locked: {0}")]
     Locked(String),
@@ -124,7 +128,6 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Unreachable(String),
     #[error("asked too often; it answers again {until}")]
-    #[expect(dead_code, reason = "for kinds that count")]
     RateLimited { until: String },
     #[error("{0}")]
     Broken(String),
@@ -183,6 +186,7 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
+        "onepassword" => onepassword::open(link),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }
