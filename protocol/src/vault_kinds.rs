@@ -94,7 +94,12 @@ const ONEPASSWORD: Kind = Kind {
     about: "1Password, by its program op or by a Connect server",
     settings: &[
         text("address", "address of a Connect server, where it is not op", Needed::No),
-        Setting { key: "ca", asks: "certificates that vouch for that server", is: Is::Path, needed: Needed::No },
+        Setting {
+            key: "ca",
+            asks: "certificates that vouch for that server",
+            is: Is::Path,
+            needed: Needed::No,
+        },
         Setting { key: "op", asks: "op", is: Is::Program, needed: Needed::Unless("address", "/usr/bin/op") },
         text("account", "the account, where op has several", Needed::No),
         text("vault", "the vault of items titled with a directory", Needed::Else("Environment variables")),

@@ -14,6 +14,7 @@ pub mod agent;
 pub mod approver;
 pub mod desktop;
 pub mod notification;
+pub mod onepassword;
 pub mod pass;
 pub mod programs;
 pub mod sandbox;

@@ -96,7 +96,12 @@ impl Cli {
     }
 
     /// With one process. `op` ends at the first reference that is wrong, and says which.
-    async fn inject(&self, call: &Call, plain: Vec<String>, places: &[&Place]) -> Result<Vec<SecretBytes>, Fault> {
+    async fn inject(
+        &self,
+        call: &Call,
+        plain: Vec<String>,
+        places: &[&Place],
+    ) -> Result<Vec<SecretBytes>, Fault> {
         let no_random = || Fault::Broken("the system has no random numbers".to_owned());
         let template = Template::new(plain).ok_or_else(no_random)?;
         let output = self.said(call, &["inject"], Some(&template.text()), places).await?;
@@ -118,8 +123,8 @@ impl Cli {
 
     /// What can be had without the app asking: whether there is an account. A service account is asked itself.
     async fn look(&self, call: &Call) -> Result<(), Fault> {
-        let version = self.said(call, &["--version"], None, &[]).await.map_err(|_| self.strange())?;
-        let version = String::from_utf8_lossy(version.expose()).trim().to_owned();
+        let version = self.run(call, &["--version"], None).await?;
+        let version = String::from_utf8_lossy(version.output.expose()).trim().to_owned();
         let major: Option<u32> = version.split('.').next().and_then(|major| major.parse().ok());
         if major.is_none_or(|major| major < 2) {
             return Err(self.strange());
@@ -174,7 +179,8 @@ impl Cli {
                 read[at] = Some(item.read(place));
             }
         }
-        let missing = |(value, reference): (Option<Read>, _)| value.unwrap_or_else(|| Err(Fault::no_item(reference)));
+        let missing =
+            |(value, reference): (Option<Read>, _)| value.unwrap_or_else(|| Err(Fault::no_item(reference)));
         Ok(read.into_iter().zip(wanted).map(missing).collect())
     }
 
@@ -194,7 +200,8 @@ impl Cli {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let plain = items.iter().map(|item| format!("op://{}/{}/public key", item.vault.id, item.id)).collect();
+        let plain =
+            items.iter().map(|item| format!("op://{}/{}/public key", item.vault.id, item.id)).collect();
         let publics = self.inject(call, plain, &[]).await?;
         let mut names = HashSet::new();
         let twice: HashSet<String> =
@@ -257,7 +264,9 @@ impl LinkedVault for Cli {
 
     fn hint(&self, fault: &Fault) -> Option<String> {
         let hint = match fault {
-            Fault::SignedOut => "unlock the 1Password app and turn on Settings, Developer, Integrate with 1Password CLI",
+            Fault::SignedOut => {
+                "unlock the 1Password app and turn on Settings, Developer, Integrate with 1Password CLI"
+            }
             Fault::Refused(_) | Fault::Unreachable(_) | Fault::Broken(_) => "try it by itself: op vault list",
             Fault::RateLimited { .. } => "a service account may read 1000 times an hour",
             _ => return None,

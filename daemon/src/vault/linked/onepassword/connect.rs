@@ -54,7 +54,11 @@ impl Session<'_> {
         self.connection.send(Ask { method, path, headers: &headers, json, most: MOST }).await
     }
 
-    async fn get<T: DeserializeOwned>(&mut self, path: &str, missing: impl FnOnce() -> Fault) -> Result<T, Fault> {
+    async fn get<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        missing: impl FnOnce() -> Fault,
+    ) -> Result<T, Fault> {
         parsed(&self.ask(Method::GET, path, None).await?, missing)
     }
 
@@ -155,7 +159,9 @@ fn parsed<T: DeserializeOwned>(answer: &Answer, missing: impl FnOnce() -> Fault)
     match answer.status {
         200 => serde_json::from_slice(answer.body.expose()).map_err(|_| strange()),
         401 => Err(Fault::Refused("the Connect server does not take the token".to_owned())),
-        403 => Err(Fault::Refused("the Connect server's token is not for that, or not for that vault".to_owned())),
+        403 => Err(Fault::Refused(
+            "the Connect server's token is not for that, or not for that vault".to_owned(),
+        )),
         404 => Err(missing()),
         429 => {
             let until = match answer.retry_after.as_deref() {
@@ -165,7 +171,9 @@ fn parsed<T: DeserializeOwned>(answer: &Answer, missing: impl FnOnce() -> Fault)
             };
             Err(Fault::RateLimited { until })
         }
-        status @ 500.. => Err(Fault::Unreachable(format!("the Connect server is in trouble itself (status {status})"))),
+        status @ 500.. => {
+            Err(Fault::Unreachable(format!("the Connect server is in trouble itself (status {status})")))
+        }
         status => Err(Fault::Broken(format!("the Connect server answered with status {status}"))),
     }
 }
@@ -175,7 +183,12 @@ fn strange() -> Fault {
 }
 
 /// The only id there is. One that is none does not get into a path.
-fn one(mut ids: Vec<String>, name: &str, before: &str, missing: impl FnOnce() -> Fault) -> Result<String, Fault> {
+fn one(
+    mut ids: Vec<String>,
+    name: &str,
+    before: &str,
+    missing: impl FnOnce() -> Fault,
+) -> Result<String, Fault> {
     if ids.iter().any(|id| !is_id(id)) {
         return Err(strange());
     }

@@ -95,7 +95,8 @@ impl Item {
 
     /// The label of a field's section, which Connect writes with the item alone.
     fn label<'a>(&'a self, section: &'a Section) -> Option<&'a str> {
-        let of_item = || self.sections.iter().flatten().find(|other| other.id == section.id)?.label.as_deref();
+        let of_item =
+            || self.sections.iter().flatten().find(|other| other.id == section.id)?.label.as_deref();
         section.label.as_deref().or_else(of_item)
     }
 

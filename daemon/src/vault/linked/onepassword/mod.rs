@@ -63,14 +63,22 @@ impl Place {
         let (field, form) = form(reference.field.as_str())?;
         let place = |vault: &str, item: &str, section: Option<&str>| {
             let section = section.map(str::to_owned);
-            Ok(Self { vault: vault.to_owned(), item: item.to_owned(), section, field: field.to_owned(), form })
+            Ok(Self {
+                vault: vault.to_owned(),
+                item: item.to_owned(),
+                section,
+                field: field.to_owned(),
+                form,
+            })
         };
         if is_set(item) {
             return place(sets, item, None);
         }
         match item.split('/').collect::<Vec<_>>()[..] {
             [vault, item] if ![vault, item].contains(&"") => place(vault, item, None),
-            [vault, item, section] if ![vault, item, section].contains(&"") => place(vault, item, Some(section)),
+            [vault, item, section] if ![vault, item, section].contains(&"") => {
+                place(vault, item, Some(section))
+            }
             _ => Err(Fault::no_item(reference)),
         }
     }
@@ -121,7 +129,8 @@ fn is_id(text: &str) -> bool {
 
 /// The items of the vault for sets, each title once: what two items share is found to be ambiguous when it is read.
 fn listed(items: Vec<item::Summary>, sets: &str) -> Vec<Listed> {
-    let name = |item: item::Summary| if is_set(&item.title) { item.title } else { format!("{sets}/{}", item.id) };
+    let name =
+        |item: item::Summary| if is_set(&item.title) { item.title } else { format!("{sets}/{}", item.id) };
     let names: BTreeSet<String> = items.into_iter().map(name).collect();
     let names = names.iter().filter_map(|name| ItemName::parse(name).ok());
     names.map(|item| Listed { item, fields: Vec::new() }).collect()
@@ -156,7 +165,9 @@ mod tests {
 
     #[test]
     fn nothing_that_means_something_in_a_template_gets_into_one() {
-        for odd in ["~/coverage/vars", "/srv/x/vars", "Work/a}}{{ b/c", "Work/$HOME/c", "Work/\"a\"/c", "Work/ü/c"] {
+        for odd in
+            ["~/coverage/vars", "/srv/x/vars", "Work/a}}{{ b/c", "Work/$HOME/c", "Work/\"a\"/c", "Work/ü/c"]
+        {
             assert_eq!(place(odd).unwrap().plain(), None, "{odd}");
         }
         assert_eq!(place("Work/a/c?attribute=otp }}").unwrap_err().key(), "unable");

@@ -13,7 +13,8 @@ const MOST: usize = 64 * 1024;
 pub(super) fn fault(ended: &Ended, places: &[&Place]) -> Fault {
     let errors = ended.errors.expose();
     let text = String::from_utf8_lossy(&errors[..errors.len().min(MOST)]);
-    let strange = || Fault::Broken(format!("op ended with status {} and a message of another kind", ended.status));
+    let strange =
+        || Fault::Broken(format!("op ended with status {} and a message of another kind", ended.status));
     let Some(message) = text.split("[ERROR] ").nth(1) else { return strange() };
     let bare = unquoted(message);
     of_item(message, &bare, places).or_else(|| of_account(&bare)).unwrap_or_else(strange)
@@ -74,11 +75,14 @@ fn of_item(message: &str, bare: &str, places: &[&Place]) -> Option<Fault> {
         found.or(same.then_some(first)).copied()
     };
     if bare.contains("isn't a vault in this account") {
-        return which(&|place| line.contains(&format!("\"{}\" isn't a vault", place.vault))).map(Place::no_item);
+        return which(&|place| line.contains(&format!("\"{}\" isn't a vault", place.vault)))
+            .map(Place::no_item);
     }
     if bare.contains("isn't an item") {
         let (in_vault, anywhere) = (
-            |place: &Place| line.contains(&format!("\"{}\" isn't an item in the \"{}\" vault", place.item, place.vault)),
+            |place: &Place| {
+                line.contains(&format!("\"{}\" isn't an item in the \"{}\" vault", place.item, place.vault))
+            },
             |place: &Place| line.contains(&format!("\"{}\" isn't an item", place.item)),
         );
         let found = places.iter().find(|place| in_vault(place)).copied();
@@ -86,14 +90,18 @@ fn of_item(message: &str, bare: &str, places: &[&Place]) -> Option<Fault> {
     }
     if bare.contains("does not have a field") {
         let says = |place: &Place| {
-            line.contains(&format!("item '{}/{}' does not have a field '{}'", place.vault, place.item, place.field))
+            line.contains(&format!(
+                "item '{}/{}' does not have a field '{}'",
+                place.vault, place.item, place.field
+            ))
         };
         let only = if let [one] = places { Some(*one) } else { None };
         return places.iter().find(|place| says(place)).copied().or(only).map(Place::no_field);
     }
     if bare.contains("More than one item matches") {
         let place = which(&|place| line.contains(&format!("matches \"{}\"", place.item)))?;
-        let ids = message.lines().filter_map(|line| line.trim().strip_prefix("* for the item ")?.rsplit_once(": "));
+        let ids =
+            message.lines().filter_map(|line| line.trim().strip_prefix("* for the item ")?.rsplit_once(": "));
         let ids = ids.map(|(_, id)| id).filter(|id| is_id(id));
         let candidates = ids.map(|id| format!("{}/{id}", place.vault)).collect();
         return Some(Fault::Ambiguous { what: format!("{}/{}", place.vault, place.item), candidates });
@@ -121,14 +129,22 @@ mod tests {
     fn the_reference_that_is_wrong_is_found_among_many() {
         let (one, two) = (place("Work", "gcp", "key"), place("Home", "gcp", "other"));
         let both = [&one, &two];
-        let missing = said("\"gcp\" isn't an item in the \"Home\" vault. Specify the item with its UUID, name, or domain.", &both);
+        let missing = said(
+            "\"gcp\" isn't an item in the \"Home\" vault. Specify the item with its UUID, name, or domain.",
+            &both,
+        );
         assert_eq!(missing, Fault::NoItem("Home/gcp".to_owned()));
         let field = said("item 'Home/gcp' does not have a field 'other'", &both);
         assert_eq!(field, two.no_field());
-        let vault = said("\"Home\" isn't a vault in this account. Specify the vault with its ID or name.", &both);
+        let vault =
+            said("\"Home\" isn't a vault in this account. Specify the vault with its ID or name.", &both);
         assert_eq!(vault, Fault::NoItem("Home/gcp".to_owned()));
-        let ids = format!("\n\t* for the item \"gcp\" in vault Home: {}\n\t* for the item \"gcp\" in vault Home: s3cret", "a".repeat(26));
-        let text = format!("More than one item matches \"gcp\". Try again and specify the item by its ID:{ids}");
+        let ids = format!(
+            "\n\t* for the item \"gcp\" in vault Home: {}\n\t* for the item \"gcp\" in vault Home: s3cret",
+            "a".repeat(26)
+        );
+        let text =
+            format!("More than one item matches \"gcp\". Try again and specify the item by its ID:{ids}");
         let Fault::Ambiguous { candidates, .. } = said(&text, &[&two]) else { panic!("ambiguous") };
         assert_eq!(candidates, [format!("Home/{}", "a".repeat(26))]);
     }

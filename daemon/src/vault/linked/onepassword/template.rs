@@ -37,7 +37,8 @@ impl Template {
 
     /// The values, in the order of the references. None where the output is anything but this template, filled.
     pub(super) fn values(&self, output: &[u8]) -> Option<Vec<SecretBytes>> {
-        if find(output, self.random.as_bytes(), self.references.len() + 2).len() != self.references.len() + 1 {
+        if find(output, self.random.as_bytes(), self.references.len() + 2).len() != self.references.len() + 1
+        {
             return None;
         }
         let mut rest = output.strip_prefix(self.mark(0).as_bytes())?;
@@ -58,7 +59,13 @@ impl Template {
 
 /// The first places of a text, at most so many.
 fn find(within: &[u8], text: &[u8], most: usize) -> Vec<usize> {
-    within.windows(text.len()).enumerate().filter(|(_, part)| *part == text).map(|(at, _)| at).take(most).collect()
+    within
+        .windows(text.len())
+        .enumerate()
+        .filter(|(_, part)| *part == text)
+        .map(|(at, _)| at)
+        .take(most)
+        .collect()
 }
 
 #[cfg(test)]
@@ -71,7 +78,8 @@ mod tests {
 
     fn filled(template: &Template, values: [&[u8]; 2]) -> Vec<u8> {
         let [one, two] = values;
-        [template.mark(0).as_bytes(), one, template.mark(1).as_bytes(), two, template.mark(2).as_bytes()].concat()
+        [template.mark(0).as_bytes(), one, template.mark(1).as_bytes(), two, template.mark(2).as_bytes()]
+            .concat()
     }
 
     fn values(template: &Template, output: &[u8]) -> Option<Vec<Vec<u8>>> {
