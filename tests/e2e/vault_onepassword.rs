@@ -32,7 +32,7 @@ fn twenty_references_cost_one_process_of_op() {
         account.item(
             0,
             &format!("item {at}"),
-            vec![field("user", &format!("u{at}")), field("pw", &format!("p{at}"))],
+            &[field("user", &format!("u{at}")), field("pw", &format!("p{at}"))],
         );
     }
     account.link(&[]).ok();
@@ -50,13 +50,9 @@ fn values_come_apart_to_the_byte_whatever_is_in_them() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
     let odd = "\n{{ op://Work/other/pw }}\nop://Work/other/pw $HOME <0:1> \"'\\ \u{1f511}\r\n\n";
-    account.item(0, "odd", vec![field("pw", odd), field("empty", "")]);
-    account.item(0, "other", vec![field("pw", "other")]);
-    account.item(
-        0,
-        "binary",
-        vec![json!({"id": "b", "label": "b", "type": "CONCEALED", "bytes": "ff00fe0a"})],
-    );
+    account.item(0, "odd", &[field("pw", odd), field("empty", "")]);
+    account.item(0, "other", &[field("pw", "other")]);
+    account.item(0, "binary", &[json!({"id": "b", "label": "b", "type": "CONCEALED", "bytes": "ff00fe0a"})]);
     account.link(&[]).ok();
     for line_end in [false, true] {
         account.set("line end", line_end);
@@ -83,7 +79,7 @@ fn sections_codes_ids_and_openssh_keys_are_read_as_1password_writes_them() {
         json!({"id": "f2", "type": "OTP", "label": "one-time password", "value": "seed", "totp": "123456"});
     let ssh = json!({"id": "private_key", "type": "SSHKEY", "label": "private key", "value": "-----BEGIN PRIVATE KEY-----\r\n",
                      "ssh_formats": {"openssh": {"value": "-----BEGIN OPENSSH PRIVATE KEY-----\n"}}});
-    let item = account.item(0, "gcp", vec![inside, code, ssh]);
+    let item = account.item(0, "gcp", &[inside, code, ssh]);
     account.link(&[]).ok();
     for (reference, value) in [
         ("op://Work/gcp/prod keys/key.json".to_owned(), "inside"),
@@ -106,8 +102,8 @@ fn names_that_no_reference_of_1passwords_can_hold_are_read_by_another_way() {
     let mut account = Account::new(&sandbox);
     let section = json!({"id": "s1", "label": "prod: \"é\""});
     let inside = json!({"id": "f1", "type": "STRING", "label": "a}}b", "value": "2", "section": section});
-    account.item(0, "it's {{ $HOME }} ü", vec![field("x/y", "1"), inside]);
-    account.item(0, "-rf", vec![field("pw", "3")]);
+    account.item(0, "it's {{ $HOME }} ü", &[field("x/y", "1"), inside]);
+    account.item(0, "-rf", &[field("pw", "3")]);
     account.link(&[]).ok();
     let odd =
         [("op://Work/it's {{ $HOME }} ü/x%2Fy", "1"), ("op://Work/it's {{ $HOME }} ü/prod: \"é\"/a}}b", "2")];
@@ -134,10 +130,10 @@ fn names_that_no_reference_of_1passwords_can_hold_are_read_by_another_way() {
 fn what_is_missing_or_ambiguous_is_named() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
-    account.item(0, "gcp", vec![field("key", "1")]);
-    let twice = [account.item(0, "twice", vec![field("key", "1")]), account.item(0, "twice", vec![])];
-    account.item(1, "~/twice", vec![field("vars", "A=1")]);
-    account.item(1, "~/twice", vec![field("vars", "A=2")]);
+    account.item(0, "gcp", &[field("key", "1")]);
+    let twice = [account.item(0, "twice", &[field("key", "1")]), account.item(0, "twice", &[])];
+    account.item(1, "~/twice", &[field("vars", "A=1")]);
+    account.item(1, "~/twice", &[field("vars", "A=2")]);
     account.link(&[]).ok();
     get(&sandbox, "op://Nowhere/gcp/key").refused(1, "there is no item 'Nowhere/gcp'");
     get(&sandbox, "op://Work/nothing/key").refused(1, "there is no item 'Work/nothing'");
@@ -164,13 +160,9 @@ fn what_is_missing_or_ambiguous_is_named() {
 fn opvars_in_a_directory_works_by_the_convention_that_its_users_know() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
-    account.item(
-        1,
-        "~/coverage",
-        vec![field("vars", "TWINE_USERNAME=__token__\nTWINE_PASSWORD=pypi-a b*c=\n")],
-    );
-    account.item(1, "staging", vec![field("vars", "STAGE=1\n")]);
-    account.item(1, "other", vec![field("password", "x")]);
+    account.item(1, "~/coverage", &[field("vars", "TWINE_USERNAME=__token__\nTWINE_PASSWORD=pypi-a b*c=\n")]);
+    account.item(1, "staging", &[field("vars", "STAGE=1\n")]);
+    account.item(1, "other", &[field("password", "x")]);
     account.link(&[]).ok();
     sandbox.make_directory("home/coverage");
     let terminal = BASH.opened(&sandbox);
@@ -199,7 +191,7 @@ fn opvars_in_a_directory_works_by_the_convention_that_its_users_know() {
 fn the_question_names_the_set_and_nothing_is_read_before_the_yes() {
     let sandbox = Sandbox::with_approver(approver::DENY);
     let mut account = Account::new(&sandbox);
-    account.item(1, "~/coverage", vec![field("vars", "A=1\n")]);
+    account.item(1, "~/coverage", &[field("vars", "A=1\n")]);
     account.link(&[]).ok();
     let directory = sandbox.make_directory("home/coverage");
     sandbox.with_secrets(&["--", "true"]).within(&directory).run().refused(125, "it was declined");
@@ -218,9 +210,9 @@ fn the_question_names_the_set_and_nothing_is_read_before_the_yes() {
 fn titles_are_listed_and_nobody_has_to_have_a_vault_for_them() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
-    account.item(1, "~/coverage", vec![field("vars", "A=1\n")]);
-    account.item(1, "staging", vec![field("vars", "A=1\n")]);
-    let slash = account.item(1, "a/b", vec![field("vars", "A=slash\n")]);
+    account.item(1, "~/coverage", &[field("vars", "A=1\n")]);
+    account.item(1, "staging", &[field("vars", "A=1\n")]);
+    let slash = account.item(1, "a/b", &[field("vars", "A=slash\n")]);
     account.link(&[]).ok();
     let listed = sandbox.keyloan(&["item", "list", "--vault", "op"]).run().ok().text();
     assert_eq!(listed, format!("Environment variables/{slash}\nstaging\n~/coverage\n"));
@@ -236,8 +228,8 @@ fn a_service_accounts_token_is_in_the_environment_of_op_alone() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
     account.set("needs token", true);
-    account.item(0, "gcp", vec![field("key", "1")]);
-    account.item(1, "~/coverage", vec![field("vars", "A=1\n")]);
+    account.item(0, "gcp", &[field("key", "1")]);
+    account.item(1, "~/coverage", &[field("vars", "A=1\n")]);
     account.link_with_token("ops_wrong").refused(7, "does not take the token of this service account");
     account.link_with_token(SERVICE_TOKEN).ok();
     assert_eq!(get(&sandbox, "op://Work/gcp/key").ok().text(), "1");
@@ -259,7 +251,7 @@ fn a_service_accounts_token_is_in_the_environment_of_op_alone() {
 fn the_account_that_the_link_names_is_used() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
-    account.item(0, "gcp", vec![field("key", "1")]);
+    account.item(0, "gcp", &[field("key", "1")]);
     account.link(&["account=other.1password.com"]).refused(7, "op has no account 'other.1password.com'");
     account.link(&["account=my.1password.com"]).ok();
     assert_eq!(get(&sandbox, "op://Work/gcp/key").ok().text(), "1");
@@ -273,7 +265,7 @@ fn the_account_that_the_link_names_is_used() {
 fn op_is_not_written_to() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);
-    account.item(0, "gcp", vec![field("key", "1")]);
+    account.item(0, "gcp", &[field("key", "1")]);
     account.link(&[]).ok();
     let set = sandbox.keyloan(&["item", "set", "op://Work/gcp/key"]).stdin("2").run();
     set.refused(7, "op cannot change one field without risk");

@@ -10,7 +10,7 @@ fn get(sandbox: &Sandbox) -> Output {
 
 fn linked(sandbox: &Sandbox) -> Account<'_> {
     let mut account = Account::new(sandbox);
-    account.item(0, "gcp", vec![field("key", "s3cret"), field("other", "s3cret")]);
+    account.item(0, "gcp", &[field("key", "s3cret"), field("other", "s3cret")]);
     account.link(&[]).ok();
     account
 }
@@ -139,7 +139,7 @@ fn the_callers_environment_reaches_no_op() {
 fn an_item_that_was_removed_after_the_search_is_said_to_be_missing() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = linked(&sandbox);
-    account.item(1, "~/coverage", vec![field("vars", "A=1\n")]);
+    account.item(1, "~/coverage", &[field("vars", "A=1\n")]);
     let directory = sandbox.make_directory("home/coverage");
     // The approver, which answers between the search and the reading, takes it away.
     let state = sandbox.path("home/op-double/state.json").display().to_string();

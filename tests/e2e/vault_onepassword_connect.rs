@@ -2,7 +2,7 @@
 
 use keyloan_e2e::onepassword::{Account, Authority, CONNECT_TOKEN, Connect, field, id};
 use keyloan_e2e::{Output, Sandbox, approver, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn get(sandbox: &Sandbox, reference: &str) -> Output {
     sandbox.keyloan(&["item", "get", reference]).run()
@@ -16,7 +16,7 @@ fn account(sandbox: &Sandbox) -> Account<'_> {
     let inside =
         json!({"id": "f1", "type": "CONCEALED", "label": "inside", "value": "in", "section": section});
     let code = json!({"id": "f2", "type": "OTP", "label": "code", "value": "seed", "totp": "123456"});
-    account.item(0, "gcp", vec![field("key", "s3cret"), field("empty", ""), inside, code]);
+    account.item(0, "gcp", &[field("key", "s3cret"), field("empty", ""), inside, code]);
     account
 }
 
@@ -33,10 +33,11 @@ fn linked(sandbox: &Sandbox) -> Connect<'_> {
 fn names_are_looked_up_and_each_item_is_one_request_on_one_connection() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = account(&sandbox);
-    let fields = (0..20).map(|at| field(&format!("f {at}"), &format!("v{at}"))).collect();
-    let item = account.item(0, "many", fields);
+    let fields: Vec<Value> = (0..20).map(|at| field(&format!("f {at}"), &format!("v{at}"))).collect();
+    let item = account.item(0, "many", &fields);
     let connect = linked(&sandbox);
-    let lines: String = (0..20).map(|at| format!("V{at} = \"team://Work/many/f {at}\"\n")).collect();
+    let lines =
+        (0..20).map(|at| format!("V{at} = \"team://Work/many/f {at}\"\n")).collect::<Vec<_>>().concat();
     sandbox.write("project/.keyloan.toml", format!("[env]\n{lines}G = \"team://Work/gcp/key\"\n"));
     sandbox.keyloan(&["trust"]).run().ok();
     let lent = sandbox.with_secrets(&["--", "sh", "-c", "echo $V0 $V19 $G"]).run().ok();
@@ -62,10 +63,10 @@ fn names_are_looked_up_and_each_item_is_one_request_on_one_connection() {
 fn values_of_a_connect_server_are_read_and_what_is_missing_is_named() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = account(&sandbox);
-    account.item(0, "it's \"ü\" \\ & #%", vec![field("x/y", "odd\n\u{1f511}\r\n")]);
-    account.item(0, "gcp two", vec![field("key", "other")]);
-    let twice = [account.item(0, "twice", vec![]), account.item(0, "twice", vec![])];
-    account.item(1, "~/coverage", vec![field("vars", "A=1\n")]);
+    account.item(0, "it's \"ü\" \\ & #%", &[field("x/y", "odd\n\u{1f511}\r\n")]);
+    account.item(0, "gcp two", &[field("key", "other")]);
+    let twice = [account.item(0, "twice", &[]), account.item(0, "twice", &[])];
+    account.item(1, "~/coverage", &[field("vars", "A=1\n")]);
     let hidden = json!({"id": id(3), "name": "Hidden", "hidden": true, "items": []});
     account.state["vaults"].as_array_mut().unwrap().push(hidden);
     account.save();

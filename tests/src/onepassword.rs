@@ -59,11 +59,11 @@ impl<'a> Account<'a> {
     }
 
     /// Adds an item, and says its id.
-    pub fn item(&mut self, vault: usize, title: &str, fields: Vec<Value>) -> String {
+    pub fn item(&mut self, vault: usize, title: &str, fields: &[Value]) -> String {
         self.item_of("LOGIN", vault, title, fields)
     }
 
-    pub fn item_of(&mut self, category: &str, vault: usize, title: &str, fields: Vec<Value>) -> String {
+    pub fn item_of(&mut self, category: &str, vault: usize, title: &str, fields: &[Value]) -> String {
         let items = self.state["vaults"][vault]["items"].as_array_mut().unwrap();
         let id = id(100 * (vault + 1) + items.len());
         items.push(json!({"id": id, "title": title, "category": category, "fields": fields}));

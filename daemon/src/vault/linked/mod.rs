@@ -102,7 +102,7 @@ pub(crate) struct Listed {
     pub(crate) fields: Vec<FieldName>,
 }
 
-#[expect(dead_code, reason = "see `ssh_keys`")]
+#[cfg_attr(not(test), expect(dead_code, reason = "see `ssh_keys`"))]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
     /// `ssh-ed25519 AAAA… comment`.

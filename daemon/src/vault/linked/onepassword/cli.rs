@@ -14,8 +14,8 @@ use keyloan_protocol::limits;
 use keyloan_protocol::names::ItemName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -33,22 +33,11 @@ pub(super) struct Cli {
     sets: String,
 }
 
-#[derive(Deserialize)]
-struct Account {
-    url: Option<String>,
-    email: Option<String>,
-    user_uuid: Option<String>,
-    account_uuid: Option<String>,
-    shorthand: Option<String>,
-}
-
-impl Account {
-    /// By any of the names that `--account` takes.
-    fn is(&self, name: &str) -> bool {
-        let names = [&self.url, &self.email, &self.user_uuid, &self.account_uuid, &self.shorthand];
-        let first = self.url.as_deref().and_then(|url| url.split('.').next());
-        names.into_iter().flatten().map(String::as_str).chain(first).any(|known| known == name)
-    }
+/// Whether `--account` takes this for the account: its "shorthand, sign-in address, account ID, or user ID".
+fn is_account(account: &BTreeMap<String, Value>, name: &str) -> bool {
+    let known = ["shorthand", "url", "account_uuid", "user_uuid"].map(|key| account.get(key)?.as_str());
+    let url = known[1].and_then(|url| url.split('.').next());
+    known.into_iter().chain([url]).flatten().any(|known| known == name)
 }
 
 impl Cli {
@@ -134,10 +123,10 @@ impl Cli {
             return self.parsed::<Vec<super::item::Vault>>(&vaults).map(drop);
         }
         let accounts = self.said(call, &["account", "list", "--format=json"], None, &[]).await?;
-        let accounts: Vec<Account> = self.parsed(&accounts)?;
+        let accounts: Vec<BTreeMap<String, Value>> = self.parsed(&accounts)?;
         match &self.account {
             _ if accounts.is_empty() => Err(Fault::SignedOut),
-            Some(name) if !accounts.iter().any(|account| account.is(name)) => {
+            Some(name) if !accounts.iter().any(|account| is_account(account, name)) => {
                 Err(Fault::Refused(format!("op has no account '{name}'")))
             }
             _ => Ok(()),
@@ -272,5 +261,42 @@ impl LinkedVault for Cli {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a double of op, for this test alone")]
+    fn ssh_keys_are_their_public_halves_by_names_that_mean_one_item() {
+        let directory = std::env::temp_dir().join(format!("keyloan-op-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir(&directory).unwrap();
+        let id = |digit: char| digit.to_string().repeat(26);
+        let item = |at: char, title: &str| serde_json::json!({"id": id(at), "title": title, "vault": {"id": id('v'), "name": "Work"}});
+        let items = [item('1', "key"), item('2', "twice"), item('3', "twice"), item('4', "a/b")];
+        let list = serde_json::to_string(&items).unwrap();
+        let path = directory.join("op");
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n*'item list'*'--categories=SSH Key') echo '{list}' ;;\n\
+             *inject) sed 's|{{{{ op://[^/]*/\\(.\\)[^/]*/public key }}}}|ssh-ed25519 AAAA\\1 c|g' ;;\nesac\n"
+        );
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let found =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+                let op = Pinned::of(&path).await.unwrap();
+                let cli = Cli { op, account: None, sets: "Sets".to_owned() };
+                cli.public_keys(&Call::default()).await.unwrap()
+            });
+        let found: Vec<_> = found.iter().map(|key| (key.item.to_string(), key.public.clone())).collect();
+        let by_id = |digit: char| format!("{}/{}", id('v'), id(digit));
+        let names = ["Work/key".to_owned(), by_id('2'), by_id('3'), by_id('4')];
+        let publics = ['1', '2', '3', '4'].map(|digit| format!("ssh-ed25519 AAAA{digit} c"));
+        assert_eq!(found, names.into_iter().zip(publics).collect::<Vec<_>>());
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }
