@@ -271,3 +271,32 @@ fn op_is_not_written_to() {
     set.refused(7, "op cannot change one field without risk");
     assert!(account.calls().is_empty());
 }
+
+#[test]
+fn a_person_is_asked_for_op_where_no_server_is_named_and_for_its_token_unseen() {
+    let sandbox = Sandbox::with_vault();
+    let mut account = Account::new(&sandbox);
+    account.set("needs token", true);
+    let terminal = Terminal::open(&sandbox);
+    let answer = |asked: &str, text: &str| {
+        terminal.expect(asked);
+        terminal.type_text(text);
+        terminal.press("Enter");
+    };
+    terminal.run("keyloan vault add op --kind onepassword");
+    answer("address of a Connect server, where it is not op [none]:", "");
+    answer("certificates that vouch for that server [none]:", "");
+    answer("op [/usr/bin/op]:", "~/op");
+    answer("the account, where op has several [none]:", "");
+    answer("the vault of items titled with a directory [Environment variables]:", "");
+    answer("assphrase", keyloan_e2e::PASSPHRASE);
+    answer("service account's token (for op without the app) of op", SERVICE_TOKEN);
+    answer("Connect server's token of op", "");
+    let screen = terminal.expect("added: op, and it answers");
+    assert!(!screen.contains(SERVICE_TOKEN), "{screen}");
+    terminal.run("clear; keyloan vault add team --kind onepassword");
+    answer("address of a Connect server, where it is not op [none]:", "http://127.0.0.1:9");
+    answer("certificates that vouch for that server [none]:", "");
+    let screen = terminal.expect("the account, where op has several [none]:");
+    assert!(!screen.contains("/usr/bin/op"), "{screen}");
+}
