@@ -113,20 +113,15 @@ impl Search<'_> {
             let file = self.file.as_ref().and_then(|file| file.manifest.as_ref().ok());
             file.is_some_and(|manifest| manifest.sets.contains_key(name))
         };
-        let here = |name: &SetName| self.titles_of(name).iter().any(|title| self.with_vars(title).is_some());
-        let missing = sets.iter().filter(|name| !in_file(name) && !here(name));
-        missing.flat_map(|name| self.titles_of(name)).collect()
-    }
-
-    /// What an item is titled that a set's name means. A shell makes a path of `~/coverage` before anybody sees it.
-    fn titles_of(&self, name: &SetName) -> Vec<String> {
-        let path = Path::new(name.as_str());
-        if path.is_absolute() { self.titles(path) } else { vec![name.to_string()] }
+        let missing = sets.iter().filter(|name| !in_file(name) && self.with_vars(name.as_str()).is_none());
+        missing.map(ToString::to_string).collect()
     }
 
     fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
-        let titles = self.titles_of(name);
-        let item = titles.iter().find_map(|title| self.with_vars(title));
+        // A shell makes a path of the title `~/coverage` before anybody sees it.
+        let path = Path::new(name.as_str());
+        let titled = path.is_absolute().then(|| self.titled(path)).flatten();
+        let item = titled.or_else(|| self.with_vars(name.as_str()));
         let in_file = self
             .file
             .as_ref()
@@ -145,10 +140,8 @@ impl Search<'_> {
             }
             (None, Some(entry)) => draft.add_item(entry),
             (None, None)
-                if let Some(titled) = self
-                    .elsewhere
-                    .iter()
-                    .find(|titled| titles.iter().any(|title| title == titled.item.as_str())) =>
+                if let Some(titled) =
+                    self.elsewhere.iter().find(|titled| titled.item.as_str() == name.as_str()) =>
             {
                 draft.add_unread(titled)?;
             }

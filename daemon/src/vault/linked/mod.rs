@@ -105,6 +105,10 @@ pub(crate) struct Listed {
 #[cfg_attr(not(test), expect(dead_code, reason = "see `ssh_keys`"))]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
+    /// What `read` gives for it is a private key in OpenSSH's own format.
+    pub(crate) field: FieldName,
+    /// The field of the item with the passphrase, where that is encrypted.
+    pub(crate) passphrase: Option<FieldName>,
     /// `ssh-ed25519 AAAA… comment`.
     pub(crate) public: String,
 }

@@ -11,7 +11,7 @@ use crate::vault::linked::pinned::Pinned;
 use crate::vault::linked::runner::{Ended, Order};
 use crate::vault::linked::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
 use keyloan_protocol::limits;
-use keyloan_protocol::names::ItemName;
+use keyloan_protocol::names::{FieldName, ItemName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use serde::de::DeserializeOwned;
@@ -200,7 +200,8 @@ impl Cli {
             let by_id = title.split('/').count() != 2 || twice.contains(&title);
             let name = if by_id { format!("{}/{}", item.vault.id, item.id) } else { title };
             let public = str::from_utf8(public.expose()).ok()?.trim().to_owned();
-            Some(SshKey { item: ItemName::parse(&name).ok()?, public })
+            let field = FieldName::parse("private key?ssh-format=openssh").ok()?;
+            Some(SshKey { item: ItemName::parse(&name).ok()?, field, passphrase: None, public })
         };
         Ok(items.iter().zip(&publics).filter_map(key).collect())
     }
@@ -292,6 +293,9 @@ mod tests {
                 let cli = Cli { op, account: None, sets: "Sets".to_owned() };
                 cli.public_keys(&Call::default()).await.unwrap()
             });
+        let private =
+            |key: &SshKey| key.field.as_str() == "private key?ssh-format=openssh" && key.passphrase.is_none();
+        assert!(found.iter().all(private));
         let found: Vec<_> = found.iter().map(|key| (key.item.to_string(), key.public.clone())).collect();
         let by_id = |digit: char| format!("{}/{}", id('v'), id(digit));
         let names = ["Work/key".to_owned(), by_id('2'), by_id('3'), by_id('4')];
