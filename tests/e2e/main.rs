@@ -50,6 +50,7 @@ mod terminal;
 mod vault;
 mod vault_command;
 mod vault_keepass;
+mod vault_keyring;
 mod vault_links;
 mod vault_onepassword;
 mod vault_onepassword_bad;
