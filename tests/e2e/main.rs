@@ -28,6 +28,7 @@ mod policy;
 mod publish;
 mod recovery;
 mod service;
+mod shell_before;
 mod shell_completion;
 mod shell_loans;
 mod shell_settings;
