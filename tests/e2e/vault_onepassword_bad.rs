@@ -91,6 +91,11 @@ fn a_program_that_is_missing_or_not_op_is_not_linked() {
     account.set("version", "1.12.9");
     account.link(&[]).refused(7, "does not answer as op 2 does");
     assert_eq!(sandbox.keyloan(&["vault", "list"]).run().ok().text(), "local  built in\n");
+    // One that is signed out is linked all the same.
+    account.set("version", "2.30.3");
+    account.set("accounts", serde_json::json!([]));
+    let linked = account.link(&[]).ok();
+    assert!(linked.stderr.contains("it is not signed in"), "{}{}", linked.text(), linked.stderr);
 }
 
 #[test]

@@ -253,7 +253,7 @@ impl LinkedVault for Connect {
 
     fn hint(&self, fault: &Fault) -> Option<String> {
         let token = "another token: keyloan vault add --replace NAME";
-        matches!(fault, Fault::Refused(_)).then(|| token.to_owned())
+        matches!(fault, Fault::Refused(cause) if cause.contains("token")).then(|| token.to_owned())
     }
 }
 

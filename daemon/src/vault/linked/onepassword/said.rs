@@ -95,8 +95,12 @@ fn of_item(message: &str, bare: &str, places: &[&Place]) -> Option<Fault> {
                 place.vault, place.item, place.field
             ))
         };
-        let only = if let [one] = places { Some(*one) } else { None };
-        return places.iter().find(|place| says(place)).copied().or(only).map(Place::no_field);
+        let exact = places.iter().find(|place| says(place)).copied();
+        // It may write a section in its own way; there is no doubt where one field of that item was wanted.
+        let of_item = |place: &&&Place| line.contains(&format!("'{}/{}'", place.vault, place.item));
+        let of_item: Vec<&&Place> = places.iter().filter(of_item).collect();
+        let only = if let [one] = of_item[..] { Some(*one) } else { None };
+        return exact.or(only).map(Place::no_field);
     }
     if bare.contains("More than one item matches") {
         let place = which(&|place| line.contains(&format!("matches \"{}\"", place.item)))?;
@@ -136,6 +140,8 @@ mod tests {
         assert_eq!(missing, Fault::NoItem("Home/gcp".to_owned()));
         let field = said("item 'Home/gcp' does not have a field 'other'", &both);
         assert_eq!(field, two.no_field());
+        let sectioned = said("item 'Home/gcp' does not have a field 'prod.other'", &both);
+        assert_eq!(sectioned, two.no_field());
         let vault =
             said("\"Home\" isn't a vault in this account. Specify the vault with its ID or name.", &both);
         assert_eq!(vault, Fault::NoItem("Home/gcp".to_owned()));
