@@ -178,7 +178,7 @@ fn opvars_in_a_directory_works_by_the_convention_that_its_users_know() {
     assert!(told("clear; printenv TWINE_PASSWORD").contains("pypi-a b*c=\n"));
     assert!(told("clear; opvars staging").contains("\nstill set: TWINE_PASSWORD TWINE_USERNAME\n"));
     assert!(told("clear; cd /; unopvars").contains("removed: STAGE TWINE_PASSWORD TWINE_USERNAME\n"));
-    assert!(told("clear; opvars '~/coverage'").contains("set: TWINE_PASSWORD TWINE_USERNAME\n"));
+    assert!(told("clear; opvars ~/coverage").contains("set: TWINE_PASSWORD TWINE_USERNAME\n"));
     drop::<Terminal<'_>>(terminal);
     // And the author's `withop NAME CMD`.
     let line = ["-s", "~/coverage", "--", "sh", "-c", "echo $TWINE_USERNAME"];

@@ -157,3 +157,21 @@ fn an_item_that_was_removed_after_the_search_is_said_to_be_missing() {
     gone.refused(125, "there is no item 'Environment variables/~/coverage'");
     assert!(sandbox.events("lent").is_empty());
 }
+
+#[test]
+fn an_op_that_is_signed_out_has_no_set_taken_from_further_up() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let mut account = linked(&sandbox);
+    account.item(1, "~/coverage/src", &[field("vars", "A=nearer\n")]);
+    sandbox.keyloan(&["item", "set", "~/coverage", "vars"]).stdin("A=farther\n").run().ok();
+    sandbox.make_directory("home/coverage");
+    let directory = sandbox.make_directory("home/coverage/src");
+    let lent = || sandbox.with_secrets(&["--", "printenv", "A"]).within(&directory).run();
+    assert_eq!(lent().ok().text(), "nearer\n");
+    for mode in ["signed out", "dismissed", "rate limited", "garbage"] {
+        account.set("mode", mode);
+        let refused = lent().refused(125, "op: ");
+        assert!(refused.stderr.contains("--no-search") && refused.stdout.is_empty(), "{}", refused.stderr);
+    }
+    assert_eq!(sandbox.events("lent").len(), 1);
+}
