@@ -52,11 +52,13 @@ pub enum Needed {
     Always,
     /// Else this.
     Else(&'static str),
+    /// Else this, unless that other setting, which comes before it, is given.
+    Unless(&'static str, &'static str),
     No,
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO, ONEPASSWORD];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -153,6 +155,30 @@ const OPENBAO: Kind = Kind {
     ],
     searched: false,
 };
+
+const ONEPASSWORD: Kind = Kind {
+    name: "onepassword",
+    about: "1Password, by its program op or by a Connect server",
+    settings: &[
+        text("address", "address of a Connect server, where it is not op", Needed::No),
+        Setting {
+            key: "ca",
+            asks: "certificates that vouch for that server",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        Setting { key: "op", asks: "op", is: Is::Program, needed: Needed::Unless("address", "/usr/bin/op") },
+        text("account", "the account, where op has several", Needed::No),
+        text("vault", "the vault of items titled with a directory", Needed::Else("Environment variables")),
+        secret("service-account-token", "service account's token (for op without the app)"),
+        secret("token", "Connect server's token"),
+    ],
+    searched: true,
+};
+
+const fn secret(key: &'static str, asks: &'static str) -> Setting {
+    Setting { key, asks, is: Is::Secret, needed: Needed::No }
+}
 
 const fn text(key: &'static str, asks: &'static str, needed: Needed) -> Setting {
     Setting { key, asks, is: Is::Text, needed }

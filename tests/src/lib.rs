@@ -17,6 +17,7 @@ pub mod keepass;
 pub mod keyring;
 pub mod linked;
 pub mod notification;
+pub mod onepassword;
 pub mod openbao;
 pub mod pass;
 pub mod programs;

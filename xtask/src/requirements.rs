@@ -143,6 +143,12 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "ls /usr/lib/*/qt5/plugins/platforms/libqwayland-generic.so"],
         "windows of pinentry-qt on Wayland",
     ),
+    tests("openssl", &["openssl"], "an authority and its certificates, for the double of a Connect server"),
+    tests(
+        "python3",
+        &["/usr/bin/python3", "-c", "import http.server, json, ssl"],
+        "the doubles of op and of a Connect server",
+    ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),
     checks("shfmt", &["shfmt"], "one layout for the shell scripts"),

@@ -60,7 +60,8 @@ fn ask(kind: &vault_kinds::Kind, settings: &mut BTreeMap<String, String>) -> io:
         }
         let else_this = match setting.needed {
             Needed::Always => String::new(),
-            Needed::Else(value) => format!(" [{value}]"),
+            Needed::Unless(other, _) if settings.contains_key(other) => continue,
+            Needed::Else(value) | Needed::Unless(_, value) => format!(" [{value}]"),
             Needed::No => " [none]".to_owned(),
         };
         io::stderr().write_all(format!("keyloan: {}{else_this}: ", setting.asks).as_bytes())?;

@@ -78,7 +78,8 @@ impl NewLink {
             let given = self.settings.get(setting.key).map(String::as_str).filter(|value| !value.is_empty());
             let value = match (given.or(held), setting.needed) {
                 (Some(value), _) | (None, Needed::Else(value)) => value,
-                (None, Needed::No) => continue,
+                (None, Needed::Unless(other, value)) if !link.settings.contains_key(other) => value,
+                (None, Needed::No | Needed::Unless(..)) => continue,
                 (None, Needed::Always) => {
                     return Err(Refusal::Link(format!("{name} needs {}=… ({})", setting.key, setting.asks)));
                 }

@@ -65,6 +65,7 @@ enum At {
         address: IpAddr,
         port: u16,
     },
+    #[allow(dead_code, reason = "for a vault that listens on a socket")]
     Unix(PathBuf),
 }
 
@@ -128,6 +129,7 @@ impl Server {
         Ok(Self { at, host, prefix, shown: authority.to_string() })
     }
 
+    #[allow(dead_code, reason = "see `At::Unix`")]
     pub(super) fn unix(socket: &Path, host: &'static str) -> Self {
         Self {
             at: At::Unix(socket.to_owned()),

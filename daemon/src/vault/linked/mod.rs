@@ -11,6 +11,7 @@ mod keepass;
 #[cfg(target_os = "linux")]
 mod keyring;
 pub(crate) mod links;
+mod onepassword;
 mod openbao;
 mod pass;
 pub(crate) mod pinned;
@@ -101,6 +102,11 @@ pub(crate) trait LinkedVault {
         Duration::from_secs(20)
     }
 
+    /// How long a search for titles may take. It comes before the question, and nobody wants to wait for that.
+    fn search(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
     /// What to do about a fault of this kind of vault, as a command where there is one; [`hint`] knows the rest.
     fn hint(&self, fault: &Fault) -> Option<String>;
 }
@@ -168,9 +174,13 @@ pub(crate) struct Listed {
     pub(crate) fields: Vec<FieldName>,
 }
 
-#[expect(dead_code, reason = "see `ssh_keys`")]
+#[cfg_attr(not(test), expect(dead_code, reason = "see `ssh_keys`"))]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
+    /// What `read` gives for it is a private key in OpenSSH's own format.
+    pub(crate) field: FieldName,
+    /// The field of the item with the passphrase, where that is encrypted.
+    pub(crate) passphrase: Option<FieldName>,
     /// `ssh-ed25519 AAAA… comment`.
     pub(crate) public: String,
 }
@@ -296,6 +306,7 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
         #[cfg(not(target_os = "linux"))]
         "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
+        "onepassword" => onepassword::open(link),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }
