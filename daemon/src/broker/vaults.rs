@@ -289,6 +289,7 @@ impl Broker {
             unsealed.links = Rc::new(after);
         }
         self.linked.forget(&link.name);
+        self.close_linked_keys();
         // A yes was given to what the name stood for then.
         self.end_all_grants("the vaults were changed");
         Ok(())

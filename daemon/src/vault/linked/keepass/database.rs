@@ -45,7 +45,7 @@ impl Key {
 }
 
 pub(super) struct Opened {
-    database: Database,
+    pub(super) database: Database,
     key: Key,
     version: Version,
 }
@@ -107,7 +107,7 @@ impl Opened {
     }
 
     /// Every item with its groups but the root, and without what was thrown away.
-    fn paths(&self) -> Vec<(String, EntryId)> {
+    pub(super) fn paths(&self) -> Vec<(String, EntryId)> {
         let thrown_away: Option<GroupId> = self.database.recycle_bin().map(|group| group.id());
         let mut paths = Vec::new();
         let mut open: Vec<(GroupId, String, usize)> = vec![(self.database.root().id(), String::new(), 0)];

@@ -7,9 +7,10 @@
 
 mod database;
 mod header;
+mod ssh;
 
 use super::links::Link;
-use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
 use crate::patience;
 use database::{Key, Opened};
 use keyloan_platform::private_file::Fresh;
@@ -147,6 +148,10 @@ impl LinkedVault for KeePass {
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| lost())?
         })
+    }
+
+    fn ssh_keys<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<SshKey>> {
+        Box::pin(self.with(call, |opened| Ok(opened.ssh_keys())))
     }
 
     fn patience(&self) -> Duration {
