@@ -49,6 +49,8 @@ pub(super) struct Made {
     host: Host,
     /// Somebody was asked, rather than a rule or a grant.
     was_asked: bool,
+    /// A lock, or another policy, ends what the yes covers.
+    era: u64,
     /// The login that it was used for: the yes was to one.
     used: Option<Login>,
 }
@@ -56,22 +58,22 @@ pub(super) struct Made {
 impl Certified {
     /// The item whose key a certificate was made for.
     pub(super) fn item_of(&self, key: &PublicKey) -> Option<&ItemName> {
-        self.made(key).map(|made| &made.item)
-    }
-
-    fn made(&self, key: &PublicKey) -> Option<&Made> {
         match self {
-            Self::Made(made) if made.certificate == *key => Some(made),
+            Self::Made(made) if made.certificate == *key => Some(&made.item),
             _ => None,
         }
     }
 
-    /// Whether the yes to the certificate is one to this login with it.
-    pub(super) fn covers(&self, permits: &Permits, key: &PublicKey) -> bool {
-        let Some(made) = self.made(key).filter(|made| made.was_asked) else { return false };
+    /// Whether the yes to the certificate is one to this login with it. OpenSSH's client has such a login signed by the
+    /// plain key, where it was offered that as well.
+    pub(super) fn covers(&self, permits: &Permits, key: &PublicKey, era: u64) -> bool {
+        let Self::Made(made) = self else { return false };
         match permits {
             Permits::Login(login, Place::Bound(host_key, host)) => {
-                *host_key == made.host_key
+                made.was_asked
+                    && made.era == era
+                    && made.certificate.is_or_certifies(key)
+                    && *host_key == made.host_key
                     && *host == made.host
                     && login.key == made.certificate
                     && made.used.as_ref().is_none_or(|used| *used == **login)
@@ -192,8 +194,8 @@ impl Broker {
             approved.durable,
         )?;
         let was_asked = asks && matches!(approved.durable, Durable::Now);
-        let (item, comment) = (key.item.clone(), key.comment.clone());
-        Ok(Made { item, certificate, comment, host_key, host, was_asked, used: None })
+        let (item, comment, era) = (key.item.clone(), key.comment.clone(), self.era());
+        Ok(Made { item, certificate, comment, host_key, host, was_asked, era, used: None })
     }
 
     /// What the vault signs for this key, if it is right, and key and recipe are still what they were.

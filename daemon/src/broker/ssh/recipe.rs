@@ -139,3 +139,128 @@ pub(super) fn authority(line: &str) -> Result<PublicKey, CertificateFault> {
 fn read(line: &str) -> Result<PublicKey, CertificateFault> {
     read_public_line(line).map(|(key, _)| key).map_err(|_| CertificateFault::Form)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signing::public_line::public_line;
+    use crate::signing::{KeyKind, SigningKey, generate};
+    use keyloan_protocol::ssh_agent::algorithm::{KeyType, SignatureAlgorithm};
+    use keyloan_protocol::ssh_agent::key::Material;
+    use keyloan_protocol::ssh_agent::wire::{self, Writer};
+
+    const NOW: u64 = 1_000_000;
+
+    struct Signed {
+        after: u64,
+        before: u64,
+        users: &'static [&'static str],
+        option: Option<&'static str>,
+    }
+
+    const RIGHT: Signed = Signed { after: NOW - 30, before: NOW + 300, users: &["git"], option: None };
+
+    impl Signed {
+        fn line(&self, authority: &SigningKey) -> String {
+            let body = |out: &mut Writer| {
+                out.text(KeyType::Ed25519.certificate_name());
+                for bytes in [&b"nonce"[..], &[3; 32]] {
+                    out.string(bytes);
+                }
+                out.u64(1);
+                out.u32(1);
+                out.text("id");
+                out.nested(|out| self.users.iter().for_each(|user| out.text(user)));
+                out.u64(self.after);
+                out.u64(self.before);
+                out.nested(|out| {
+                    self.option.iter().for_each(|name| {
+                        out.text(name);
+                        out.nested(|out| out.text("10.0.0.0/8"));
+                    });
+                });
+                out.string(b"");
+                out.string(b"");
+                out.string(authority.public().blob());
+            };
+            let signature = authority.sign(SignatureAlgorithm::Ed25519, &wire::encode(body)).unwrap();
+            let blob = wire::encode(|out| {
+                body(out);
+                out.string(&signature.encode());
+            });
+            public_line(&PublicKey::parse(&blob).unwrap(), b"")
+        }
+    }
+
+    fn authority() -> SigningKey {
+        SigningKey::open(&generate(KeyKind::Ed25519).unwrap()).unwrap()
+    }
+
+    fn recipe(authority: &SigningKey, principals: &[&str]) -> Recipe {
+        Recipe {
+            vault: VaultName::parse("team").unwrap(),
+            role: "dev".to_owned(),
+            hosts: vec!["*.example.org".to_owned()],
+            principals: principals.iter().map(|&name| name.to_owned()).collect(),
+            seconds: 300,
+            authority: public_line(authority.public(), b""),
+        }
+    }
+
+    fn key(byte: u8) -> PublicKey {
+        PublicKey::plain(&Material::Ed25519([byte; 32])).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_is_taken_up_to_what_was_asked_for_and_not_beyond() {
+        let authority = authority();
+        let fault = |signed: Signed, users: &[&str]| {
+            recipe(&authority, users).check(&signed.line(&authority), &key(3), NOW).err()
+        };
+        assert_eq!(fault(RIGHT, &[]), None);
+        assert_eq!(fault(RIGHT, &["git", "root"]), None);
+        assert_eq!(fault(Signed { before: NOW + 300 + SKEW, after: NOW, ..RIGHT }, &[]), None);
+        assert_eq!(fault(Signed { option: Some("source-address"), ..RIGHT }, &[]), None);
+        let too_long = Some(CertificateFault::TooLong);
+        assert_eq!(fault(Signed { before: NOW + 301 + SKEW, ..RIGHT }, &[]), too_long);
+        assert_eq!(fault(Signed { before: u64::MAX, ..RIGHT }, &[]), too_long);
+        let time = Some(CertificateFault::Time);
+        assert_eq!(fault(Signed { after: NOW + 1, ..RIGHT }, &[]), time);
+        assert_eq!(fault(Signed { before: NOW, ..RIGHT }, &[]), time);
+        assert_eq!(fault(Signed { users: &[], ..RIGHT }, &[]), Some(CertificateFault::AnyUser));
+        let other = Some(CertificateFault::Principal("root".to_owned()));
+        assert_eq!(fault(Signed { users: &["git", "root"], ..RIGHT }, &["git"]), other);
+        let option = Some(CertificateFault::Option("force-command".to_owned()));
+        assert_eq!(fault(Signed { option: Some("force-command"), ..RIGHT }, &[]), option);
+    }
+
+    #[test]
+    fn a_certificate_by_another_authority_or_for_another_key_is_none() {
+        let (authority, stranger) = (authority(), authority());
+        let check = |line: &str, byte| recipe(&authority, &[]).check(line, &key(byte), NOW).err();
+        assert_eq!(check(&RIGHT.line(&stranger), 3), Some(CertificateFault::Authority));
+        assert_eq!(check(&RIGHT.line(&authority), 4), Some(CertificateFault::OtherKey));
+        assert_eq!(check(&public_line(&key(3), b""), 3), Some(CertificateFault::Form));
+        assert_eq!(check("", 3), Some(CertificateFault::Form));
+    }
+
+    #[test]
+    fn what_is_kept_reads_back_and_what_nobody_could_have_set_does_not() {
+        let right = recipe(&authority(), &["git"]);
+        let text = |recipe: &Recipe| serde_json::to_string(recipe).unwrap();
+        assert_eq!(Recipe::parse(&text(&right)), Some(right.clone()));
+        for wrong in [
+            Recipe { vault: VaultName::local(), ..right.clone() },
+            Recipe { role: "-x".to_owned(), ..right.clone() },
+            Recipe { role: "a/b".to_owned(), ..right.clone() },
+            Recipe { hosts: Vec::new(), ..right.clone() },
+            Recipe { principals: vec!["a,b".to_owned()], ..right.clone() },
+            Recipe { principals: vec!["a".to_owned(); MOST + 1], ..right.clone() },
+            Recipe { seconds: LONGEST + 1, ..right.clone() },
+            Recipe { seconds: 0, ..right.clone() },
+            Recipe { authority: String::new(), ..right },
+        ] {
+            assert_eq!(Recipe::parse(&text(&wrong)), None);
+        }
+    }
+}

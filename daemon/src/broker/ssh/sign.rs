@@ -44,7 +44,7 @@ impl Broker {
         let permits = self.permits(connection, &holder, &sign).await?;
         let covered =
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm))
-                || connection.certified.covers(&permits, &sign.key);
+                || connection.certified.covers(&permits, &sign.key, self.era());
         let fingerprint = signing::fingerprint(&sign.key);
         let act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));

@@ -19,10 +19,13 @@ impl Opened {
             // What a reference cannot name for certain is not offered.
             let is_alone = paths.iter().filter(|(other, _)| other == path).count() == 1;
             let (Ok(item), Some(entry)) = (ItemName::parse(path), self.database.entry(*id)) else { continue };
+            // A text field of the same name is what `read` gives.
+            let is_read = |name: &str| entry.get(name).is_none();
             let settings = entry.attachment_by_name(SETTINGS);
             let settings = settings.map(|settings| Settings::read(settings.data.get())).unwrap_or_default();
-            for (name, attachment) in
-                entry.attachments_named().filter(|(name, _)| is_alone && settings.permit(name))
+            for (name, attachment) in entry
+                .attachments_named()
+                .filter(|(name, _)| is_alone && is_read(name) && settings.permit(name))
             {
                 let Ok((public, is_encrypted)) = key_file::public_half(attachment.data.get()) else {
                     continue;
