@@ -121,8 +121,7 @@ impl From<KeyType> for request::NewKey {
 
 #[derive(Args)]
 pub(crate) struct Link {
-    /// Where the private key is (VAULT://ITEM/FIELD), and what it is called here [default: the item's name]; with
-    /// --vault, names of items there
+    /// Where the private key is, and what it is called here [default: the item's name]; with --vault, items there
     #[arg(value_name = "REFERENCE | ITEM", required_unless_present = "vault")]
     pub(crate) words: Vec<String>,
     /// Where its passphrase is, if it is encrypted

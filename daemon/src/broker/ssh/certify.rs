@@ -12,7 +12,6 @@ use super::store::public_field;
 use super::{AgentConnection, AgentRefusal, Broker};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
-use crate::audit::sink::Durable;
 use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
 use crate::journal::{self, Level};
@@ -47,8 +46,6 @@ pub(super) struct Made {
     /// Whom the question named.
     host_key: PublicKey,
     host: Host,
-    /// Somebody was asked, rather than a rule or a grant.
-    was_asked: bool,
     /// A lock, or another policy, ends what the yes covers.
     era: u64,
     /// The login that it was used for: the yes was to one.
@@ -70,8 +67,7 @@ impl Certified {
         let Self::Made(made) = self else { return false };
         match permits {
             Permits::Login(login, Place::Bound(host_key, host)) => {
-                made.was_asked
-                    && made.era == era
+                made.era == era
                     && made.certificate.is_or_certifies(key)
                     && *host_key == made.host_key
                     && *host == made.host
@@ -193,9 +189,8 @@ impl Broker {
             &Event::CertificateMade { request, key: fingerprint, by, until, given },
             approved.durable,
         )?;
-        let was_asked = asks && matches!(approved.durable, Durable::Now);
         let (item, comment, era) = (key.item.clone(), key.comment.clone(), self.era());
-        Ok(Made { item, certificate, comment, host_key, host, was_asked, era, used: None })
+        Ok(Made { item, certificate, comment, host_key, host, era, used: None })
     }
 
     /// What the vault signs for this key, if it is right, and key and recipe are still what they were.

@@ -171,12 +171,11 @@ impl Broker {
             })
             .await?;
         let linked = async {
-            let (public, comment) = match given {
-                Some(given) => given,
-                None => {
-                    let (private, comment) = self.read_key(client, &approved, &elsewhere).await?;
-                    (open(private).await?.public().clone(), comment)
-                }
+            let (public, comment) = if let Some(given) = given {
+                given
+            } else {
+                let (private, comment) = self.read_key(client, &approved, &elsewhere).await?;
+                (open(private).await?.public().clone(), comment)
             };
             self.is_free(&item)?;
             self.is_new(&public)?;
@@ -213,7 +212,7 @@ impl Broker {
         let named_so = |item: &ItemName| offered.iter().filter(|key| key.item == *item).count();
         let mut keys = Vec::with_capacity(offered.len());
         for key in &offered {
-            let key = self.offered_key(&vault, key, named_so(&key.item) == 1)?;
+            let key = offered_key(&vault, key, named_so(&key.item) == 1)?;
             let is_held = self.vault_keys().iter().any(|held| held.public == key.public);
             if !is_held && !keys.iter().any(|other: &Offered| other.public == key.public) {
                 self.is_free(&key.item)?;
@@ -243,19 +242,6 @@ impl Broker {
             keys.iter().try_for_each(|key| self.is_free(&key.item).and_then(|()| self.is_new(&key.public)));
         free.map_err(|refusal| self.failed(&approved, refusal))?;
         self.keep_linked(&keys, &approved)
-    }
-
-    fn offered_key(&self, vault: &VaultName, key: &SshKey, alone: bool) -> Result<Offered, Refusal> {
-        let broken = || Refusal::Input("the vault offers an ssh key whose public half is none");
-        let (public, comment) = read_public_line(&key.public).map_err(|_| broken())?;
-        let at = |field| Reference { vault: vault.clone(), item: key.item.clone(), field };
-        let elsewhere = Elsewhere { key: at(key.field.clone()), passphrase: key.passphrase.clone().map(at) };
-        let name = format!("{}/{}", key.item, key.field);
-        let item = if alone { key.item.clone() } else { ItemName::parse(&name).map_err(|_| broken())? };
-        if public.certificate().is_some() {
-            return Err(broken());
-        }
-        Ok(Offered { item, elsewhere, public, comment: comment.into_bytes() })
     }
 
     fn keep_linked(&self, keys: &[Offered], approved: &Approved) -> Result<Reply, Refusal> {
@@ -289,6 +275,19 @@ impl Broker {
     pub(in crate::broker) fn close_linked_keys(&self) {
         self.ssh.opened.borrow_mut().close_all();
     }
+}
+
+fn offered_key(vault: &VaultName, key: &SshKey, alone: bool) -> Result<Offered, Refusal> {
+    let broken = || Refusal::Input("the vault offers an ssh key whose public half is none");
+    let (public, comment) = read_public_line(&key.public).map_err(|_| broken())?;
+    let at = |field| Reference { vault: vault.clone(), item: key.item.clone(), field };
+    let elsewhere = Elsewhere { key: at(key.field.clone()), passphrase: key.passphrase.clone().map(at) };
+    let name = format!("{}/{}", key.item, key.field);
+    let item = if alone { key.item.clone() } else { ItemName::parse(&name).map_err(|_| broken())? };
+    if public.certificate().is_some() {
+        return Err(broken());
+    }
+    Ok(Offered { item, elsewhere, public, comment: comment.into_bytes() })
 }
 
 fn describe(question: &mut Question, key: &Offered) {

@@ -1,4 +1,4 @@
-//! The ssh keys of a database: attachments in OpenSSH's format. Where `KeeAgent.settings`, which KeeAgent and KeePassXC
+//! The ssh keys of a database: attachments in OpenSSH's format. Where `KeeAgent.settings`, which `KeeAgent` and KeePassXC
 //! keep with an entry, names one of its attachments or says that none is to be used, that is so. An encrypted key has the
 //! entry's password, as it does for those programs. What is in the clear of a key is enough to offer it.
 
@@ -52,7 +52,7 @@ struct Settings {
 }
 
 impl Settings {
-    /// XML, in UTF-16 since KeeAgent reads nothing else. What is missing in it says nothing.
+    /// XML, in UTF-16 since `KeeAgent` reads nothing else. What is missing in it says nothing.
     fn read(bytes: &[u8]) -> Self {
         let text = text(bytes);
         let is_attached = element(&text, "SelectedType").is_some_and(|kind| kind == "attachment");
