@@ -56,6 +56,10 @@ fn main() -> ExitCode {
             Err(error) => commands::shell::usage(&error),
         };
     }
+    // Every shell waits for this when it starts, and to build the parser of all commands is half of the wait.
+    if let Some(shell) = commands::shell::named(std::env::args_os().skip(1)) {
+        return ended(commands::shell::shell(shell));
+    }
     match Arguments::try_parse() {
         Ok(Arguments { command: Command::Run(run) }) => commands::run::run(&run),
         Ok(Arguments { command }) => ended(dispatch(command)),
@@ -100,8 +104,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Policy(policy) => commands::policy::policy(policy),
         Command::Log(log) => commands::log::log(&log),
         Command::Daemon(daemon) => commands::daemon::daemon(&daemon),
-        Command::Shell(shell) => commands::shell::shell(&shell),
-        Command::Completions(shell) => commands::shell::completions(&shell),
+        Command::Shell(shell) => commands::shell::shell(shell.shell),
+        Command::Completions(shell) => commands::shell::completions(shell.shell),
         Command::Man { page } => commands::man::man(page.as_deref()),
         Command::Complete { words } => commands::complete::complete(&words),
     }

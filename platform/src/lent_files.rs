@@ -44,7 +44,9 @@ impl LoanName {
 
     /// The name for this process, before it becomes the holder.
     pub fn own(loan: u64) -> Result<Self, LentFileError> {
-        Self::of(loan, nix::unistd::getpid().as_raw())
+        let pid = nix::unistd::getpid().as_raw();
+        let stat = process::stat(pid).ok_or(LentFileError::NoProcess)?;
+        Ok(Self { loan, pid, started: stat.started })
     }
 
     pub fn parse(text: &str) -> Option<Self> {
@@ -55,12 +57,6 @@ impl LoanName {
             started: parts.next()?.parse().ok()?,
         };
         (name.to_string() == text).then_some(name)
-    }
-
-    /// The name for another process, which holds it instead.
-    pub fn of(loan: u64, pid: i32) -> Result<Self, LentFileError> {
-        let stat = process::stat(pid).ok_or(LentFileError::NoProcess)?;
-        Ok(Self { loan, pid, started: stat.started })
     }
 
     pub fn pid(&self) -> i32 {

@@ -230,8 +230,8 @@ pub fn may_name_a_file(name: &str) -> bool {
     !steers(name) || CONFIGURATIONS.contains(&name.to_ascii_uppercase().as_str())
 }
 
-/// Everyday variables of any session: they steer, and every process has them, so a warning that named
-/// them would name them always. They may not be lent; they are neither warned of nor dropped.
+/// Everyday variables of any session, or of any shell that was lent to: they steer, and every process has them, so a
+/// warning that named them would name them always. They may not be lent; they are neither warned of nor dropped.
 pub fn is_everyday(name: &str) -> bool {
     matches!(
         name,
@@ -257,6 +257,11 @@ pub fn is_everyday(name: &str) -> bool {
             | "VIRTUAL_ENV"
             | "MANPAGER"
             | "KEYLOAN_LOAN"
+            | "KEYLOAN_SHELL"
+            | "KEYLOAN_VARS"
+            | "KEYLOAN_PROMPT"
+            | "KEYLOAN_TITLE"
+            | "KEYLOAN_ANNOUNCE"
             | "TERMINFO"
     )
 }

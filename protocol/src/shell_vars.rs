@@ -177,6 +177,7 @@ const PREFIXES: &[&str] = &[
     "FISH_",
     "LC_",
     "__KEYLOAN",
+    "__KL_",
     "__FISH",
     "__MISE",
     "POWERLEVEL9K_",
@@ -230,7 +231,7 @@ mod tests {
     const FISH: &str = "CMD_DURATION BROWSER fish_complete_path fish_function_path fish_greeting fish_user_paths \
         FISH_DEBUG_OUTPUT history hostname last_pid status_generation umask version";
     const OTHERS: &str = "POWERLEVEL9K_CUSTOM_X_CONTENT_EXPANSION STARSHIP_CONFIG FZF_DEFAULT_COMMAND FZF_DEFAULT_OPTS \
-        __KEYLOAN_I __keyloan_my_i __Keyloan_x";
+        __KEYLOAN_I __keyloan_i __Keyloan_x __kl_name __KL_I";
 
     #[test]
     fn no_variable_that_a_shells_manual_lists_is_lent_to_one() {

@@ -42,7 +42,7 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -84,6 +84,21 @@ const COMMAND: Kind = Kind {
         text("missing", "the status that it ends with where there is no such item", Needed::No),
         text("environment", "variables for it (NAME=value, with spaces between)", Needed::No),
         text("seconds", "how long it may take", Needed::Else("20")),
+    ],
+    searched: false,
+};
+
+const KEYRING: Kind = Kind {
+    name: "keyring",
+    about: "the keyring of a Linux desktop: GNOME's, KDE's, or what KeePassXC offers in their place",
+    settings: &[
+        text("collection", "its name, where it is not the desktop's default keyring", Needed::No),
+        Setting {
+            key: "bus",
+            asks: "the session bus's socket, where it is not the desktop's",
+            is: Is::Path,
+            needed: Needed::No,
+        },
     ],
     searched: false,
 };

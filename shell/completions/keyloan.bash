@@ -3,9 +3,9 @@
 # shellcheck shell=bash
 
 _keyloan() {
-	local IFS=$'\n' current='' begun='' line candidate words places at last=-1
+	local IFS=$' \t\n' current='' begun='' line candidate lines words places at last=-1
 	COMPREPLY=()
-	words=() places=()
+	lines=() words=() places=()
 	# bash breaks '--option=value' at the '=' and completes what follows it; the two belong together.
 	for ((at = 0; at <= COMP_CWORD; at++)); do
 		current=${COMP_WORDS[at]}
@@ -22,12 +22,16 @@ _keyloan() {
 	unset "words[$last]"
 	# Where it breaks at ':', it completes what follows the last of them only.
 	[[ $current != : ]] || current=''
-	while IFS=$'\t' read -r candidate line; do
+	# All of them first: what completes another command has keyloan's pipe for its input otherwise.
+	while IFS='' read -r line; do
+		lines[${#lines[@]}]=$line
+	done < <(command keyloan complete -- ${words[@]+"${words[@]}"} "$current" 2>/dev/null)
+	for candidate in ${lines[@]+"${lines[@]}"}; do
 		case $candidate in
-		@files) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -f -- "$current") ;;
-		@directories) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -d -- "$current") ;;
-		'@command '*)
-			at=${candidate#@command }
+		files) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -f -- "$current") ;;
+		directories) while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -d -- "$current") ;;
+		'command '*)
+			at=${candidate#command }
 			at=${places[at]-$COMP_CWORD}
 			if declare -F _command_offset >/dev/null; then
 				_command_offset "$at"
@@ -37,12 +41,14 @@ _keyloan() {
 				while IFS='' read -r line; do COMPREPLY[${#COMPREPLY[@]}]=$line; done < <(compgen -f -- "$current")
 			fi
 			;;
-		*)
+		=*)
+			candidate=${candidate#=}
+			candidate=${candidate%%$'\t'*}
 			printf -v line %q "${candidate#"$begun"}"
 			COMPREPLY[${#COMPREPLY[@]}]=$line
 			;;
 		esac
-	done < <(command keyloan complete -- ${words[@]+"${words[@]}"} "$current" 2>/dev/null)
+	done
 }
 
 _unopvars() {

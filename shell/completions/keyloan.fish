@@ -6,23 +6,19 @@ function __keyloan_complete
     set -l current (commandline -ct)
     for line in (command keyloan complete -- $words $current 2>/dev/null)
         switch $line
-            case @files @directories
+            case files directories
                 __fish_complete_path $current
-            case '@command *'
-                set -l at (math (string replace '@command ' '' -- $line) + 1)
+            case 'command *'
+                set -l at (math (string replace 'command ' '' -- $line) + 1)
                 if test (count $words) -lt $at
-                    __keyloan_complete_command $current
+                    complete -C "$current"
                 else
                     complete -C (string join ' ' -- (string escape -- $words[$at..-1]) $current)
                 end
-            case '*'
-                printf '%s\n' $line
+            case '=*'
+                string sub -s 2 -- $line
         end
     end
-end
-
-function __keyloan_complete_command --argument-names current
-    complete -C "$current"
 end
 
 complete -c keyloan -f -a '(__keyloan_complete)'

@@ -12,16 +12,16 @@ _keyloan() {
 	fi
 	for line in "${(@f)$(command keyloan complete -- "${(@Q)words[1,CURRENT]}" 2>/dev/null)}"; do
 		case $line in
-		'') ;;
-		@files) _files ;;
-		@directories) _files -/ ;;
-		'@command '*)
-			shift ${line#@command } words
-			(( CURRENT -= ${line#@command } ))
+		files) _files ;;
+		directories) _files -/ ;;
+		'command '*)
+			shift ${line#command } words
+			(( CURRENT -= ${line#command } ))
 			_normal
 			return
 			;;
-		*)
+		'='*)
+			line=${line#=}
 			candidates+=("${line%%$tab*}")
 			shown+=("${line/$tab/  -- }")
 			;;

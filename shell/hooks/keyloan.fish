@@ -7,7 +7,7 @@
 # No environment hands a function on.
 if not functions -q __keyloan_hook
     # One entry a variable: its name and the marker of its loan. What it had before is in __keyloan_was_NAME, and how
-    # in __keyloan_had_NAME: g for global, x for exported as well.
+    # in __keyloan_had_NAME: g for global, x for exported as well; --path for a list that is exported with colons.
     set -g __keyloan_name
     set -g __keyloan_of
     # One entry a loan: its marker, what shows that the daemon lives, its name for children, the directory it ends with.
@@ -25,110 +25,114 @@ function opvars --no-scope-shadowing --description 'Lend credentials to this she
     __keyloan_lend (set -ln | string join ' ') $argv
 end
 
-function __keyloan_lend --argument-names __keyloan_my_hidden
+function __keyloan_lend --argument-names __kl_hidden
     set -e argv[1]
     # A trace shows values. Functions that this one calls see it, too.
     set -l fish_trace
     __keyloan_check
     # Each name and each value ends with a NUL and is taken as it is.
-    set -l __keyloan_my_records (command keyloan shell-lend $argv | string split0)
-    set -l __keyloan_my_count (builtin count $__keyloan_my_records)
-    if test $__keyloan_my_count -eq 0
+    set -l __kl_records (command keyloan shell-lend $argv | string split0)
+    set -l __kl_count (builtin count $__kl_records)
+    if test $__kl_count -eq 0
         # keyloan did not even start, or was killed.
         return 127
-    else if test "$__keyloan_my_records[1]" != 0
-        return $__keyloan_my_records[1]
-    else if test $__keyloan_my_count -eq 1
+    else if test "$__kl_records[1]" != 0
+        return $__kl_records[1]
+    else if test $__kl_count -eq 1
         # It printed its help.
         return 0
     end
-    set -l __keyloan_my_mark "$__keyloan_my_records[2]"
-    if test "$__keyloan_my_records[-1]" != =
-        __keyloan_back $__keyloan_my_mark
+    set -l __kl_mark "$__kl_records[2]"
+    # Five, two for each variable, and the end: a value may look like it.
+    if test "$__kl_records[-1]" != =; or test (builtin math $__kl_count % 2) -ne 0
+        __keyloan_back $__kl_mark
         builtin echo 'keyloan: cannot lend credentials to this shell: keyloan ended too early' >&2
         return 3
     end
-    set -l __keyloan_my_names
-    set -l __keyloan_my_values
-    set -l __keyloan_my_i 6
-    while test $__keyloan_my_i -lt $__keyloan_my_count
-        set -a __keyloan_my_names $__keyloan_my_records[$__keyloan_my_i]
-        set -a __keyloan_my_values $__keyloan_my_records[(builtin math $__keyloan_my_i + 1)]
-        set __keyloan_my_i (builtin math $__keyloan_my_i + 2)
+    set -l __kl_names
+    set -l __kl_values
+    set -l __kl_i 6
+    while test $__kl_i -lt $__kl_count
+        set -a __kl_names $__kl_records[$__kl_i]
+        set -a __kl_values $__kl_records[(builtin math $__kl_i + 1)]
+        set __kl_i (builtin math $__kl_i + 2)
     end
-    for __keyloan_my_name in $__keyloan_my_names
-        if builtin contains -- $__keyloan_my_name (string split ' ' -- $__keyloan_my_hidden)
-            __keyloan_back $__keyloan_my_mark
-            builtin echo "keyloan: cannot set $__keyloan_my_name in this shell: a function that runs has one of its own" >&2
+    for __kl_name in $__kl_names
+        if builtin contains -- $__kl_name (string split ' ' -- $__kl_hidden)
+            __keyloan_back $__kl_mark
+            builtin echo "keyloan: cannot set $__kl_name in this shell: a function that runs has one of its own" >&2
             return 2
         end
     end
-    __keyloan_join $__keyloan_my_mark "$__keyloan_my_records[3]" "$__keyloan_my_records[4]" "$__keyloan_my_records[5]"
-    set __keyloan_my_i 0
-    for __keyloan_my_name in $__keyloan_my_names
-        set __keyloan_my_i (builtin math $__keyloan_my_i + 1)
-        set -l __keyloan_my_at (builtin contains -i -- $__keyloan_my_name $__keyloan_name)
-        if test -n "$__keyloan_my_at"
-            set __keyloan_of[$__keyloan_my_at] $__keyloan_my_mark
+    __keyloan_join $__kl_mark "$__kl_records[3]" "$__kl_records[4]" "$__kl_records[5]"
+    set __kl_i 0
+    for __kl_name in $__kl_names
+        set __kl_i (builtin math $__kl_i + 1)
+        set -l __kl_at (builtin contains -i -- $__kl_name $__keyloan_name)
+        if test -n "$__kl_at"
+            set __keyloan_of[$__kl_at] $__kl_mark
         else
-            if set -qg $__keyloan_my_name
-                set -g __keyloan_was_$__keyloan_my_name $$__keyloan_my_name
-                set -g __keyloan_had_$__keyloan_my_name g
-                if set -qgx $__keyloan_my_name
-                    set -g __keyloan_had_$__keyloan_my_name x
+            if set -qg $__kl_name
+                set -g __keyloan_was_$__kl_name $$__kl_name
+                set -g __keyloan_had_$__kl_name g
+                if set -qgx $__kl_name
+                    set -g __keyloan_had_$__kl_name x
+                end
+                if set -qg --path $__kl_name
+                    set -ga __keyloan_had_$__kl_name --path
                 end
             end
-            set -ga __keyloan_name $__keyloan_my_name
-            set -ga __keyloan_of $__keyloan_my_mark
+            set -ga __keyloan_name $__kl_name
+            set -ga __keyloan_of $__kl_mark
         end
-        set -gx --unpath $__keyloan_my_name $__keyloan_my_values[$__keyloan_my_i]
+        set -gx --unpath $__kl_name $__kl_values[$__kl_i]
     end
-    set -e __keyloan_my_values
-    set -e __keyloan_my_records
+    set -e __kl_values
+    set -e __kl_records
     # Without this the daemon ends the loan: something ended this function on its way.
     begin
-        builtin echo -n >$__keyloan_my_mark.has
+        builtin echo -n >$__kl_mark.has
     end 2>/dev/null
     __keyloan_drop_empty
     __keyloan_announce_vars
-    builtin echo set: (string join ' ' -- (__keyloan_sorted $__keyloan_my_names))
-    set -l __keyloan_my_still
-    for __keyloan_my_name in $__keyloan_name
-        builtin contains -- $__keyloan_my_name $__keyloan_my_names; or set -a __keyloan_my_still $__keyloan_my_name
+    builtin echo set: (string join ' ' -- (__keyloan_sorted $__kl_names))
+    set -l __kl_still
+    for __kl_name in $__keyloan_name
+        builtin contains -- $__kl_name $__kl_names; or set -a __kl_still $__kl_name
     end
-    if set -q __keyloan_my_still[1]
-        builtin echo still set: (string join ' ' -- (__keyloan_sorted $__keyloan_my_still))
+    if set -q __kl_still[1]
+        builtin echo still set: (string join ' ' -- (__keyloan_sorted $__kl_still))
     end
     return 0
 end
 
 function unopvars --description 'Take lent credentials out of this shell'
     set -l fish_trace
-    set -l __keyloan_my_wanted $argv
+    set -l __kl_wanted $argv
     if not set -q argv[1]
-        set __keyloan_my_wanted $__keyloan_name
-        if not set -q __keyloan_my_wanted[1]
+        set __kl_wanted $__keyloan_name
+        if not set -q __kl_wanted[1]
             builtin echo nothing set
             return 0
         end
     end
-    set -l __keyloan_my_removed
-    set -l __keyloan_my_missing
-    for __keyloan_my_name in $__keyloan_my_wanted
-        if builtin contains -- $__keyloan_my_name $__keyloan_name
-            __keyloan_restore $__keyloan_my_name
-            set -a __keyloan_my_removed $__keyloan_my_name
+    set -l __kl_removed
+    set -l __kl_missing
+    for __kl_name in $__kl_wanted
+        if builtin contains -- $__kl_name $__keyloan_name
+            __keyloan_restore $__kl_name
+            set -a __kl_removed $__kl_name
         else
-            set -a __keyloan_my_missing $__keyloan_my_name
+            set -a __kl_missing $__kl_name
         end
     end
     __keyloan_drop_empty
     __keyloan_announce_vars
-    if set -q __keyloan_my_removed[1]
-        builtin echo removed: (string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))
+    if set -q __kl_removed[1]
+        builtin echo removed: (string join ' ' -- (__keyloan_sorted $__kl_removed))
     end
-    if set -q __keyloan_my_missing[1]
-        builtin echo not set by opvars: $__keyloan_my_missing >&2
+    if set -q __kl_missing[1]
+        builtin echo not set by opvars: $__kl_missing >&2
         return 1
     end
     return 0
@@ -149,82 +153,87 @@ function __keyloan_plain
 end
 
 # Gives a variable what it had.
-function __keyloan_restore --argument-names __keyloan_my_name
+function __keyloan_restore --argument-names __kl_name
     set -l fish_trace
-    set -eg $__keyloan_my_name
-    set -l __keyloan_my_had __keyloan_had_$__keyloan_my_name
-    set -l __keyloan_my_was __keyloan_was_$__keyloan_my_name
-    switch "$$__keyloan_my_had"
+    set -eg $__kl_name
+    set -l __kl_had __keyloan_had_$__kl_name
+    set -l __kl_was __keyloan_was_$__kl_name
+    set -l __kl_how $$__kl_had
+    switch "$__kl_how[1]"
         case x
-            set -gx $__keyloan_my_name $$__keyloan_my_was
+            set -gx $__kl_how[2..] $__kl_name $$__kl_was
         case g
-            set -gu $__keyloan_my_name $$__keyloan_my_was
+            set -gu $__kl_how[2..] $__kl_name $$__kl_was
     end
-    set -eg $__keyloan_my_had
-    set -eg $__keyloan_my_was
-    set -l __keyloan_my_at (builtin contains -i -- $__keyloan_my_name $__keyloan_name)
-    set -e __keyloan_name[$__keyloan_my_at]
-    set -e __keyloan_of[$__keyloan_my_at]
+    set -eg $__kl_had
+    set -eg $__kl_was
+    set -l __kl_at (builtin contains -i -- $__kl_name $__keyloan_name)
+    set -e __keyloan_name[$__kl_at]
+    set -e __keyloan_of[$__kl_at]
 end
 
-function __keyloan_join --argument-names __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until
-    set -ga __keyloan_mark $__keyloan_my_mark
-    set -ga __keyloan_live $__keyloan_my_live
-    set -ga __keyloan_loan $__keyloan_my_loan
-    set -ga __keyloan_until "$__keyloan_my_until"
+function __keyloan_join --argument-names __kl_mark __kl_live __kl_loan __kl_until
+    set -ga __keyloan_mark $__kl_mark
+    set -ga __keyloan_live $__kl_live
+    set -ga __keyloan_loan $__kl_loan
+    set -ga __keyloan_until "$__kl_until"
     # Whether any ends with a directory.
-    if test -n "$__keyloan_my_until"
+    if test -n "$__kl_until"
         set -g __keyloan_leaving 1
         set -g __keyloan_good ''
     end
-    set -l __keyloan_my_loans (string split : -- $KEYLOAN_LOAN)
-    if not builtin contains -- $__keyloan_my_loan $__keyloan_my_loans
-        set -a __keyloan_my_loans $__keyloan_my_loan
+    set -l __kl_loans (string split : -- $KEYLOAN_LOAN)
+    if not builtin contains -- $__kl_loan $__kl_loans
+        set -a __kl_loans $__kl_loan
     end
-    set -gx --unpath KEYLOAN_LOAN (string join : -- $__keyloan_my_loans)
+    set -gx --unpath KEYLOAN_LOAN (string join : -- $__kl_loans)
 end
 
-function __keyloan_part --argument-names __keyloan_my_at
-    set -l __keyloan_my_loans (string match -v -- $__keyloan_loan[$__keyloan_my_at] (string split : -- $KEYLOAN_LOAN))
-    if set -q __keyloan_my_loans[1]
-        set -gx --unpath KEYLOAN_LOAN (string join : -- $__keyloan_my_loans)
+function __keyloan_part --argument-names __kl_at
+    set -l __kl_loans (string match -v -- $__keyloan_loan[$__kl_at] (string split : -- $KEYLOAN_LOAN))
+    if set -q __kl_loans[1]
+        set -gx --unpath KEYLOAN_LOAN (string join : -- $__kl_loans)
     else
         set -eg KEYLOAN_LOAN
     end
-    __keyloan_back $__keyloan_mark[$__keyloan_my_at]
-    set -e __keyloan_mark[$__keyloan_my_at]
-    set -e __keyloan_live[$__keyloan_my_at]
-    set -e __keyloan_loan[$__keyloan_my_at]
-    set -e __keyloan_until[$__keyloan_my_at]
+    __keyloan_back $__keyloan_mark[$__kl_at]
+    set -e __keyloan_mark[$__kl_at]
+    set -e __keyloan_live[$__kl_at]
+    set -e __keyloan_loan[$__kl_at]
+    set -e __keyloan_until[$__kl_at]
     if not string match -q '*?*' -- $__keyloan_until
         set -eg __keyloan_leaving
     end
 end
 
 # Says that nothing is left of a loan: only in the very process it was to, or a child would end it for all.
-function __keyloan_back --argument-names __keyloan_my_mark
-    if string match -q -- "$fish_pid-*" (string split -r -m1 / -- $__keyloan_my_mark)[-1]
-        builtin echo -n >$__keyloan_my_mark.back
+function __keyloan_back --argument-names __kl_mark
+    # The marker's name may be the environment's word: nothing that is there is written to.
+    if test -e $__kl_mark.back; or test -L $__kl_mark.back
+        return 0
+    end
+    if string match -q -- "$fish_pid-*" (string split -r -m1 / -- $__kl_mark)[-1]
+        builtin echo -n >$__kl_mark.back
     end 2>/dev/null
 end
 
 # Parts with the loans of which no variable is left.
 function __keyloan_drop_empty
-    set -l __keyloan_my_at 1
-    while set -q __keyloan_mark[$__keyloan_my_at]
-        if builtin contains -- $__keyloan_mark[$__keyloan_my_at] $__keyloan_of
-            set __keyloan_my_at (builtin math $__keyloan_my_at + 1)
+    set -l __kl_at 1
+    while set -q __keyloan_mark[$__kl_at]
+        if builtin contains -- $__keyloan_mark[$__kl_at] $__keyloan_of
+            set __kl_at (builtin math $__kl_at + 1)
         else
-            __keyloan_part $__keyloan_my_at
+            __keyloan_part $__kl_at
         end
     end
 end
 
-function __keyloan_names_of --argument-names __keyloan_my_mark
-    set -l __keyloan_my_i 1
-    while set -q __keyloan_name[$__keyloan_my_i]
-        test "$__keyloan_of[$__keyloan_my_i]" = $__keyloan_my_mark; and builtin echo $__keyloan_name[$__keyloan_my_i]
-        set __keyloan_my_i (builtin math $__keyloan_my_i + 1)
+function __keyloan_names_of --argument-names __kl_mark
+    set -l __kl_i 1
+    while set -q __keyloan_name[$__kl_i]
+        test "$__keyloan_of[$__kl_i]" = $__kl_mark; and builtin echo $__keyloan_name[$__kl_i]
+        set __kl_i (builtin math $__kl_i + 1)
     end
     return 0
 end
@@ -237,31 +246,31 @@ function __keyloan_announce_vars
         set -eg KEYLOAN_SHELL
         return 0
     end
-    set -l __keyloan_my_loans ''
-    set -l __keyloan_my_at 1
-    while set -q __keyloan_mark[$__keyloan_my_at]
-        set -l __keyloan_my_names (__keyloan_names_of $__keyloan_mark[$__keyloan_my_at])
+    set -l __kl_loans ''
+    set -l __kl_at 1
+    while set -q __keyloan_mark[$__kl_at]
+        set -l __kl_names (__keyloan_names_of $__keyloan_mark[$__kl_at])
         # A line is all that there is of a loan; no directory is named like the rest of one.
-        set -l __keyloan_my_until (string replace -a \n '/?' -- "$__keyloan_until[$__keyloan_my_at]" | string collect)
-        set __keyloan_my_loans $__keyloan_my_loans$__keyloan_mark[$__keyloan_my_at]\t$__keyloan_live[$__keyloan_my_at]\t$__keyloan_loan[$__keyloan_my_at]\t(string join ' ' -- $__keyloan_my_names)\t"$__keyloan_my_until"\n
-        set __keyloan_my_at (builtin math $__keyloan_my_at + 1)
+        set -l __kl_until (string replace -a \n '/?' -- "$__keyloan_until[$__kl_at]" | string collect)
+        set __kl_loans $__kl_loans$__keyloan_mark[$__kl_at]\t$__keyloan_live[$__kl_at]\t$__keyloan_loan[$__kl_at]\t(string join ' ' -- $__kl_names)\t"$__kl_until"\n
+        set __kl_at (builtin math $__kl_at + 1)
     end
     set -gx KEYLOAN_VARS (string join ' ' -- (__keyloan_sorted $__keyloan_name))
     set -gx KEYLOAN_PROMPT (string repeat -n (builtin count $__keyloan_name) '*')
-    set -gx KEYLOAN_SHELL $__keyloan_my_loans
+    set -gx KEYLOAN_SHELL $__kl_loans
 end
 
 # What a shell had that this one was started from, or was before it became this one.
 function __keyloan_inherit
-    for __keyloan_my_line in (string split \n -- $KEYLOAN_SHELL)
-        set -l __keyloan_my_parts (string split -m4 \t -- $__keyloan_my_line)
-        if test (builtin count $__keyloan_my_parts) -lt 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $__keyloan_my_parts[4]
+    for __kl_line in (string split \n -- $KEYLOAN_SHELL)
+        set -l __kl_parts (string split -m4 \t -- $__kl_line)
+        if test (builtin count $__kl_parts) -lt 4; or not string match -qr '^[A-Za-z0-9_ ]+$' -- $__kl_parts[4]
             continue
         end
-        __keyloan_join $__keyloan_my_parts[1] $__keyloan_my_parts[2] $__keyloan_my_parts[3] "$__keyloan_my_parts[5]"
-        for __keyloan_my_name in (string split ' ' -- $__keyloan_my_parts[4])
-            set -ga __keyloan_name $__keyloan_my_name
-            set -ga __keyloan_of $__keyloan_my_parts[1]
+        __keyloan_join $__kl_parts[1] $__kl_parts[2] $__kl_parts[3] "$__kl_parts[5]"
+        for __kl_name in (string split ' ' -- $__kl_parts[4])
+            set -ga __keyloan_name $__kl_name
+            set -ga __keyloan_of $__kl_parts[1]
         end
     end
     __keyloan_announce_vars
@@ -269,49 +278,52 @@ end
 
 # Takes out what loans lent that have ended. A directory in which none of them had ended is not looked at again.
 function __keyloan_check
-    set -l __keyloan_my_at 1
-    while set -q __keyloan_mark[$__keyloan_my_at]
-        set -l __keyloan_my_until (string trim -r -c / -- "$__keyloan_until[$__keyloan_my_at]" | string collect)
-        if not test -e $__keyloan_mark[$__keyloan_my_at]; or not test -e $__keyloan_live[$__keyloan_my_at]
-            __keyloan_over $__keyloan_my_at ''
-        else if test -n "$__keyloan_my_until"; and not __keyloan_within $__keyloan_my_until
-            __keyloan_over $__keyloan_my_at "this shell left $__keyloan_my_until"
+    set -l __kl_at 1
+    while set -q __keyloan_mark[$__kl_at]
+        set -l __kl_until (string trim -r -c / -- "$__keyloan_until[$__kl_at]" | string collect)
+        if not test -e $__keyloan_mark[$__kl_at]; or not test -e $__keyloan_live[$__kl_at]
+            __keyloan_over $__kl_at ''
+        else if test -n "$__kl_until"; and not __keyloan_within $__kl_until
+            __keyloan_over $__kl_at "this shell left $__kl_until"
         else
-            set __keyloan_my_at (builtin math $__keyloan_my_at + 1)
+            set __kl_at (builtin math $__kl_at + 1)
         end
     end
     set -g __keyloan_good $PWD
 end
 
 # A link may lead into the directory.
-function __keyloan_within --argument-names __keyloan_my_directory
-    set -l __keyloan_my_length (string length -- $__keyloan_my_directory/)
-    if test (string sub -l $__keyloan_my_length -- $PWD/ | string collect) = $__keyloan_my_directory/
+function __keyloan_within --argument-names __kl_directory
+    set -l __kl_length (string length -- $__kl_directory/)
+    if test (string sub -l $__kl_length -- $PWD/ | string collect) = $__kl_directory/
         return 0
     end
-    set -l __keyloan_my_physical (builtin pwd -P | string collect)
-    if test (string sub -l $__keyloan_my_length -- $__keyloan_my_physical/ | string collect) = $__keyloan_my_directory/
+    set -l __kl_physical (builtin pwd -P | string collect)
+    if test (string sub -l $__kl_length -- $__kl_physical/ | string collect) = $__kl_directory/
         return 0
     end
     return 1
 end
 
-function __keyloan_over --argument-names __keyloan_my_at __keyloan_my_why
+function __keyloan_over --argument-names __kl_at __kl_why
     set -l fish_trace
-    set -l __keyloan_my_mark $__keyloan_mark[$__keyloan_my_at]
-    set -l __keyloan_my_removed (__keyloan_names_of $__keyloan_my_mark)
-    for __keyloan_my_name in $__keyloan_my_removed
-        __keyloan_restore $__keyloan_my_name
+    set -l __kl_mark $__keyloan_mark[$__kl_at]
+    set -l __kl_removed (__keyloan_names_of $__kl_mark)
+    for __kl_name in $__kl_removed
+        __keyloan_restore $__kl_name
     end
     # Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
-    if test -z "$__keyloan_my_why"; and test -f $__keyloan_my_mark.why; and test -r $__keyloan_my_mark.why
-        read -l -n 200 __keyloan_my_text <$__keyloan_my_mark.why
-        set __keyloan_my_why $__keyloan_my_text
+    if test -z "$__kl_why"; and test -f $__kl_mark.why; and test -r $__kl_mark.why
+        read -l -n 200 __kl_text <$__kl_mark.why
+        set __kl_why $__kl_text
     end
-    test -n "$__keyloan_my_why"; or set __keyloan_my_why 'the daemon has ended'
-    __keyloan_part $__keyloan_my_at
+    if test -z "$__kl_why"
+        set __kl_why 'the loan is over'
+        test -e $__keyloan_live[$__kl_at]; or set __kl_why 'the daemon has ended'
+    end
+    __keyloan_part $__kl_at
     __keyloan_announce_vars
-    builtin echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__keyloan_my_removed))" ("(__keyloan_plain $__keyloan_my_why)")" >&2
+    builtin echo "keyloan: removed: "(string join ' ' -- (__keyloan_sorted $__kl_removed))" ("(__keyloan_plain $__kl_why)")" >&2
 end
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -327,22 +339,22 @@ function __keyloan_extras
     end
     if test -n "$KEYLOAN_ANNOUNCE"; and test "$PWD" != "$__keyloan_at"
         set -g __keyloan_at $PWD
-        set -l __keyloan_my_directory $PWD
-        while test -n "$__keyloan_my_directory"; and test "$__keyloan_my_directory" != "$HOME"
-            if test -e $__keyloan_my_directory/.keyloan.toml
+        set -l __kl_directory $PWD
+        while string match -q '/*' -- $__kl_directory; and test "$__kl_directory" != "$HOME"
+            if test -e $__kl_directory/.keyloan.toml
                 builtin echo 'keyloan: opvars is available here' >&2
                 break
             end
-            test -e $__keyloan_my_directory/.git; and break
-            set __keyloan_my_directory (string replace -r '/[^/]*$' '' -- $__keyloan_my_directory)
+            test -e $__kl_directory/.git; and break
+            set __kl_directory (string replace -r '/[^/]*$' '' -- $__kl_directory)
         end
     end
 end
 
 # Few commands, since each costs as much here as the whole check in other shells.
 function __keyloan_hook --on-event fish_prompt
-    for __keyloan_my_path in $__keyloan_mark $__keyloan_live
-        if not test -e $__keyloan_my_path
+    for __kl_path in $__keyloan_mark $__keyloan_live
+        if not test -e $__kl_path
             __keyloan_check
             break
         end

@@ -4,6 +4,9 @@
 # What must hold: no value is ever evaluated, traced, shown to another program but by the environment, or written to a
 # file; the check starts no program and waits for nothing; no option of the shell is changed, and none breaks it.
 
+# An alias of that name would win over the function.
+builtin unalias opvars unopvars deopvars 2>/dev/null
+
 if [[ ${(t)__keyloan_of-} != association* ]]; then
 	# By variable: the marker of its loan, whether it had a value before ('', v, or x for an exported one), that value.
 	typeset -gA __keyloan_of __keyloan_had __keyloan_was
@@ -15,127 +18,129 @@ fi
 
 # Each function sets the options it needs for itself alone. Traces show values, so they end in the first line; that of
 # a function that is traced by itself (typeset -ft) does, too.
-opvars() {
+function opvars {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
-	local __keyloan_my_out __keyloan_my_mark __keyloan_my_live __keyloan_my_loan __keyloan_my_until __keyloan_my_name __keyloan_my_kind __keyloan_my_record __keyloan_my_whole='' IFS=' '
-	local -a __keyloan_my_records __keyloan_my_names __keyloan_my_values __keyloan_my_shown
-	local -i __keyloan_my_i
+	local __kl_out __kl_mark __kl_live __kl_loan __kl_until __kl_name __kl_kind __kl_record __kl_whole='' IFS=' '
+	local -a __kl_records __kl_names __kl_values __kl_shown
+	local -i __kl_i
+	[[ ! -o interactive ]] || __keyloan_install
 	__keyloan_check
 	# Read at once, NULs and all.
-	__keyloan_my_out="$(builtin exec keyloan shell-lend "$@")"
-	__keyloan_my_records=("${(@0)__keyloan_my_out}")
-	__keyloan_my_out=''
+	__kl_out="$(builtin exec =keyloan shell-lend "$@")"
+	__kl_records=("${(@0)__kl_out}")
+	__kl_out=''
 	# What follows the last NUL is empty.
-	if [[ ${#__keyloan_my_records} -lt 2 ]]; then
+	if [[ ${#__kl_records} -lt 2 ]]; then
 		# keyloan did not even start, or was killed.
 		return 127
-	elif [[ ${__keyloan_my_records[1]} != 0 ]]; then
-		return ${__keyloan_my_records[1]}
-	elif [[ ${#__keyloan_my_records} -eq 2 ]]; then
+	elif [[ ${__kl_records[1]} != 0 ]]; then
+		return ${__kl_records[1]}
+	elif [[ ${#__kl_records} -eq 2 ]]; then
 		# It printed its help.
 		return 0
 	fi
-	__keyloan_my_mark=${__keyloan_my_records[2]} __keyloan_my_live=${__keyloan_my_records[3]} __keyloan_my_loan=${__keyloan_my_records[4]} __keyloan_my_until=${__keyloan_my_records[5]}
-	for (( __keyloan_my_i = 6; __keyloan_my_i < ${#__keyloan_my_records}; __keyloan_my_i += 2 )); do
-		if [[ ${__keyloan_my_records[__keyloan_my_i]} == '=' ]]; then
-			__keyloan_my_whole=1
+	__kl_mark=${__kl_records[2]} __kl_live=${__kl_records[3]} __kl_loan=${__kl_records[4]} __kl_until=${__kl_records[5]}
+	for (( __kl_i = 6; __kl_i < ${#__kl_records}; __kl_i += 2 )); do
+		if [[ ${__kl_records[__kl_i]} == '=' ]]; then
+			__kl_whole=1
 			break
 		fi
-		__keyloan_my_names+=("${__keyloan_my_records[__keyloan_my_i]}") __keyloan_my_values+=("${__keyloan_my_records[__keyloan_my_i+1]}")
+		__kl_names+=("${__kl_records[__kl_i]}") __kl_values+=("${__kl_records[__kl_i+1]}")
 	done
-	__keyloan_my_records=()
-	if [[ -z $__keyloan_my_whole ]]; then
-		__keyloan_back "$__keyloan_my_mark"
+	__kl_records=()
+	if [[ -z $__kl_whole ]]; then
+		__keyloan_back "$__kl_mark"
 		builtin print -ru2 -- 'keyloan: cannot lend credentials to this shell: keyloan ended too early'
 		return 3
 	fi
-	for __keyloan_my_name in "${__keyloan_my_names[@]}"; do
-		__keyloan_my_kind=${(Pt)__keyloan_my_name}
-		[[ $__keyloan_my_name == [A-Za-z_]* && $__keyloan_my_name != *[^A-Za-z0-9_]* ]] || __keyloan_my_kind='not a name'
+	for __kl_name in "${__kl_names[@]}"; do
+		__kl_kind=${(Pt)__kl_name}
+		[[ $__kl_name == [A-Za-z_]* && $__kl_name != *[^A-Za-z0-9_]* ]] || __kl_kind='not a name'
 		# A number's value would be evaluated; arrays, read-only and special ones are no plain text; a function's own is
 		# gone with it.
-		case $__keyloan_my_kind in
+		case $__kl_kind in
 		'' | scalar | scalar-export) ;;
 		*)
-			__keyloan_back "$__keyloan_my_mark"
-			builtin print -ru2 -- "keyloan: cannot set $__keyloan_my_name in this shell: it is no plain variable there ($__keyloan_my_kind)"
-			builtin print -ru2 -- "hint: with-secrets does not need it; or unset $__keyloan_my_name, or open another shell"
+			__keyloan_back "$__kl_mark"
+			builtin print -ru2 -- "keyloan: cannot set $__kl_name in this shell: it is no plain variable there ($__kl_kind)"
+			builtin print -ru2 -- "hint: with-secrets does not need it; or unset $__kl_name, or open another shell"
 			return 2
 			;;
 		esac
 	done
-	__keyloan_join "$__keyloan_my_mark" "$__keyloan_my_live" "$__keyloan_my_loan" "$__keyloan_my_until"
-	for (( __keyloan_my_i = 1; __keyloan_my_i <= ${#__keyloan_my_names}; __keyloan_my_i++ )); do
-		__keyloan_my_name=${__keyloan_my_names[__keyloan_my_i]}
-		if (( ! ${+__keyloan_of[$__keyloan_my_name]} )); then
-			__keyloan_had[$__keyloan_my_name]='' __keyloan_was[$__keyloan_my_name]=''
-			if (( ${(P)+__keyloan_my_name} )); then
-				case ${(Pt)__keyloan_my_name} in
-				*export*) __keyloan_had[$__keyloan_my_name]=x ;;
-				*) __keyloan_had[$__keyloan_my_name]=v ;;
+	__keyloan_join "$__kl_mark" "$__kl_live" "$__kl_loan" "$__kl_until"
+	for (( __kl_i = 1; __kl_i <= ${#__kl_names}; __kl_i++ )); do
+		__kl_name=${__kl_names[__kl_i]}
+		if (( ! ${+__keyloan_of[$__kl_name]} )); then
+			__keyloan_had[$__kl_name]='' __keyloan_was[$__kl_name]=''
+			if (( ${(P)+__kl_name} )); then
+				case ${(Pt)__kl_name} in
+				*export*) __keyloan_had[$__kl_name]=x ;;
+				*) __keyloan_had[$__kl_name]=v ;;
 				esac
-				__keyloan_was[$__keyloan_my_name]=${(P)__keyloan_my_name}
+				__keyloan_was[$__kl_name]=${(P)__kl_name}
 			fi
 		fi
-		__keyloan_of[$__keyloan_my_name]=$__keyloan_my_mark
+		__keyloan_of[$__kl_name]=$__kl_mark
 		# As an argument it would stand in $_, where a trap sees it. Only the name, checked above, is evaluated.
-		builtin typeset -gx -- "$__keyloan_my_name"
-		builtin eval "$__keyloan_my_name=\${__keyloan_my_values[__keyloan_my_i]}"
+		builtin typeset -gx -- "$__kl_name"
+		builtin eval "$__kl_name=\${__kl_values[__kl_i]}"
 	done
-	__keyloan_my_values=()
+	__kl_values=()
 	# Without this the daemon ends the loan: something ended this function on its way.
-	{ builtin : >|"$__keyloan_my_mark.has" } 2>/dev/null
+	{ builtin : >|"$__kl_mark.has" } 2>/dev/null
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	__keyloan_my_shown=(${(ok)__keyloan_of})
-	__keyloan_my_shown=(${__keyloan_my_shown:|__keyloan_my_names})
-	__keyloan_my_names=(${(o)__keyloan_my_names})
-	builtin print -r -- "set: $__keyloan_my_names"
-	(( ${#__keyloan_my_shown} )) && builtin print -r -- "still set: $__keyloan_my_shown"
+	__kl_shown=(${(ok)__keyloan_of})
+	__kl_shown=(${__kl_shown:|__kl_names})
+	__kl_names=(${(o)__kl_names})
+	builtin print -r -- "set: $__kl_names"
+	(( ${#__kl_shown} )) && builtin print -r -- "still set: $__kl_shown"
 	# The last argument of the last command stands in $_.
 	builtin : opvars
 	return 0
 }
 
-unopvars() {
+function unopvars {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return unset no_all_export no_warn_create_global
-	local __keyloan_my_name __keyloan_my_kept='' IFS=' '
-	local -a __keyloan_my_wanted __keyloan_my_removed __keyloan_my_missing
-	__keyloan_my_wanted=("$@")
+	local __kl_name __kl_kept='' IFS=' '
+	local -a __kl_wanted __kl_removed __kl_missing
+	__kl_wanted=("$@")
 	if (( ! $# )); then
-		__keyloan_my_wanted=(${(k)__keyloan_of})
-		if (( ! ${#__keyloan_my_wanted} )); then
+		__kl_wanted=(${(k)__keyloan_of})
+		if (( ! ${#__kl_wanted} )); then
 			builtin print -r -- 'nothing set'
 			return 0
 		fi
 	fi
-	for __keyloan_my_name in "${__keyloan_my_wanted[@]}"; do
-		if (( ${+__keyloan_of[$__keyloan_my_name]} )); then
-			if __keyloan_restore "$__keyloan_my_name"; then
-				__keyloan_my_removed+=("$__keyloan_my_name")
+	for __kl_name in "${__kl_wanted[@]}"; do
+		if (( ${+__keyloan_of[$__kl_name]} )); then
+			if __keyloan_restore "$__kl_name"; then
+				__kl_removed+=("$__kl_name")
 			else
-				__keyloan_my_kept=1
+				__kl_kept=1
 			fi
 		else
-			__keyloan_my_missing+=("$__keyloan_my_name")
+			__kl_missing+=("$__kl_name")
 		fi
 	done
 	__keyloan_drop_empty
 	__keyloan_announce_vars
-	__keyloan_my_removed=(${(o)__keyloan_my_removed})
-	(( ${#__keyloan_my_removed} )) && builtin print -r -- "removed: $__keyloan_my_removed"
+	__kl_removed=(${(o)__kl_removed})
+	(( ${#__kl_removed} )) && builtin print -r -- "removed: $__kl_removed"
 	builtin : unopvars
-	if (( ${#__keyloan_my_missing} )); then
-		builtin print -ru2 -- "not set by opvars: $__keyloan_my_missing"
+	if (( ${#__kl_missing} )); then
+		builtin print -ru2 -- "not set by opvars: $__kl_missing"
 		return 1
 	fi
-	[[ -z $__keyloan_my_kept ]]
+	[[ -z $__kl_kept ]]
 }
 
-deopvars() {
-	unopvars "$@"
+function deopvars {
+	# Quoted, or an alias of before is what is read here.
+	'unopvars' "$@"
 }
 
 # Gives a variable what it had; an exported one still is. One that cannot be touched keeps what it was lent, and its
@@ -154,8 +159,11 @@ __keyloan_restore() {
 		;;
 	esac
 	case ${__keyloan_had[$1]} in
-	x) builtin eval "$1=\${__keyloan_was[$1]}" ;;
-	v)
+	'x')
+		builtin typeset -gx -- "$1"
+		builtin eval "$1=\${__keyloan_was[$1]}"
+		;;
+	'v')
 		builtin typeset -g +x -- "$1"
 		builtin eval "$1=\${__keyloan_was[$1]}"
 		;;
@@ -180,11 +188,11 @@ __keyloan_join() {
 __keyloan_part() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	local -a __keyloan_my_loans
-	__keyloan_my_loans=("${(@s.:.)KEYLOAN_LOAN}")
-	__keyloan_my_loans=("${(@)__keyloan_my_loans:#${__keyloan_loan[$1]}}")
-	if [[ -n ${(j.:.)__keyloan_my_loans} ]]; then
-		builtin typeset -gx KEYLOAN_LOAN="${(j.:.)__keyloan_my_loans}"
+	local -a __kl_loans
+	__kl_loans=("${(@s.:.)KEYLOAN_LOAN}")
+	__kl_loans=("${(@)__kl_loans:#${__keyloan_loan[$1]}}")
+	if [[ -n ${(j.:.)__kl_loans} ]]; then
+		builtin typeset -gx KEYLOAN_LOAN="${(j.:.)__kl_loans}"
 	else
 		builtin unset -v KEYLOAN_LOAN
 	fi
@@ -198,7 +206,8 @@ __keyloan_part() {
 __keyloan_back() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	if [[ ${1:t} == $$-* && $ZSH_SUBSHELL == 0 ]]; then
+	# The marker's name may be the environment's word: nothing that is there is written to.
+	if [[ ${1:t} == $$-* && $ZSH_SUBSHELL == 0 && ! -e $1.back && ! -L $1.back ]]; then
 		{ builtin : >|"$1.back" } 2>/dev/null
 	fi
 	return 0
@@ -208,9 +217,9 @@ __keyloan_back() {
 __keyloan_drop_empty() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	local __keyloan_my_mark
-	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
-		[[ -n ${(M)__keyloan_of:#$__keyloan_my_mark} ]] || __keyloan_part "$__keyloan_my_mark"
+	local __kl_mark
+	for __kl_mark in "${(@k)__keyloan_live}"; do
+		[[ -n ${(M)__keyloan_of:#$__kl_mark} ]] || __keyloan_part "$__kl_mark"
 	done
 	return 0
 }
@@ -219,40 +228,40 @@ __keyloan_drop_empty() {
 __keyloan_announce_vars() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	local __keyloan_my_mark __keyloan_my_name __keyloan_my_loans='' __keyloan_my_stars='' IFS=' '
-	local -a __keyloan_my_names
+	local __kl_mark __kl_name __kl_loans='' __kl_stars='' IFS=' '
+	local -a __kl_names
 	if (( ! ${#__keyloan_of} )); then
 		builtin unset -v KEYLOAN_VARS KEYLOAN_PROMPT KEYLOAN_SHELL
 		return 0
 	fi
-	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
-		__keyloan_my_names=()
-		for __keyloan_my_name in "${(@k)__keyloan_of}"; do
-			[[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]] && __keyloan_my_names+=("$__keyloan_my_name")
+	for __kl_mark in "${(@k)__keyloan_live}"; do
+		__kl_names=()
+		for __kl_name in "${(@k)__keyloan_of}"; do
+			[[ ${__keyloan_of[$__kl_name]} == "$__kl_mark" ]] && __kl_names+=("$__kl_name")
 		done
-		__keyloan_my_loans+="$__keyloan_my_mark"$'\t'"${__keyloan_live[$__keyloan_my_mark]}"$'\t'"${__keyloan_loan[$__keyloan_my_mark]}"$'\t'"$__keyloan_my_names"
+		__kl_loans+="$__kl_mark"$'\t'"${__keyloan_live[$__kl_mark]}"$'\t'"${__keyloan_loan[$__kl_mark]}"$'\t'"$__kl_names"
 		# A line is all that there is of a loan; no directory is named like the rest of one.
-		__keyloan_my_loans+=$'\t'"${__keyloan_until[$__keyloan_my_mark]//$'\n'//?}"$'\n'
+		__kl_loans+=$'\t'"${__keyloan_until[$__kl_mark]//$'\n'//?}"$'\n'
 	done
-	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
-		__keyloan_my_stars+='*'
+	for __kl_name in "${(@k)__keyloan_of}"; do
+		__kl_stars+='*'
 	done
-	__keyloan_my_names=(${(ok)__keyloan_of})
-	builtin typeset -gx KEYLOAN_VARS="$__keyloan_my_names" KEYLOAN_PROMPT="$__keyloan_my_stars" KEYLOAN_SHELL="$__keyloan_my_loans"
+	__kl_names=(${(ok)__keyloan_of})
+	builtin typeset -gx KEYLOAN_VARS="$__kl_names" KEYLOAN_PROMPT="$__kl_stars" KEYLOAN_SHELL="$__kl_loans"
 }
 
 # What a shell had that this one was started from, or was before it became this one.
 __keyloan_inherit() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	local __keyloan_my_line __keyloan_my_name
-	local -a __keyloan_my_parts
-	for __keyloan_my_line in "${(@f)KEYLOAN_SHELL}"; do
-		__keyloan_my_parts=("${(@ps.\t.)__keyloan_my_line}")
-		[[ ${#__keyloan_my_parts} -ge 4 && -n ${__keyloan_my_parts[4]} && ${__keyloan_my_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
-		__keyloan_join "${__keyloan_my_parts[1]}" "${__keyloan_my_parts[2]}" "${__keyloan_my_parts[3]}" "${(pj.\t.)__keyloan_my_parts[5,-1]}"
-		for __keyloan_my_name in ${(s. .)__keyloan_my_parts[4]}; do
-			__keyloan_of[$__keyloan_my_name]=${__keyloan_my_parts[1]} __keyloan_had[$__keyloan_my_name]='' __keyloan_was[$__keyloan_my_name]=''
+	local __kl_line __kl_name
+	local -a __kl_parts
+	for __kl_line in "${(@f)KEYLOAN_SHELL}"; do
+		__kl_parts=("${(@ps.\t.)__kl_line}")
+		[[ ${#__kl_parts} -ge 4 && -n ${__kl_parts[4]} && ${__kl_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
+		__keyloan_join "${__kl_parts[1]}" "${__kl_parts[2]}" "${__kl_parts[3]}" "${(pj.\t.)__kl_parts[5,-1]}"
+		for __kl_name in ${(s. .)__kl_parts[4]}; do
+			__keyloan_of[$__kl_name]=${__kl_parts[1]} __keyloan_had[$__kl_name]='' __keyloan_was[$__kl_name]=''
 		done
 	done
 	__keyloan_announce_vars
@@ -262,15 +271,15 @@ __keyloan_inherit() {
 __keyloan_check() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_err_exit no_err_return
-	local __keyloan_my_mark __keyloan_my_until
-	for __keyloan_my_mark in "${(@k)__keyloan_live}"; do
-		__keyloan_my_until=${__keyloan_until[$__keyloan_my_mark]}
-		if [[ ! -e $__keyloan_my_mark || ! -e ${__keyloan_live[$__keyloan_my_mark]} ]]; then
-			__keyloan_over "$__keyloan_my_mark" ''
-		elif [[ -n $__keyloan_my_until && $PWD != $__keyloan_good && $PWD/ != ${__keyloan_my_until%/}/* ]]; then
+	local __kl_mark __kl_until
+	for __kl_mark in "${(@k)__keyloan_live}"; do
+		__kl_until=${__keyloan_until[$__kl_mark]}
+		if [[ ! -e $__kl_mark || ! -e ${__keyloan_live[$__kl_mark]} ]]; then
+			__keyloan_over "$__kl_mark" ''
+		elif [[ -n $__kl_until && $PWD != $__keyloan_good && $PWD/ != ${__kl_until%/}/* ]]; then
 			# A link may lead into it.
-			[[ ${PWD:A}/ == ${__keyloan_my_until%/}/* ]] ||
-				__keyloan_over "$__keyloan_my_mark" "this shell left $__keyloan_my_until"
+			[[ ${PWD:A}/ == ${__kl_until%/}/* ]] ||
+				__keyloan_over "$__kl_mark" "this shell left $__kl_until"
 		fi
 	done
 	__keyloan_good=$PWD
@@ -280,28 +289,31 @@ __keyloan_check() {
 __keyloan_over() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace no_verbose no_err_exit no_err_return
-	local __keyloan_my_mark=$1 __keyloan_my_why=$2 __keyloan_my_name __keyloan_my_kept='' IFS=' '
-	local -a __keyloan_my_removed
-	for __keyloan_my_name in "${(@k)__keyloan_of}"; do
-		if [[ ${__keyloan_of[$__keyloan_my_name]} == "$__keyloan_my_mark" ]]; then
-			if __keyloan_restore "$__keyloan_my_name"; then
-				__keyloan_my_removed+=("$__keyloan_my_name")
+	local __kl_mark=$1 __kl_why=$2 __kl_name __kl_kept='' IFS=' '
+	local __kl_else
+	local -a __kl_removed
+	__kl_else='the loan is over'
+	[[ -e ${__keyloan_live[$1]} ]] || __kl_else='the daemon has ended'
+	for __kl_name in "${(@k)__keyloan_of}"; do
+		if [[ ${__keyloan_of[$__kl_name]} == "$__kl_mark" ]]; then
+			if __keyloan_restore "$__kl_name"; then
+				__kl_removed+=("$__kl_name")
 			else
-				__keyloan_my_kept=1
+				__kl_kept=1
 			fi
 		fi
 	done
 	# Anything of the user's can put a file there: a pipe would never end, and a terminal act on what it says.
-	if [[ -z $__keyloan_my_why && -f $__keyloan_my_mark.why && -r $__keyloan_my_mark.why ]]; then
-		builtin read -r -u 0 -k 200 __keyloan_my_why <"$__keyloan_my_mark.why"
-		__keyloan_my_why=${__keyloan_my_why%%$'\n'*}
+	if [[ -z $__kl_why && -f $__kl_mark.why && -r $__kl_mark.why ]]; then
+		builtin read -r -u 0 -k 200 __kl_why <"$__kl_mark.why"
+		__kl_why=${__kl_why%%$'\n'*}
 	fi
-	__keyloan_my_why=${__keyloan_my_why//[^[:print:]]/?}
-	__keyloan_part "$__keyloan_my_mark" "$__keyloan_my_kept"
+	__kl_why=${__kl_why//[^[:print:]]/?}
+	__keyloan_part "$__kl_mark" "$__kl_kept"
 	__keyloan_announce_vars
-	(( ${#__keyloan_my_removed} )) || return 0
-	__keyloan_my_removed=(${(o)__keyloan_my_removed})
-	builtin print -ru2 -- "keyloan: removed: $__keyloan_my_removed (${__keyloan_my_why:-the daemon has ended})"
+	(( ${#__kl_removed} )) || return 0
+	__kl_removed=(${(o)__kl_removed})
+	builtin print -ru2 -- "keyloan: removed: $__kl_removed (${__kl_why:-$__kl_else})"
 }
 
 # A title that warns, and a word about sets on entering a directory: both off unless asked for.
@@ -319,14 +331,14 @@ __keyloan_extras() {
 	fi
 	if [[ -n ${KEYLOAN_ANNOUNCE-} && $PWD != "$__keyloan_at" ]]; then
 		__keyloan_at=$PWD
-		local __keyloan_my_directory=$PWD
-		while [[ -n $__keyloan_my_directory && $__keyloan_my_directory != "${HOME-}" ]]; do
-			if [[ -e $__keyloan_my_directory/.keyloan.toml ]]; then
+		local __kl_directory=$PWD
+		while [[ $__kl_directory == /* && $__kl_directory != "${HOME-}" ]]; do
+			if [[ -e $__kl_directory/.keyloan.toml ]]; then
 				builtin print -ru2 -- 'keyloan: opvars is available here'
 				break
 			fi
-			[[ -e $__keyloan_my_directory/.git ]] && break
-			__keyloan_my_directory=${__keyloan_my_directory%/*}
+			[[ -e $__kl_directory/.git ]] && break
+			__kl_directory=${__kl_directory%/*}
 		done
 	fi
 	return 0
@@ -338,10 +350,17 @@ __keyloan_hook() {
 	return 0
 }
 
-typeset -ga precmd_functions
-if [[ " ${precmd_functions[*]-} " != *' __keyloan_hook '* ]]; then
-	precmd_functions=(__keyloan_hook "${precmd_functions[@]}")
-fi
+# Again at each loan: what comes later in a start-up file may have put something else in its place.
+__keyloan_install() {
+	builtin emulate -L zsh
+	builtin setopt no_xtrace
+	typeset -ga precmd_functions
+	if [[ " ${precmd_functions[*]-} " != *' __keyloan_hook '* ]]; then
+		precmd_functions=(__keyloan_hook "${precmd_functions[@]}")
+	fi
+}
+
+__keyloan_install
 
 if [[ -n ${KEYLOAN_SHELL-} && -z $__keyloan_on ]]; then
 	__keyloan_inherit

@@ -14,8 +14,11 @@ fn candidates_come_from_the_command_line_and_from_the_daemon() {
         let all = [&["complete", "--"], words].concat();
         let said = sandbox.keyloan(&all).run().ok();
         assert_eq!(said.stderr, "", "{words:?}");
-        let names: Vec<String> =
-            said.text().lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect();
+        let names: Vec<String> = said
+            .text()
+            .lines()
+            .map(|line| line.split('\t').next().unwrap().trim_start_matches('=').to_owned())
+            .collect();
         names.join(" ")
     };
     let before = after(&["keyloan", "loans", ""]);
@@ -31,13 +34,13 @@ fn candidates_come_from_the_command_line_and_from_the_daemon() {
         (&["keyloan", "item", "generate", "--kind=h"], "--kind=hex"),
         (&["keyloan", "daemon", "st"], "start stop"),
         (&["keyloan", "shell", ""], "bash zsh fish"),
-        (&["keyloan", "merge", ""], "@directories"),
-        (&["keyloan", "trust", ""], "@files"),
+        (&["keyloan", "merge", ""], "directories"),
+        (&["keyloan", "trust", ""], "files"),
         (&["keyloan", "recall", ""], ""),
         (&["with-secrets", "-s", "s"], "second short"),
         (&["with-secrets", "-ss"], ""),
-        (&["with-secrets", "-s", "odd", "--", "gi"], "@command 4"),
-        (&["with-secrets", "git", "-C", "x", "st"], "@command 1"),
+        (&["with-secrets", "-s", "odd", "--", "gi"], "command 4"),
+        (&["with-secrets", "git", "-C", "x", "st"], "command 1"),
         (&["opvars", "odd", "~"], "~/titled"),
         (&["opvars", "-"], "--only --for --help -h"),
     ];

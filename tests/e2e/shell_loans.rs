@@ -1,7 +1,7 @@
 //! `opvars` and `unopvars` in the real shells, with real prompts: one set of scenarios for all of them.
 
 use keyloan_e2e::shell::{
-    BASH, CANARY, FISH, Shell, ZSH, markers, odd_value, out, until_unmarked, with_sets,
+    BASH, BASH_3_2, CANARY, FISH, Shell, ZSH, markers, odd_value, out, until_unmarked, with_sets,
 };
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PIN, approver, eventually};
@@ -202,7 +202,9 @@ fn a_daemon_that_is_killed_or_started_anew_leaves_no_loan(shell: &Shell) {
     sandbox.unlock().ok();
     assert!(markers(&sandbox).is_empty(), "the next daemon has");
     told(&terminal, shell, "opvars");
+    let daemon = sandbox.daemon().unwrap();
     sandbox.stop();
+    eventually("it is gone", || !std::path::Path::new(&format!("/proc/{daemon}")).exists());
     sandbox.unlock().ok();
     terminal.press("Enter");
     // What it said about the end went with it.
@@ -224,8 +226,12 @@ fn the_question_says_which_shell_and_that_its_children_see_it(shell: &Shell) {
     let to = format!("/usr/bin/{} (pid {})", shell.name, loans[0]["pid"]);
     question.says("to", &to, "seen");
     question.says("for", "at most 15m", "verified");
-    question.says("note", "every program that this shell starts meanwhile gets them", "verified");
+    question.says("note", "until then every program that this shell starts gets them, unasked", "verified");
     assert!(question.line("until").unwrap().0.starts_with("the shell leaves /"));
+    assert_eq!(question.scopes(), ["once"], "a shell is no command");
+    // What the first loan put into the shell's environment is nothing to warn of.
+    told(&terminal, shell, "opvars second");
+    assert_eq!(approver::questions(&kept).remove(1).line("warning"), None);
     // On the terminal itself, too: the daemon asks there, and the shell goes on.
     sandbox.policy("approver.command=");
     terminal.run("opvars");
@@ -239,6 +245,53 @@ fn the_question_says_which_shell_and_that_its_children_see_it(shell: &Shell) {
     terminal.press("C-c");
     terminal.expect("it was declined");
     assert_eq!(value(&terminal, shell, "TOKEN").as_deref(), Some(CANARY));
+}
+
+fn ctrl_c_at_the_question_leaves_all_as_it_was(shell: &Shell) {
+    let sandbox = with_sets();
+    sandbox.policy("env=ask");
+    let terminal = shell.opened(&sandbox);
+    told(&terminal, shell, &format!("{}; opvars second", shell.export("PLAIN", "before")));
+    let is_as_it_was = || {
+        eventually("the question is gone", || sandbox.status()["pending"] == 0);
+        assert_eq!(value(&terminal, shell, "TOKEN"), None);
+        assert_eq!(value(&terminal, shell, "PLAIN").as_deref(), Some("before"));
+        assert_eq!(value(&terminal, shell, "SECOND").as_deref(), Some("zwei"));
+        eventually("there is one loan", || {
+            sandbox.keyloan(&["loans"]).run().ok();
+            (out(&sandbox), markers(&sandbox).len()) == (1, 1)
+        });
+    };
+    // Where another answers, the terminal sends the shell and keyloan a signal.
+    sandbox.set_approver(approver::HANG);
+    for line in ["opvars", "opvars; opvars"] {
+        terminal.run(line);
+        eventually("it is asked", || sandbox.status()["pending"] == 1);
+        terminal.press("C-c");
+        terminal.expect("\nready>");
+        is_as_it_was();
+    }
+    assert_eq!(sandbox.events("lent").len(), 1);
+    sandbox.set_approver(approver::ALLOW);
+    assert!(told(&terminal, shell, "opvars; unopvars PLAIN TOKEN").contains("\nremoved: PLAIN TOKEN\n"));
+    // Where the daemon asks, it reads a key.
+    sandbox.policy("approver.command=");
+    terminal.run("opvars");
+    terminal.expect("PIN to allow, Enter alone to decline:");
+    terminal.press("C-c");
+    terminal.expect("it was declined");
+    terminal.expect("\nready>");
+    is_as_it_was();
+    sandbox.keyloan(&["lock"]).run().ok();
+    told(&terminal, shell, "true");
+    terminal.run("opvars");
+    terminal.expect("Passphrase, Enter alone to decline:");
+    terminal.press("C-c");
+    terminal.expect("\nready>");
+    eventually("the question is gone", || sandbox.status()["pending"] == 0);
+    assert_eq!(value(&terminal, shell, "TOKEN"), None);
+    assert_eq!(value(&terminal, shell, "PLAIN").as_deref(), Some("before"));
+    assert!(told(&terminal, shell, "unopvars").contains("\nnothing set\n"));
 }
 
 fn files_are_lent_to_a_shell_and_go_with_its_loan(shell: &Shell) {
@@ -269,6 +322,10 @@ macro_rules! in_each_shell {
                 super::$scenario(&super::BASH);
             }
             #[test]
+            fn in_bash_at_the_level_of_3_2() {
+                super::$scenario(&super::BASH_3_2);
+            }
+            #[test]
             fn in_zsh() {
                 super::$scenario(&super::ZSH);
             }
@@ -291,5 +348,6 @@ in_each_shell!(
     a_shell_that_dies_ends_its_loans,
     a_daemon_that_is_killed_or_started_anew_leaves_no_loan,
     the_question_says_which_shell_and_that_its_children_see_it,
+    ctrl_c_at_the_question_leaves_all_as_it_was,
     files_are_lent_to_a_shell_and_go_with_its_loan,
 );

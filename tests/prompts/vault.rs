@@ -42,6 +42,21 @@ fn what_is_lent_to_a_command() {
 }
 
 #[test]
+fn what_is_lent_to_a_shell() {
+    let sandbox = filled();
+    sandbox.make_directory("project/set");
+    let set = "[sets.deploy.env]\nDEPLOY_TOKEN = \"local://pypi/token\"\n[sets.deploy.shell]\ntime = \"5m\"\nuntil-leaving = true\n";
+    sandbox.write("project/set/.keyloan.toml", set);
+    sandbox.keyloan(&["trust", "set"]).run().ok();
+    let person = Person::of(&sandbox);
+    person.runs("eval \"$(keyloan shell bash)\"");
+    person.says_yes("lend-shell", "opvars");
+    person.says_yes("lend-shell-leaving", "cd set; export PYTHONPATH=.; opvars deploy");
+    sandbox.policy("grants=command 10m 20x terminal-10m");
+    person.says_yes("lend-shell-offers", "unopvars; unset PYTHONPATH; opvars deploy");
+}
+
+#[test]
 fn what_is_read() {
     let sandbox = filled();
     let person = Person::of(&sandbox);

@@ -22,6 +22,7 @@ mod hasty;
 mod identity;
 mod injection;
 mod interpreter;
+mod keyring;
 mod lent;
 mod log;
 mod loosened;

@@ -74,7 +74,8 @@ fn a_variable_named_like_one_of_the_hooks_own_is_not_evaluated() {
         fs::remove_file(&mark).unwrap();
         let locals = locals(shell);
         assert!(locals.len() > 15, "{locals:?}");
-        let bare = |name: &String| name.trim_start_matches("__keyloan_").trim_start_matches("my_").to_owned();
+        let bare =
+            |name: &String| name.trim_start_matches("__keyloan_").trim_start_matches("__kl_").to_owned();
         let names: BTreeSet<String> = locals.iter().map(bare).filter(|name| !refused(name)).collect();
         let all: Vec<(String, &str)> = names.into_iter().map(|name| (name, NUMBER)).collect();
         // More lines are more than a question about a file can show.
@@ -94,7 +95,7 @@ fn a_variable_named_like_one_of_the_hooks_own_is_not_evaluated() {
         }
         // Nobody can have one of this name.
         for name in locals {
-            assert!(name.starts_with("__keyloan_"), "{}: {name}", shell.name);
+            assert!(name.starts_with("__keyloan_") || name.starts_with("__kl_"), "{}: {name}", shell.name);
             for name in [name.clone(), name.to_ascii_uppercase()] {
                 assert!(refused(&name), "{name}");
             }
@@ -143,16 +144,16 @@ fn no_function_of_the_users_stands_in_for_what_the_hooks_call() {
         let (replace, naive) = match shell.name {
             "bash" => (
                 "for b in $(compgen -b); do case $b in builtin | local | return | break | continue) ;; \
-                 *) builtin eval \"$b() { touch evaluated; }\" ;; esac; done",
+                 *) builtin eval \"$b() { touch evaluated; }\" ;; esac; done; keyloan() { touch evaluated; }",
                 "printf x",
             ),
             "zsh" => (
                 "for b in ${(k)builtins}; do case $b in builtin|local|return|break|continue) ;; \
-                 *) functions[$b]='touch evaluated' ;; esac; done",
+                 *) functions[$b]='touch evaluated' ;; esac; done; functions[keyloan]='touch evaluated'",
                 "print x",
             ),
             _ => (
-                "for b in (builtin -n); function $b; command touch evaluated; end 2>/dev/null; end",
+                "for b in (builtin -n) keyloan; function $b; command touch evaluated; end 2>/dev/null; end",
                 "echo x",
             ),
         };
@@ -160,7 +161,7 @@ fn no_function_of_the_users_stands_in_for_what_the_hooks_call() {
         assert!(mark.exists(), "{}: the attack itself does not work: {output:?}", shell.name);
         fs::remove_file(&mark).unwrap();
         let script = "opvars; printenv TOKEN; opvars second; unopvars SECOND; unopvars NONE\n\
-                      keyloan recall --all; __keyloan_hook; opvars; unopvars\n";
+                      /usr/bin/env keyloan recall --all; __keyloan_hook; opvars; unopvars\n";
         let output = shell.script(&sandbox, &format!("{replace}\n{script}"));
         assert!(!mark.exists(), "{}: {output:?}", shell.name);
         let told = "set: PLAIN TOKEN\ncanary-5f1e\nset: SECOND\nstill set: PLAIN TOKEN\nremoved: SECOND\n";

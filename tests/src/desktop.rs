@@ -180,7 +180,7 @@ assert x.XSendEvent(d, w, 0, 0, ctypes.byref(m)); x.XSync(d, 0)
 "#;
 
 /// Starts a server that says on its standard output where it is.
-pub(crate) fn started(run: Run) -> (Child, String) {
+pub fn started(run: Run) -> (Child, String) {
     let mut command = run.into_command();
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();

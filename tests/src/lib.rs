@@ -13,6 +13,7 @@
 pub mod agent;
 pub mod approver;
 pub mod desktop;
+pub mod keyring;
 pub mod notification;
 pub mod pass;
 pub mod programs;

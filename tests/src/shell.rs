@@ -24,6 +24,8 @@ pub const BASH: Shell = Shell {
     line: "eval \"$(keyloan shell bash)\"\n",
     options: "-i",
 };
+/// At the syntax level of macOS's bash.
+pub const BASH_3_2: Shell = Shell { line: "BASH_COMPAT=3.2\neval \"$(keyloan shell bash)\"\n", ..BASH };
 pub const ZSH: Shell = Shell {
     name: "zsh",
     start_up: ".zshrc",

@@ -76,7 +76,7 @@ pub(crate) fn prepare(home: &Home) -> Result<()> {
     if !stored.status.success() {
         bail!("`keyloan item set` failed: {}", String::from_utf8_lossy(&stored.stderr));
     }
-    home.write_manifest()?;
+    home.write_manifest("")?;
     quietly(home.command("keyloan").arg("trust"))?;
     let lent = home.command("with-secrets").args(["--", "printenv", "TWINE_PASSWORD"]).output()?;
     if lent.stdout.trim_ascii() != home.token.as_bytes() {

@@ -1,7 +1,8 @@
 //! `cargo xtask bench shell`: what keyloan costs before each prompt, in bash, zsh and fish, beside what direnv and mise
 //! cost there, on the same machine in the same minute; what the start-up file costs once, by the documented line, which
-//! starts keyloan, and by reading a file that was written before; and what completion of an item costs at a press of Tab,
-//! with the start of keyloan. Each shell measures itself, with a loan out and with nothing changed.
+//! starts keyloan, as a shell that has just started meets it, and by reading a file that was written before; and what
+//! completion of an item costs at a press of Tab, with the start of keyloan. Each shell measures itself, with a loan out
+//! and with nothing changed.
 
 use crate::Failure;
 use crate::bench::prepare;
@@ -16,7 +17,7 @@ use std::process::Command;
 
 /// Microseconds a prompt.
 const TARGET: f64 = 50.0;
-/// Microseconds for the start-up file, beyond the start of the program that prints what it reads.
+/// Microseconds for the line in the start-up file, with the program that it starts.
 const START: f64 = 2000.0;
 /// Microseconds for live names.
 const COMPLETE: f64 = 30_000.0;
@@ -24,6 +25,8 @@ const COMPLETE: f64 = 30_000.0;
 const HOOKS: u32 = 20_000;
 const PEERS: u32 = 200;
 const STARTS: u32 = 50;
+/// Shells that are started to read the line once each.
+const SHELLS_STARTED: usize = 200;
 const ROUNDS: usize = 5;
 
 /// From npm, which has it for every system.
@@ -66,7 +69,7 @@ const SHELLS: [Shell; 3] = [
     },
 ];
 
-/// The least microseconds of all rounds: what is more is the machine's other work.
+/// The least microseconds of all rounds, since what is more is the machine's other work; of the line the median.
 struct Times {
     shell: &'static str,
     keyloan: f64,
@@ -109,7 +112,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<(), Failure> {
     }
     home.close()?;
     let met = all.iter().all(|times| {
-        times.keyloan < TARGET && times.leaving < TARGET && times.start < START && times.complete < COMPLETE
+        times.keyloan < TARGET && times.leaving < TARGET && times.line < START && times.complete < COMPLETE
     });
     print_table(&all);
     println!("{}", if met { "met" } else { "MISSED" });
@@ -158,16 +161,15 @@ impl Shell {
             direnv: None,
             mise: None,
             start: f64::INFINITY,
-            line: f64::INFINITY,
+            line: 0.0,
             complete: f64::INFINITY,
         };
         for _ in 0..ROUNDS {
-            let keyloan = self.load.replace("HOOK", &format!("keyloan shell {}", self.name));
+            let keyloan = self.hook();
             for (set, least) in [("", &mut times.keyloan), ("leaving", &mut times.leaving)] {
                 let lines = self.lines("__keyloan_hook", HOOKS);
                 *least = least.min(self.say(home, &format!("{keyloan}opvars {set} >/dev/null\n{lines}"))?);
             }
-            times.line = times.line.min(self.say(home, &self.lines(keyloan.trim_end(), STARTS))?);
             let complete = "keyloan complete -- keyloan item get p >/dev/null";
             times.complete = times.complete.min(self.say(home, &self.lines(complete, STARTS))?);
             // Without the program that prints it: the text read from a file.
@@ -198,7 +200,23 @@ impl Shell {
                 times.mise = Some(times.mise.map_or(took, |before: f64| before.min(took)));
             }
         }
+        // fish asks a program for the time.
+        let clock = self.median(home, "true")?;
+        times.line = self.median(home, self.hook().trim_end())? - clock;
         Ok(times)
+    }
+
+    /// The documented line.
+    fn hook(&self) -> String {
+        self.load.replace("HOOK", &format!("keyloan shell {}", self.name))
+    }
+
+    /// Of a line that many shells run, each once.
+    fn median(&self, home: &Home, line: &str) -> Result<f64> {
+        let script = self.lines(line, 1);
+        let mut all = (0..SHELLS_STARTED).map(|_| self.say(home, &script)).collect::<Result<Vec<_>>>()?;
+        all.sort_by(f64::total_cmp);
+        Ok(all[all.len() / 2])
     }
 
     fn lines(&self, line: &str, number: u32) -> String {
@@ -254,7 +272,7 @@ fn print_table(all: &[Times]) {
         );
     }
     println!(
-        "{:<8}{:>9.0} µs{:>11.0} µs{:>19}{:>19}{:>10.0} µs{:>13}{:>10.0} µs",
-        "target", TARGET, TARGET, "-", "-", START, "-", COMPLETE
+        "{:<8}{:>9.0} µs{:>11.0} µs{:>19}{:>19}{:>13}{:>10.0} µs{:>10.0} µs",
+        "target", TARGET, TARGET, "-", "-", "-", START, COMPLETE
     );
 }

@@ -3,6 +3,9 @@
 //!
 //! On a terminal the person is asked for real. Elsewhere nobody could answer, so an approver program does.
 
+mod shells;
+mod terminal;
+
 use crate::Failure;
 use crate::process::shown;
 use crate::release;
@@ -44,6 +47,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     demo.make_vault()?;
     demo.store()?;
     demo.lend()?;
+    demo.lend_to_shells()?;
     demo.show_who_has_it()?;
     demo.tell_what_is_left_over()?;
     demo.show_log()?;
@@ -148,8 +152,7 @@ impl Demo {
             &[passphrase, pin],
         )?;
         if self.status()?["vault"] != "unlocked" {
-            let command = self.keyloan("unlock");
-            self.step_with_secrets_of_its_own("open the vault", command, &[passphrase])?;
+            self.unlock()?;
         }
         if !self.attended {
             self.set_approver(
@@ -158,6 +161,11 @@ impl Demo {
             )?;
         }
         Ok(())
+    }
+
+    fn unlock(&self) -> Result<()> {
+        let passphrase = ("--passphrase-fd", self.home.passphrase.as_str());
+        self.step_with_secrets_of_its_own("open the vault", self.keyloan("unlock"), &[passphrase])
     }
 
     /// Writes an approver program that always gives the same answer, and sets it.
@@ -182,7 +190,7 @@ impl Demo {
             Some(&self.home.token),
         )?
         .ended_with(0)?;
-        self.home.write_manifest()?;
+        self.home.write_manifest(shells::DEPLOY)?;
         let mut show = self.home.command("cat");
         show.arg(".keyloan.toml");
         Self::step("this directory's file names the token and does not hold it", show, None)?

@@ -118,6 +118,8 @@ const REQUIREMENTS: &[Requirement] = &[
         &["keepassxc-cli"],
         "writes the databases that keyloan reads, and reads those it wrote",
     ),
+    tests("gnome-keyring", &["gnome-keyring-daemon"], "the keyring of a desktop"),
+    tests("libsecret-tools", &["secret-tool"], "writes what keyloan reads there, and reads what it wrote"),
     tests(
         "ssh-askpass-gnome",
         &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],

@@ -80,9 +80,11 @@ impl Home {
         self.root.join("home").join("project")
     }
 
-    pub(crate) fn write_manifest(&self) -> Result<()> {
-        let text =
+    /// The set that is used without a name, and more sets.
+    pub(crate) fn write_manifest(&self, more: &str) -> Result<()> {
+        let set =
             "[env]\nTWINE_USERNAME = { value = \"__token__\" }\nTWINE_PASSWORD = \"local://pypi/token\"\n";
+        let text = format!("{set}{more}");
         let path = self.project().join(".keyloan.toml");
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     }

@@ -1,5 +1,5 @@
-//! What completion calls at each press of Tab: candidates for the last of the given words, one a line with what it is
-//! behind a tab, from the definitions of the command line and the names that the daemon has. It asks nobody, says
+//! What completion calls at each press of Tab: candidates for the last of the given words, one a line: `=NAME`
+//! with what it is behind a tab, or `files`, `directories` or `command N`. They come from the definitions of the command line and the names that the daemon has. It asks nobody, says
 //! nothing of what goes wrong, and gives up soon, since somebody waits at a prompt.
 
 use crate::args::{Arguments, ShellLend, WithSecrets};
@@ -21,10 +21,14 @@ const ACT: &str = "complete";
 /// Nobody waits longer for names.
 const PATIENCE: Duration = Duration::from_millis(25);
 
-/// What the shell completes by its own means; the number is the first word of another command line.
-const FILES: &str = "@files";
-const DIRECTORIES: &str = "@directories";
-const COMMAND: &str = "@command";
+enum Candidate {
+    /// With what it is.
+    Name(String, String),
+    /// The rest is completed by the shell's own means; the number is the first word of another command line.
+    Files,
+    Directories,
+    Command(usize),
+}
 
 pub(crate) fn complete(words: &[OsString]) -> Result<(), Failure> {
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -32,11 +36,13 @@ pub(crate) fn complete(words: &[OsString]) -> Result<(), Failure> {
     let Some((last, before)) = words.split_last() else { return Ok(()) };
     let Some(place) = Place::after(program, before) else { return Ok(()) };
     let mut lines = String::new();
-    for (candidate, about) in place.candidates(last) {
-        lines.push_str(&candidate);
-        if !about.is_empty() {
-            lines.push('\t');
-            lines.push_str(&escaped(&about, 100));
+    for candidate in place.candidates(last) {
+        match candidate {
+            Candidate::Name(name, about) if about.is_empty() => lines.extend(["=", &name]),
+            Candidate::Name(name, about) => lines.extend(["=", &name, "\t", &escaped(&about, 100)]),
+            Candidate::Files => lines.push_str("files"),
+            Candidate::Directories => lines.push_str("directories"),
+            Candidate::Command(at) => lines.extend(["command ", &at.to_string()]),
         }
         lines.push('\n');
     }
@@ -132,9 +138,9 @@ impl Place {
         positionals.get(self.arguments.len()).or_else(|| positionals.last().filter(several)).copied()
     }
 
-    fn candidates(&self, last: &str) -> Vec<(String, String)> {
+    fn candidates(&self, last: &str) -> Vec<Candidate> {
         if let Some(at) = self.foreign {
-            return vec![(format!("{COMMAND} {at}"), String::new())];
+            return vec![Candidate::Command(at)];
         }
         if let Some(option) = &self.of {
             return beginning(last, self.values(option));
@@ -147,7 +153,10 @@ impl Place {
                         .get_arguments()
                         .find(|arg| arg.get_long().is_some_and(|long| name.strip_prefix("--") == Some(long)));
                     let values = option.map(|option| self.values(option)).unwrap_or_default();
-                    let with_name = |(found, about)| (format!("{name}={found}"), about);
+                    let with_name = |candidate| match candidate {
+                        Candidate::Name(found, about) => Candidate::Name(format!("{name}={found}"), about),
+                        other => other,
+                    };
                     beginning(value, values).into_iter().map(with_name).collect()
                 }
                 None => beginning(last, self.options()),
@@ -156,32 +165,36 @@ impl Place {
         let mut found = Vec::new();
         if self.arguments.is_empty() && !self.only_arguments {
             let shown = self.command.get_subcommands().filter(|part| !part.is_hide_set());
-            found.extend(shown.map(|part| (part.get_name().to_owned(), text(part.get_about()))));
+            found.extend(
+                shown.map(|part| Candidate::Name(part.get_name().to_owned(), text(part.get_about()))),
+            );
         }
         if let Some(argument) = self.argument() {
             if argument.is_trailing_var_arg_set() {
-                return vec![(format!("{COMMAND} {}", self.count), String::new())];
+                return vec![Candidate::Command(self.count)];
             }
             found.extend(self.values(argument));
         }
         beginning(last, found)
     }
 
-    fn options(&self) -> Vec<(String, String)> {
+    fn options(&self) -> Vec<Candidate> {
         let shown = self.command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set());
         let names = shown.flat_map(|arg| {
             let long = arg.get_long().map(|long| format!("--{long}"));
             let short = arg.get_short().map(|short| format!("-{short}"));
-            long.into_iter().chain(short).map(|name| (name, text(arg.get_help())))
+            long.into_iter().chain(short).map(|name| Candidate::Name(name, text(arg.get_help())))
         });
         names.collect()
     }
 
-    fn values(&self, arg: &Arg) -> Vec<(String, String)> {
+    fn values(&self, arg: &Arg) -> Vec<Candidate> {
         let possible = arg.get_possible_values();
         if !possible.is_empty() {
             let shown = possible.iter().filter(|value| !value.is_hide_set());
-            return shown.map(|value| (value.get_name().to_owned(), text(value.get_help()))).collect();
+            return shown
+                .map(|value| Candidate::Name(value.get_name().to_owned(), text(value.get_help())))
+                .collect();
         }
         let ssh = self.path.first().is_some_and(|first| first == "ssh");
         match arg.get_id().as_str() {
@@ -197,21 +210,21 @@ impl Place {
             }
             "id" => {
                 let loans = names().loans.into_iter();
-                loans.map(|(id, about)| (id.to_string(), about)).collect()
+                loans.map(|(id, about)| Candidate::Name(id.to_string(), about)).collect()
             }
-            "directory" => vec![plain(DIRECTORIES.to_owned())],
-            "file" | "path" | "identity" | "socket" => vec![plain(FILES.to_owned())],
+            "directory" => vec![Candidate::Directories],
+            "file" | "path" | "identity" | "socket" => vec![Candidate::Files],
             _ => Vec::new(),
         }
     }
 }
 
-fn items() -> Vec<(String, String)> {
+fn items() -> Vec<Candidate> {
     names().items.into_iter().map(|held| plain(held.item)).collect()
 }
 
-fn plain(name: String) -> (String, String) {
-    (name, String::new())
+fn plain(name: String) -> Candidate {
+    Candidate::Name(name, String::new())
 }
 
 fn text(help: Option<&clap::builder::StyledStr>) -> String {
@@ -220,10 +233,10 @@ fn text(help: Option<&clap::builder::StyledStr>) -> String {
 
 /// Those that the word begins. No name that could act on a terminal is among them: a parsed one has no control
 /// characters.
-fn beginning(word: &str, all: Vec<(String, String)>) -> Vec<(String, String)> {
-    let fits = |(candidate, _): &(String, String)| {
-        candidate.starts_with('@') && !candidate.starts_with(word) && !word.starts_with('@')
-            || candidate.starts_with(word) && SetName::parse(candidate).is_ok()
+fn beginning(word: &str, all: Vec<Candidate>) -> Vec<Candidate> {
+    let fits = |candidate: &Candidate| match candidate {
+        Candidate::Name(name, _) => name.starts_with(word) && SetName::parse(name).is_ok(),
+        _ => true,
     };
     all.into_iter().filter(fits).collect()
 }

@@ -4,12 +4,13 @@
 //! assigns them as they are and evaluates nothing. The first record is the exit status, since a shell cannot ask what
 //! became of a process that it reads from; the last is `=`, so that a half of what was lent is known for one.
 
-use crate::args::{Shell, ShellLend, ShellName};
+use crate::args::{ShellLend, ShellName};
 use crate::client::{self, Connection};
 use crate::commands::run::{here, searched, with_directories};
 use crate::exit::Failure;
 use crate::files;
 use crate::output;
+use clap::ValueEnum;
 use keyloan_platform::lent_files::LoanName;
 use keyloan_platform::process;
 use keyloan_protocol::control::Value;
@@ -22,20 +23,25 @@ use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 use std::process::ExitCode;
 use zeroize::Zeroizing;
 
 const ACT: &str = "lend credentials to this shell";
 
-/// Ends the name of the file by which a loan is given back.
-const BACK: &str = ".back";
-
 /// The last record. No variable has this name.
 const END: &[u8] = b"=";
 
-pub(crate) fn shell(shell: &Shell) -> Result<(), Failure> {
-    output::bytes(match shell.shell {
+/// The shell of `keyloan shell SHELL`, where the arguments are this and nothing else.
+pub(crate) fn named(mut arguments: impl Iterator<Item = OsString>) -> Option<ShellName> {
+    if arguments.next()? != "shell" {
+        return None;
+    }
+    let shell = ShellName::from_str(arguments.next()?.to_str()?, false).ok()?;
+    arguments.next().is_none().then_some(shell)
+}
+
+pub(crate) fn shell(shell: ShellName) -> Result<(), Failure> {
+    output::bytes(match shell {
         ShellName::Bash => include_bytes!("../../../shell/hooks/keyloan.bash"),
         ShellName::Zsh => include_bytes!("../../../shell/hooks/keyloan.zsh"),
         ShellName::Fish => include_bytes!("../../../shell/hooks/keyloan.fish"),
@@ -44,8 +50,8 @@ pub(crate) fn shell(shell: &Shell) -> Result<(), Failure> {
 }
 
 /// The completions alone; the rest of the integration brings them as well.
-pub(crate) fn completions(shell: &Shell) -> Result<(), Failure> {
-    output::bytes(match shell.shell {
+pub(crate) fn completions(shell: ShellName) -> Result<(), Failure> {
+    output::bytes(match shell {
         ShellName::Bash => include_bytes!("../../../shell/completions/keyloan.bash"),
         ShellName::Zsh => include_bytes!("../../../shell/completions/keyloan.zsh"),
         ShellName::Fish => include_bytes!("../../../shell/completions/keyloan.fish"),
@@ -102,19 +108,11 @@ fn lend_through(ask: &ShellLend, pipe: &mut File) -> Result<(), Failure> {
     }
     let Message { body, values } = connection.reply()?;
     let Reply::ShellLent(lent) = body else { return Err(client::unexpected(ACT)) };
-    let daemon = connection.peer().map(|daemon| daemon.pid);
-    hand_over(&lent, &values, daemon, pipe).inspect_err(|_| {
-        // The loan is the shell's by now, which knows nothing of it.
-        let _ = File::create_new(format!("{}{BACK}", lent.marker));
-    })
+    // A loan that its shell does not take is ended by the daemon.
+    hand_over(&lent, &values, pipe)
 }
 
-fn hand_over(
-    lent: &ShellLent,
-    values: &[Value],
-    daemon: Option<i32>,
-    pipe: &mut File,
-) -> Result<(), Failure> {
+fn hand_over(lent: &ShellLent, values: &[Value], pipe: &mut File) -> Result<(), Failure> {
     // The daemon has looked at this process by now.
     process::make_undumpable().map_err(|error| Failure::usage("protect this process", error))?;
     for note in &lent.notes {
@@ -125,7 +123,7 @@ fn hand_over(
     if !lent.files.is_empty() {
         files = files::make(&name, &lent.files, values, true)?;
     }
-    let records = records(lent, &name, daemon, values, &files);
+    let records = records(lent, &name, values, &files);
     pipe.write_all(&records).map_err(|error| Failure::new(ErrorKind::Bug, ACT, error))
 }
 
@@ -133,12 +131,12 @@ fn hand_over(
 fn records(
     lent: &ShellLent,
     name: &LoanName,
-    daemon: Option<i32>,
     values: &[Value],
     files: &[(String, OsString)],
 ) -> Zeroizing<Vec<u8>> {
     // The marker of a daemon that was killed stays, so the shell looks for the daemon, too, where it can be seen.
-    let daemon = daemon.map(|pid| format!("/proc/{pid}")).filter(|path| Path::new(path).exists());
+    let is_it = process::stat(lent.daemon).is_some_and(|stat| stat.started == lent.daemon_started);
+    let daemon = is_it.then(|| format!("/proc/{}", lent.daemon));
     let (name, until) = (name.to_string(), lent.until_leaving.as_deref().unwrap_or_default());
     let head: [&[u8]; 5] = [
         b"0",

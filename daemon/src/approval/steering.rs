@@ -39,11 +39,12 @@ impl Steering {
 }
 
 impl Question {
-    pub(crate) fn warn_of_steering(&mut self, requester: &Requester, seen: Steering) {
+    /// `what` is that which would be steered.
+    pub(crate) fn warn_of_steering(&mut self, requester: &Requester, seen: Steering, what: &str) {
         match seen.environment {
             None => {
-                let text = "the environment could not be read: what steers the command is not known";
-                self.line("warning", text, Certainty::Seen);
+                let text = format!("the environment could not be read: what steers {what} is not known");
+                self.line("warning", &text, Certainty::Seen);
             }
             Some(names) if names.is_empty() => {}
             Some(mut names) if requester.claimed.clean_env => {
@@ -51,7 +52,7 @@ impl Question {
                 self.list("dropped", &names, ", ", Certainty::Claimed);
             }
             Some(mut names) => {
-                names[0].insert_str(0, "the environment steers the command: ");
+                names[0].insert_str(0, &format!("the environment steers {what}: "));
                 self.list("warning", &names, ", ", Certainty::Seen);
             }
         }

@@ -1,6 +1,5 @@
 //! Yeses that cover more than one request: what is offered, given, used, listed and taken back.
 
-use super::shell::TO_SHELL;
 use super::{Act, Beyond, Broker, Refusal};
 use crate::approval::offer::{Also, Offer};
 use crate::approval::question::{Certainty, Question};
@@ -8,7 +7,7 @@ use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
 use crate::grant::table::{Asker, Grant, Holder, Process, Terminal};
-use crate::policy::decide::{Judgement, Subject};
+use crate::policy::decide::{Judgement, Subject, To};
 use crate::policy::rule::{Kind, Scope, Verdict};
 use crate::requester::Requester;
 use keyloan_platform::process;
@@ -30,7 +29,12 @@ pub(super) struct Offered {
 impl Offered {
     /// What a yes may cover, and behind it how far.
     pub(super) fn show(&self, question: &mut Question) {
-        let covers = format!("{}, for {} and what it starts", self.same, self.command.1);
+        let of_the_terminal = |scope: &Scope| matches!(scope, Scope::Terminal(_));
+        let covers = if self.scopes.iter().all(of_the_terminal) {
+            self.same.to_owned()
+        } else {
+            format!("{}, for {} and what it starts", self.same, self.command.1)
+        };
         question.line("may cover", &covers, Certainty::Seen);
         let offer = |scope: &Scope| {
             let words = match scope {
@@ -90,8 +94,16 @@ impl Broker {
         act: &Act,
         judgement: &Judgement,
     ) -> Result<Option<Offered>, Refusal> {
-        let scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
-        let Some(command) = command(requester).filter(|_| !scopes.is_empty()) else { return Ok(None) };
+        let mut scopes = self.scopes(&act.subjects, act.beyond, judgement.verdict)?;
+        let Some(command) = command(requester) else { return Ok(None) };
+        if is_to_shell(&act.subjects) {
+            // What asks ends with this request, and the shell is no command: whatever it starts next could ask again, unseen,
+            // for what unopvars took out.
+            scopes.retain(|scope| matches!(scope, Scope::Terminal(_)));
+        }
+        if scopes.is_empty() {
+            return Ok(None);
+        }
         let terminal = requester.terminal_session().zip(requester.terminal_name());
         let (same, era) = (same(&act.subjects), self.grants.borrow().era());
         Ok(Some(Offered { scopes, command, terminal, same, era }))
@@ -192,11 +204,14 @@ fn may_be_granted(subjects: &[(Kind, Subject)], beyond: Beyond, verdict: Verdict
     verdict == Verdict::Ask && !matches!(beyond, Beyond::Always(_)) && subjects.iter().all(is_one)
 }
 
+fn is_to_shell(subjects: &[(Kind, Subject)]) -> bool {
+    subjects.iter().any(|(_, subject)| matches!(subject.to, To::Shell { .. }))
+}
+
 /// In the words of an offer.
 fn same(subjects: &[(Kind, Subject)]) -> &'static str {
-    let to_shell = subjects.iter().any(|(_, subject)| subject.to.starts_with(TO_SHELL));
     match subjects.first().map(|(kind, _)| kind) {
-        _ if to_shell => "the same to the same shell",
+        _ if is_to_shell(subjects) => "the same to the same shell",
         Some(Kind::SshLogin) => "the same login",
         Some(Kind::SshSignature) => "EVERY signature in this namespace with this key",
         Some(Kind::ItemRead) => "the same value",
@@ -206,10 +221,7 @@ fn same(subjects: &[(Kind, Subject)]) -> &'static str {
 
 /// For lists and the log.
 fn covers(subjects: &[(Kind, Subject)]) -> String {
-    let shown = |(kind, subject): &(Kind, Subject)| {
-        let to = if subject.to.is_empty() { String::new() } else { format!(" to {}", subject.to) };
-        format!("{}: {}{to}", kind.key(), subject.what)
-    };
+    let shown = |(kind, subject): &(Kind, Subject)| format!("{}: {subject}", kind.key());
     let mut shown: Vec<String> = subjects.iter().map(shown).collect();
     shown.dedup();
     shown.join(", ")

@@ -7,7 +7,7 @@ use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
 use crate::env_set::plan::{File, From, Plan, PlanError, Search, VARS};
 use crate::patience;
-use crate::policy::decide::Subject;
+use crate::policy::decide::{Subject, To};
 use crate::policy::rule::Kind;
 use crate::requester::Requester;
 use crate::trust::Standing;
@@ -269,21 +269,19 @@ fn check_directories(requester: &Requester, directories: &[PathBuf]) -> Result<(
 }
 
 /// The program that the requester says it becomes.
-fn to(requester: &Requester) -> String {
-    requester.claimed.program.as_deref().map(|program| program.display().to_string()).unwrap_or_default()
+fn to(requester: &Requester) -> To {
+    requester.claimed.program.clone().map_or(To::Requester, To::Program)
 }
 
 /// What is lent, each with the item it comes from, to whom, and for what time.
-pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Kind, Subject)> {
-    let time = time.map(|time| format!(", for at most {}", TimeSpan::of(time)));
-    let to = to.to_owned() + &time.unwrap_or_default();
+pub(super) fn subjects(plan: &Plan, to: &To, time: Option<Duration>) -> Vec<(Kind, Subject)> {
     let mut subjects = Vec::new();
     for planned in &plan.variables {
         let kind = if planned.is_file() { Kind::File } else { Kind::Env };
         let mut add = |item: Option<&str>, field: &str| {
             let what = format!("{} from {}", planned.name, from_parts(&planned.from).join("; "));
             let (given, item) = (item.map(|item| format!("{item}/{field}")), item.map(str::to_owned));
-            subjects.push((kind, Subject { what, to: to.clone(), item, given, ..Subject::default() }));
+            subjects.push((kind, Subject { what, to: to.clone(), time, item, given, ..Subject::default() }));
         };
         match &planned.from {
             From::Literal(_) => add(None, ""),
@@ -305,7 +303,7 @@ pub(super) fn subjects(plan: &Plan, to: &str, time: Option<Duration>) -> Vec<(Ki
         let given = Some(format!("{item}/{VARS}"));
         subjects.push((
             Kind::Env,
-            Subject { what, to: to.clone(), item: Some(item), given, ..Subject::default() },
+            Subject { what, to: to.clone(), time, item: Some(item), given, ..Subject::default() },
         ));
     }
     subjects
@@ -334,7 +332,7 @@ fn describe(
     if let Some(command) = requester.shown_command() {
         question.line("command", &command, Certainty::Claimed);
     }
-    question.warn_of_steering(requester, steering);
+    question.warn_of_steering(requester, steering, "the command");
 }
 
 /// What is lent, from where, and for how long.

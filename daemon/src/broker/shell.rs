@@ -12,6 +12,7 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::plan::{Plan, PlanError, VARS};
+use crate::policy::decide::To;
 use crate::requester::{Parent, Requester};
 use crate::vault::local::index::Kind;
 use keyloan_platform::lent_files::Place;
@@ -23,9 +24,6 @@ use keyloan_protocol::names::VarName;
 use keyloan_protocol::shell_vars;
 use std::rc::Rc;
 use std::time::Duration;
-
-/// Begins what a loan to a shell is to; the path of a program begins otherwise.
-pub(super) const TO_SHELL: &str = "the shell ";
 
 /// The markers' directory in the runtime directory.
 const SHELLS: &str = "shells";
@@ -57,12 +55,9 @@ impl Broker {
         let mut plan = without_the_shells_own(self.plan(client, &ask, found).await?)?;
         let time = ask.seconds.map(Duration::from_secs).or(plan.shell_time);
         let time = self.loan_time(time.map(|time| time.as_secs()))?;
+        let to = To::Shell { program: program(&shell), pid: shell.pid, started: shell.started };
         let act = Act {
-            subjects: lend::subjects(
-                &plan,
-                &format!("{TO_SHELL}{} (pid {})", program(&shell), shell.pid),
-                time,
-            ),
+            subjects: lend::subjects(&plan, &to, time),
             title: lend::title(&plan, "shell"),
             names: lend::names(&plan),
             beyond: Beyond::Nothing,
@@ -96,7 +91,19 @@ impl Broker {
         }
         self.until_taken(loan, marker);
         let until_leaving = plan.until_leaving.map(|directory| directory.display().to_string());
-        let lent = ShellLent { loan, pid, started, marker: path, until_leaving, notes: plan.notes, files };
+        let daemon = nix::unistd::getpid().as_raw();
+        let daemon_started = keyloan_platform::process::stat(daemon).map_or(0, |stat| stat.started);
+        let lent = ShellLent {
+            loan,
+            pid,
+            started,
+            daemon,
+            daemon_started,
+            marker: path,
+            until_leaving,
+            notes: plan.notes,
+            files,
+        };
         Ok(Message { body: Reply::ShellLent(lent), values })
     }
 
@@ -124,7 +131,7 @@ impl Broker {
         let Ok(shells) = self.shells() else { return };
         for (id, marker) in to_shells {
             if shells.holds(&format!("{marker}{BACK}")) {
-                self.end_loan(id, "the shell gave it back");
+                self.end_loan(id, "the shell says that it gave it back");
                 self.holder_ended(id);
             }
         }
@@ -149,6 +156,7 @@ impl Broker {
             names.sets.extend(manifest.sets.keys().take(NAMES).map(ToString::to_string));
         }
         let vault = self.vault.borrow();
+        names.vaults.push("local".to_owned());
         for entry in vault.index()?.entries(Kind::Item).into_iter().take(NAMES) {
             let fields: Vec<String> = entry.fields.iter().map(|field| field.name.to_string()).collect();
             if fields.iter().any(|field| field == VARS) {
@@ -156,7 +164,6 @@ impl Broker {
             }
             names.items.push(ItemFields { item: entry.title.clone(), fields });
         }
-        names.vaults.push("local".to_owned());
         names.loans.extend(self.loans.borrow().all().take(NAMES).map(|(id, loan)| {
             let variables: Vec<&str> = loan.variables.iter().map(VarName::as_str).collect();
             (id, format!("{} to {}", variables.join(" "), loan.program))
@@ -254,8 +261,8 @@ fn describe(
         question.line("until", &text, Certainty::Claimed);
     }
     question.line("to", &format!("{} (pid {})", program(shell), shell.pid), Certainty::Seen);
-    Broker::about(question, "note", "every program that this shell starts meanwhile gets them");
-    question.warn_of_steering(requester, steering);
+    Broker::about(question, "note", "until then every program that this shell starts gets them, unasked");
+    question.warn_of_steering(requester, steering, "what this shell starts");
 }
 
 fn program(shell: &Parent) -> String {

@@ -5,14 +5,19 @@
 //! each other was seen to when they were set ([`super::compare`]).
 
 use super::rule::{Attribute, Conditions, Kind, Limit, Policy, Rule, Verdict};
+use keyloan_protocol::time_span::TimeSpan;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// One thing that is asked for, as far as rules look at it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Subject {
     /// Exactly what: a field, a login. No rule looks at it; a grant covers nothing else.
     pub(crate) what: String,
-    /// The program that it is lent to, as the requester says, and for how long at most. Likewise.
-    pub(crate) to: String,
+    /// To whom it is lent, and for how long at most. Likewise.
+    pub(crate) to: To,
+    pub(crate) time: Option<Duration>,
     /// The item, or the ssh key's item.
     pub(crate) item: Option<String>,
     /// The names under which the vault has a login's host.
@@ -24,6 +29,21 @@ pub(crate) struct Subject {
     pub(crate) given: Option<String>,
 }
 
+/// To whom something is lent. A claimed program never equals a shell that was seen, whatever it is called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum To {
+    #[default]
+    Requester,
+    /// As the requester says.
+    Program(PathBuf),
+    Shell {
+        program: String,
+        pid: i32,
+        /// In clock ticks after boot.
+        started: u64,
+    },
+}
+
 impl Subject {
     /// All of an item, or, behind a slash, a part of it.
     pub(crate) fn of_item(what: &str, item: &str) -> Self {
@@ -32,6 +52,19 @@ impl Subject {
 
     pub(crate) fn of(what: &str) -> Self {
         Self { what: what.to_owned(), ..Self::default() }
+    }
+}
+
+/// For lists and the log.
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.to {
+            To::Requester => {}
+            To::Program(path) => write!(f, " to {}", path.display())?,
+            To::Shell { program, pid, .. } => write!(f, " to the shell {program} (pid {pid})")?,
+        }
+        self.time.map_or(Ok(()), |time| write!(f, ", for at most {}", TimeSpan::of(time)))
     }
 }
 

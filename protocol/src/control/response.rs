@@ -214,6 +214,10 @@ pub struct ShellLent {
     /// The process that the loan is bound to, and when it was started, in clock ticks after boot.
     pub pid: i32,
     pub started: u64,
+    /// The process that removes that file, and when it was started: whoever accepts on a socket need not be the process
+    /// that listened, which is all that `SO_PEERCRED` tells (unix(7)).
+    pub daemon: i32,
+    pub daemon_started: u64,
     /// The path of a file that is there for as long as the loan lasts.
     pub marker: String,
     /// The loan is also over when the shell leaves this directory.

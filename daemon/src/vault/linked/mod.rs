@@ -8,6 +8,8 @@ mod command;
 #[allow(dead_code, reason = "tmp")]
 mod http;
 mod keepass;
+#[cfg(target_os = "linux")]
+mod keyring;
 pub(crate) mod links;
 mod pass;
 pub(crate) mod pinned;
@@ -205,6 +207,10 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
+        #[cfg(target_os = "linux")]
+        "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
+        #[cfg(not(target_os = "linux"))]
+        "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }
