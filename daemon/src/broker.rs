@@ -27,6 +27,7 @@ mod shell;
 mod ssh;
 mod status;
 mod surface;
+mod titles;
 mod turned_away;
 mod vaults;
 mod ways;

@@ -3,7 +3,9 @@
 //! The list below is the only one. A set may not lend these, because whoever writes a set would then
 //! choose the program or the server that receives the credentials lent beside them.
 
+use crate::limits;
 use crate::names::{NameError, VarName};
+use std::collections::HashSet;
 
 /// Names that steer, exactly.
 const STEERING: &[&str] = &[
@@ -272,6 +274,8 @@ pub enum VarsError {
     NoEquals { line: usize },
     #[error("line {line}: {cause}")]
     Name { line: usize, cause: NameError },
+    #[error("line {line}: more than {} variables, which is what one loan holds", limits::VALUES)]
+    Many { line: usize },
     #[error("line {line}: {name} is set twice")]
     Twice { line: usize, name: VarName },
     #[error("line {line}: {name} holds a NUL, which no environment can carry")]
@@ -279,13 +283,18 @@ pub enum VarsError {
 }
 
 /// Reads the `vars` convention: lines `NAME=value`, stripped; blank lines and lines beginning with `#`
-/// skipped; the value is everything after the first `=`, used exactly. Gives names with their values.
+/// skipped; the value is everything after the first `=`, used exactly. Gives names with their values. A text may be
+/// somebody else's: nothing is read behind what one loan can hold.
 pub fn parse_vars(text: &[u8]) -> Result<Vec<(VarName, &[u8])>, VarsError> {
     let mut variables: Vec<(VarName, &[u8])> = Vec::new();
+    let mut names = HashSet::new();
     for (line, content) in (1_usize..).zip(text.split(|byte| *byte == b'\n')) {
         let content = content.trim_ascii();
         if content.is_empty() || content.starts_with(b"#") {
             continue;
+        }
+        if variables.len() >= limits::VALUES {
+            return Err(VarsError::Many { line });
         }
         let equals = content.iter().position(|byte| *byte == b'=').ok_or(VarsError::NoEquals { line })?;
         let (name, rest) = content.split_at(equals);
@@ -294,7 +303,7 @@ pub fn parse_vars(text: &[u8]) -> Result<Vec<(VarName, &[u8])>, VarsError> {
             .map_err(|_| NameError::Variable)
             .and_then(|name| VarName::parse(name.trim_end()))
             .map_err(|cause| VarsError::Name { line, cause })?;
-        if variables.iter().any(|(other, _)| *other == name) {
+        if !names.insert(name.as_str().to_owned()) {
             return Err(VarsError::Twice { line, name });
         }
         if value.contains(&0) {
@@ -367,5 +376,13 @@ mod tests {
         assert_eq!(parse_vars(b"A=1\nA=2"), Err(VarsError::Twice { line: 2, name: name.clone() }));
         assert_eq!(parse_vars(b"A=a\0"), Err(VarsError::Nul { line: 1, name }));
         assert!(matches!(parse_vars(b"a-b=1"), Err(VarsError::Name { line: 1, .. })));
+    }
+
+    #[test]
+    fn a_text_is_read_no_further_than_one_loan_reaches() {
+        let text = |names: usize| (0..names).map(|name| format!("A{name}=1\n")).collect::<Vec<_>>().concat();
+        assert_eq!(parse_vars(text(limits::VALUES).as_bytes()).unwrap().len(), limits::VALUES);
+        let long = format!("{}no variable", text(120_000));
+        assert_eq!(parse_vars(long.as_bytes()), Err(VarsError::Many { line: limits::VALUES + 1 }));
     }
 }

@@ -15,6 +15,8 @@ pub enum NameError {
     Space,
     #[error("a name holds a character that is not allowed here (letters, digits, '-', '_' and '.' are)")]
     Plain,
+    #[error("the title of an item of the built-in vault holds no '://'")]
+    Elsewhere,
     #[error("a vault's name must be lower-case letters, digits, '-' and '_', at most 64")]
     Vault,
     #[error("a file's name is at most 255 bytes without '/', and neither '.' nor '..'")]
@@ -112,6 +114,14 @@ name!(
     VarName,
     check_variable
 );
+
+impl ItemName {
+    /// The title of an item of the built-in vault. With `://` in it, rules and grants for an item of another vault
+    /// (`pass://web/x`) would be for this one, too.
+    pub fn local(text: &str) -> Result<Self, NameError> {
+        if text.contains("://") { Err(NameError::Elsewhere) } else { Self::parse(text) }
+    }
+}
 
 impl VaultName {
     /// The built-in vault, which is always there and never another.

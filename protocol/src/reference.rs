@@ -44,7 +44,8 @@ impl Reference {
                 return Err(ReferenceError::OnePassword);
             }
         }
-        Ok(Self { vault, item: ItemName::parse(item)?, field: FieldName::parse(&unescape(field)?)? })
+        let item = if vault.is_local() { ItemName::local(item)? } else { ItemName::parse(item)? };
+        Ok(Self { vault, item, field: FieldName::parse(&unescape(field)?)? })
     }
 
     /// Of the built-in vault.
@@ -52,7 +53,8 @@ impl Reference {
         Self { vault: VaultName::local(), item, field }
     }
 
-    /// What rules and grants call the item: its title where it is the local vault's, else with the vault before it.
+    /// What rules and grants call the item: its title where it is the local vault's, else with the vault's own name
+    /// before it.
     pub fn subject(&self) -> String {
         subject(&self.vault, &self.item)
     }
@@ -140,6 +142,7 @@ mod tests {
             "op://Work//key",
             "op://a/b/c/d/e",
             "local://a\n/b",
+            "local://pass://a/b",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }

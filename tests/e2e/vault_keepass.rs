@@ -35,7 +35,11 @@ fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
 }
 
 fn made(sandbox: &Sandbox) -> PathBuf {
-    let xml = sandbox.write("home/x.xml", XML);
+    made_of(sandbox, XML)
+}
+
+fn made_of(sandbox: &Sandbox, xml: &str) -> PathBuf {
+    let xml = sandbox.write("home/x.xml", xml);
     let database = sandbox.path("home/keys.kdbx");
     let arguments = ["import", "-p", xml.to_str().unwrap(), database.to_str().unwrap()];
     keepassxc(sandbox, &arguments, &PASSWORD.repeat(2)).ok();
@@ -45,7 +49,7 @@ fn made(sandbox: &Sandbox) -> PathBuf {
 fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
     let setting = format!("database={}", database.display());
     let secret = sandbox.write("database-password", password);
-    let line = "exec 5<\"$1\"; shift; exec \"$@\"";
+    let line = "exec 4<\"$1\" 5<\"$1\"; shift; exec \"$@\"";
     let passphrase = sandbox.write("passphrase", PASSPHRASE);
     let mut command = std::process::Command::new("/bin/sh");
     command.args(["-c", "exec 3<\"$1\"; shift; exec \"$@\"", "sh"]).arg(passphrase);
@@ -199,4 +203,45 @@ fn on_a_terminal_the_password_is_typed_unseen_and_can_be_typed_anew() {
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
     typed("keyloan vault add keys --replace", "nothing to keep it", "", "changed: keys, and it answers");
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
+}
+
+#[test]
+fn an_item_without_the_field_is_no_set() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    add(&sandbox, &database, PASSWORD, &["--search"]).ok();
+    sandbox
+        .with_secrets(&["-s", "Work/twice", "--", "true"])
+        .run()
+        .refused(125, "there is no set 'Work/twice'");
+    assert!(sandbox.events("decided").is_empty(), "nobody was asked");
+    sandbox.keyloan(&["item", "set", "keys://Work/twice/vars"]).stdin("A=1").run().ok();
+    let lent = sandbox.with_secrets(&["-s", "Work/twice", "--", "printenv", "A"]).run().ok();
+    assert_eq!(lent.text(), "1\n");
+}
+
+#[test]
+fn an_item_of_more_fields_than_one_reply_holds_is_listed_whole() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let long = "%".repeat(240);
+    let field = |at| format!("<String><Key>{at:04}{long}</Key><Value>x</Value></String>");
+    let fields = (0..2000).map(field).collect::<Vec<_>>().concat();
+    let empty = "<String><Key>empty</Key><Value></Value></String>";
+    let database = made_of(&sandbox, &XML.replace(empty, &fields));
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
+    assert_eq!(listed.lines().filter(|line| line.starts_with("keys://pypi/")).count(), 2005);
+    let names = sandbox.keyloan(&["item", "list", "--vault", "keys"]).run().ok().text();
+    assert_eq!(names, "Internet/twice\nWork/twice\npypi\n");
+}
+
+#[test]
+fn a_secret_is_given_once_and_under_its_own_name() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = made(&sandbox);
+    let twice = add(&sandbox, &database, PASSWORD, &["--secret-fd", "password=4"]);
+    twice.refused(2, "given twice");
+    let other = add(&sandbox, &database, PASSWORD, &["--secret-fd", "secret.password=4"]);
+    other.refused(2, "no secret 'secret.password'");
+    add(&sandbox, &database, PASSWORD, &[]).ok();
 }

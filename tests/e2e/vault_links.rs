@@ -159,3 +159,48 @@ fn an_unlinked_vault_gives_out_nothing_that_it_was_asked_for_before() {
     }
     assert!(sandbox.events("released").is_empty());
 }
+
+#[test]
+fn a_rule_for_the_beginnings_of_local_titles_allows_nothing_elsewhere() {
+    let sandbox = Sandbox::with_approver(approver::DENY);
+    let any = program(&sandbox, "any", "elsewhere");
+    keyed(&sandbox, &["vault", "add", "any", "--kind", "command", &any]).ok();
+    sandbox.policies(&["item.read[item=a*]=allow", "item.read[item=any:*]=allow"]);
+    sandbox.keyloan(&["item", "get", "any://pypi/token"]).run().refused(6, "declined");
+    sandbox.policies(&["item.read[item=any://p*]=allow 1/1h", "item.read[item=any:*]=ask-pin"]);
+    assert_eq!(sandbox.keyloan(&["item", "get", "any://pypi/token"]).run().ok().text(), "elsewhere");
+}
+
+#[test]
+fn a_local_item_does_not_get_the_name_of_one_elsewhere() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let any = program(&sandbox, "any", "elsewhere");
+    keyed(&sandbox, &["vault", "add", "any", "--kind", "command", &any]).ok();
+    sandbox.keyloan(&["item", "set", "prod", "token"]).stdin("prod's").run().ok();
+    sandbox.policy("item.read[item=any://pypi]=allow");
+    for arguments in [
+        &["item", "mv", "prod", "any://pypi"][..],
+        &["item", "generate", "any://pypi", "token"],
+        &["ssh", "generate", "any://pypi"],
+    ] {
+        sandbox.keyloan(arguments).run().refused(2, "holds no '://'");
+    }
+    for reference in ["local://any://pypi/token", "local://x://y/z"] {
+        sandbox.keyloan(&["item", "set", reference]).stdin("x").run().refused(2, "holds no '://'");
+    }
+    sandbox.set_approver(approver::DENY);
+    sandbox.keyloan(&["item", "get", "local://any://pypi/token"]).run().refused(2, "holds no '://'");
+    assert!(sandbox.events("released").is_empty());
+}
+
+#[test]
+fn a_rule_names_a_vault_by_its_own_name() {
+    let sandbox = Sandbox::with_approver(approver::DENY);
+    for (rule, status, said) in [
+        ("item.read[item=local://pypi]=deny", 2, "by its title alone"),
+        ("item.read[item=op://Work/*]=deny", 1, "there is no vault 'op'"),
+    ] {
+        keyed(&sandbox, &["policy", "set", rule]).refused(status, said);
+    }
+    sandbox.policy("item.read[item=later://pypi]=deny");
+}

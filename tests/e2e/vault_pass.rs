@@ -175,7 +175,7 @@ fn an_item_titled_with_a_directory_lends_its_variables_from_a_password_store() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let store = lending(&sandbox);
     store.insert("~/coverage", "# coverage\nTOKEN=a=b\nLD_PRELOAD=/tmp/x.so\nOTHER=2\n");
-    store.insert("staging", "STAGE=1\nOTHER=3\n");
+    store.insert("staging", "\nSTAGE=1\nOTHER=3\n");
     let directory = sandbox.make_directory("home/coverage");
     let below = sandbox.make_directory("home/coverage/src");
     let asked = sandbox.path("run/asked");

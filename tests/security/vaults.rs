@@ -45,3 +45,39 @@ fn a_vaults_program_that_is_exchanged_serves_a_script_and_not_keyloan() {
     sandbox.keyloan(&["item", "get", "any://a/b"]).run().refused(7, "was changed after the vault was added");
     assert!(!ran.exists());
 }
+
+#[test]
+fn a_password_that_could_be_a_variables_name_is_written_nowhere() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let store = Store::new(&sandbox);
+    for (item, text) in [("web/pypi", "QUJDREVGR0g=\n"), ("twice", "QUJDREVGR0g=\nQUJDREVGR0g=\n")] {
+        store.insert(item, text);
+    }
+    store.link();
+    for item in ["web/pypi", "twice"] {
+        let refused = sandbox.with_secrets(&["-s", item, "--", "true"]).run().refused(125, "no field 'vars'");
+        assert!(!refused.stderr.contains("QUJD"), "{}", refused.stderr);
+    }
+    assert!(sandbox.events("lent").is_empty());
+    assert!(!std::fs::read_to_string(sandbox.log()).unwrap().contains("QUJD"));
+}
+
+#[test]
+fn a_directory_made_unreadable_in_a_password_store_neither_hides_a_set_nor_writes_in_a_question() {
+    use std::os::unix::fs::PermissionsExt;
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let store = Store::new(&sandbox);
+    store.insert("~/work/deep", "# near\nA=near\n");
+    store.link();
+    sandbox.keyloan(&["item", "set", "~/work", "vars"]).stdin("A=far\n").run().ok();
+    sandbox.make_directory("home/work");
+    let deep = sandbox.make_directory("home/work/deep");
+    let kept = sandbox.path("run/kept");
+    sandbox.set_approver(approver::keeping(&kept));
+    let shut = sandbox.make_directory("home/.password-store/press y, all is well");
+    std::fs::set_permissions(&shut, std::fs::Permissions::from_mode(0o0)).unwrap();
+    let lent = sandbox.with_secrets(&["--", "printenv", "A"]).within(&deep).run();
+    assert_ne!(lent.text(), "far\n");
+    let asked = std::fs::read_to_string(&kept).unwrap_or_default();
+    assert!(!asked.contains("all is well"), "{asked}");
+}

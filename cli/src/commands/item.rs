@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use crate::output;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::{Alphabet, Request};
-use keyloan_protocol::control::response::{FieldSummary, ItemSummary, Reply};
+use keyloan_protocol::control::response::{FieldSummary, ItemSummary, ListedItem, Reply};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName, VarName, VaultName, escaped};
 use keyloan_protocol::reference::Reference;
@@ -155,12 +155,18 @@ fn list_linked(name: VaultName, json: bool, references: bool) -> Result<(), Fail
     let act = "list a vault's items";
     let mut connection = Connection::open(act)?;
     connection.send(&Message::new(Request::VaultItems { name }), &[])?;
-    let mut all = Vec::new();
+    let mut all: Vec<ListedItem> = Vec::new();
     loop {
         let Reply::Listed { items, more } = connection.reply()?.body else {
             return Err(client::unexpected(act));
         };
-        all.extend(items);
+        for item in items {
+            match all.last_mut() {
+                // The next part of an item with many fields.
+                Some(last) if last.item == item.item => last.references.extend(item.references),
+                _ => all.push(item),
+            }
+        }
         if !more {
             break;
         }

@@ -13,17 +13,23 @@ use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use serde::Serialize;
 
 type Done = Result<Reply, Refusal>;
 
 /// A public value up to this length is shown before it is stored.
 const SHOWN: usize = 500;
 
-/// JSON of items sent in one reply, far below what a header holds.
+/// JSON of names sent in one reply, far below what a header holds.
 const PIECE: usize = 128 * 1024;
 
 fn no_item(item: &ItemName) -> Refusal {
     Refusal::NotFound { what: "item", name: item.to_string() }
+}
+
+/// What would pass for the name of another vault's item is nobody's title.
+pub(super) fn check_title(item: &ItemName) -> Result<(), Refusal> {
+    ItemName::local(item.as_str()).map(drop).map_err(Refusal::Title)
 }
 
 fn no_field(item: &ItemName, field: &FieldName) -> Refusal {
@@ -47,6 +53,7 @@ impl Broker {
         public: bool,
         value: Option<SecretBytes>,
     ) -> Done {
+        check_title(&item)?;
         self.open_vault_for(client, &format!("store a value in the item '{item}'")).await?;
         let value = match value {
             Some(value) => value,
@@ -180,19 +187,7 @@ impl Broker {
             let vault = self.vault.borrow();
             vault.index()?.entries(index::Kind::Item).into_iter().filter_map(summary).collect()
         };
-        // A header holds a thousand items or more, but not ten thousand.
-        let (mut piece, mut length) = (Vec::new(), 0);
-        for item in items {
-            length += serde_json::to_vec(&item).map_or(0, |json| json.len());
-            piece.push(item);
-            if length > PIECE {
-                let items = std::mem::take(&mut piece);
-                // A client that is gone is noticed by its connection.
-                let _ = client.replies.send(Message::new(Reply::Items { items, more: true })).await;
-                length = 0;
-            }
-        }
-        Ok(Reply::Items { items: piece, more: false })
+        Ok(in_pieces(client, items, |items, more| Reply::Items { items, more }).await)
     }
 
     pub(crate) async fn item_show(&self, client: &Client, item: ItemName) -> Done {
@@ -285,6 +280,7 @@ impl Broker {
     }
 
     pub(crate) async fn item_move(&self, client: &Client, from: ItemName, to: ItemName) -> Done {
+        check_title(&to)?;
         self.open_vault_for(client, &format!("rename the item '{from}'")).await?;
         let taken = |name: &ItemName| -> Result<bool, Refusal> {
             Ok(self.vault.borrow().index()?.find(index::Kind::Item, name.as_str()).is_some())
@@ -321,6 +317,25 @@ impl Broker {
         self.record(&changed, approved.durable)?;
         Ok(Reply::done(format!("renamed: {about}")))
     }
+}
+
+/// Sends a long list but for its last piece: a header holds a thousand names or more, but not ten thousand.
+pub(super) async fn in_pieces<T: Serialize>(
+    client: &Client,
+    all: impl IntoIterator<Item = T>,
+    reply: impl Fn(Vec<T>, bool) -> Reply,
+) -> Reply {
+    let (mut piece, mut length) = (Vec::new(), 0);
+    for one in all {
+        length += serde_json::to_vec(&one).map_or(0, |json| json.len());
+        piece.push(one);
+        if length > PIECE {
+            // A client that is gone is noticed by its connection.
+            let _ = client.replies.send(Message::new(reply(std::mem::take(&mut piece), true))).await;
+            length = 0;
+        }
+    }
+    reply(piece, false)
 }
 
 fn summary(entry: &Entry) -> Option<ItemSummary> {

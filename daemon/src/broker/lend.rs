@@ -5,12 +5,13 @@ use crate::approval::question::{Certainty, Question};
 use crate::approval::steering::Steering;
 use crate::audit::event::Event;
 use crate::env_set::manifest::{self, Manifest};
-use crate::env_set::plan::{File, From, Plan, PlanError, Search, VARS};
+use crate::env_set::plan::{File, From, Plan, PlanError, Search, Sought, VARS};
 use crate::patience;
 use crate::policy::decide::{Subject, To};
 use crate::policy::rule::Kind;
 use crate::requester::Requester;
 use crate::trust::Standing;
+use crate::vault::linked::links::Links;
 use keyloan_platform::search::FILE;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::request::Lend;
@@ -90,25 +91,38 @@ impl Broker {
         }
         let Found { mut directories, manifest } = found;
         let mut file = self.passed_manifest(requester, ask.manifest_at, &directories, manifest).await?;
-        let (mut elsewhere, mut unsearched) = (Vec::new(), Vec::new());
-        let mut has_looked = false;
+        let mut elsewhere = Vec::new();
+        let mut searched: Option<(Rc<Links>, Vec<Sought>, Vec<String>)> = None;
         loop {
             let links = self.links()?;
-            let wanted = {
+            let sought = {
                 let vault = self.vault.borrow();
                 let home = keyloan_platform::paths::home();
                 let search =
                     Search { index: vault.index()?, links: &links, elsewhere, home, directories, file };
-                let wanted = search.wanted_elsewhere(&ask.sets);
-                if has_looked || wanted.is_empty() || links.iter().all(|link| !link.searched) {
-                    return planned(search.plan(&ask.sets, &ask.only), unsearched);
+                let sought = search.sought_elsewhere(&ask.sets);
+                let is_needed = !sought.is_empty() && links.searched().next().is_some();
+                match searched {
+                    // What was not searched for could be the very set that is meant now.
+                    Some((before, of, _)) if of != sought || !Rc::ptr_eq(&before, &links) => {
+                        return Err(Refusal::LinksChanged);
+                    }
+                    None if is_needed => {}
+                    searched => {
+                        let mut plan = search.plan(&ask.sets, &ask.only)?;
+                        if plan.variables.is_empty() && plan.unread.is_empty() {
+                            return Err(PlanError::Nothing.into());
+                        }
+                        plan.notes.extend(searched.into_iter().flat_map(|(_, _, notes)| notes));
+                        return Ok(plan);
+                    }
                 }
                 (directories, file) = (search.directories, search.file);
-                wanted
+                sought
             };
-            (elsewhere, unsearched) = self.titled(client, &links, &wanted).await?;
-            // Locks and links may have changed meanwhile, so all is looked at anew.
-            has_looked = true;
+            let found = self.titled(client, &links, &sought).await?;
+            elsewhere = found.found;
+            searched = Some((links, sought, found.unsearched));
         }
     }
 
@@ -229,19 +243,6 @@ impl Opened {
         let content = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text"))?;
         Ok(Self { path, content })
     }
-}
-
-/// The plan, with a word on the vaults that could not be searched. Where nothing was found, that is why.
-fn planned(plan: Result<Plan, PlanError>, mut unsearched: Vec<Refusal>) -> Result<Plan, Refusal> {
-    let mut plan = match plan {
-        Err(PlanError::Nothing) if !unsearched.is_empty() => return Err(unsearched.remove(0)),
-        plan => plan?,
-    };
-    if plan.variables.is_empty() && plan.unread.is_empty() {
-        return Err(PlanError::Nothing.into());
-    }
-    plan.notes.extend(unsearched.iter().map(|refusal| format!("not searched: {refusal}")));
-    Ok(plan)
 }
 
 /// What a loan is about, by name: variables, and sets that are not read yet.

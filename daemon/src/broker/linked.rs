@@ -6,13 +6,14 @@ use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
 use crate::audit::event::Event;
 use crate::clock::timeout;
-use crate::env_set::plan::Titled;
+use crate::env_set::plan::{self, PlanError};
 use crate::policy::decide::Subject;
 use crate::policy::rule::Kind;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::{self, Call, Fault, LinkedVault, Read, Secrets};
 use crate::vault::local;
 use crate::vault::local::index;
+use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::response::Reply;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::VaultName;
@@ -26,9 +27,6 @@ use tokio::task::JoinSet;
 
 /// Above the vault's own time, so that the vault says first what took so long.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// A search for titles comes before the question, and nobody wants to wait for that.
-const SEARCH: Duration = Duration::from_secs(5);
 
 /// Vaults as they were opened, until the local one is locked or their link changes.
 #[derive(Default)]
@@ -53,18 +51,17 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn refusal(&self, fault: Fault) -> Refusal {
-        self.failed(fault, Vec::new())
+        Refusal::Linked(Box::new(self.failed(fault, Vec::new())))
     }
 
-    fn failed(&self, fault: Fault, others: Vec<Fault>) -> Refusal {
+    pub(super) fn failed(&self, fault: Fault, others: Vec<Fault>) -> VaultFailed {
         let hint = linked::hint(&self.name, &*self.vault, &fault);
-        failed(&self.name, fault, hint, others)
+        VaultFailed { vault: self.name.clone(), fault, hint, others }
     }
 
     /// Waits for the vault no longer than it may take.
     pub(super) async fn within<T>(&self, doing: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
-        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
-        timeout(self.vault.patience() + GRACE, doing).await.unwrap_or_else(|_| late())
+        in_time(self.vault.patience() + GRACE, doing).await
     }
 
     async fn read(self, wanted: Vec<Reference>) -> Result<Vec<(Reference, SecretBytes)>, Refusal> {
@@ -83,12 +80,28 @@ impl Asked {
         }
         let mut faults = faults.into_iter();
         let Some(first) = faults.next() else { return Ok(values) };
-        Err(self.failed(first, faults.collect()))
+        Err(Refusal::Linked(Box::new(self.failed(first, faults.collect()))))
     }
 }
 
-pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>, others: Vec<Fault>) -> Refusal {
-    Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others }))
+/// A vault by its own name alone.
+pub(super) fn named<'a>(links: &'a Links, name: &VaultName) -> Result<&'a Link, Refusal> {
+    let other = |link: &Link| Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name));
+    let meant = || links.meant(name).map_or_else(Refusal::from, other);
+    links.named(name).ok_or_else(meant)
+}
+
+/// A vault that cannot even be asked.
+pub(super) fn failed(vault: &VaultName, fault: Fault, hint: Option<String>) -> Refusal {
+    Refusal::Linked(Box::new(VaultFailed { vault: vault.clone(), fault, hint, others: Vec::new() }))
+}
+
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
+    timeout(limit, doing).await.unwrap_or_else(|_| late())
 }
 
 impl Broker {
@@ -96,15 +109,18 @@ impl Broker {
         Ok(Rc::clone(&self.unsealed.borrow().as_ref().ok_or(Refusal::Locked)?.links))
     }
 
+    pub(super) fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
+        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
+    }
+
     /// A linked vault, with the secrets of its link.
     pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
-        let fields = self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default();
-        let secrets = links::secrets(fields, &link.name);
+        let secrets = links::secrets(self.sealed_links()?, &link.name);
         let mut opened = self.linked.0.borrow_mut();
         let vault = if let Some(vault) = opened.get(&link.name) {
             Rc::clone(vault)
         } else {
-            let vault = linked::open(link).map_err(|fault| failed(&link.name, fault, None, Vec::new()))?;
+            let vault = linked::open(link).map_err(|fault| failed(&link.name, fault, None))?;
             opened.insert(link.name.clone(), Rc::clone(&vault));
             vault
         };
@@ -140,48 +156,17 @@ impl Broker {
             reading.spawn_local(self.asked(client, link)?.read(batch));
         }
         let mut values = HashMap::with_capacity(wanted.len());
+        let mut bytes = 0;
         while let Some(read) = reading.join_next().await {
-            values.extend(read.map_err(|_| Refusal::Task)??);
+            let read = read.map_err(|_| Refusal::Task)??;
+            bytes += read.iter().map(|(_, value)| value.len()).sum::<usize>();
+            if let Some(fault) = plan::too_much(bytes) {
+                return Err(PlanError::Faults(vec![fault]).into());
+            }
+            values.extend(read);
         }
         // What a vault said while it was unlinked, or the local one locked, is not given out any more.
         if Rc::ptr_eq(&links, &self.links()?) { Ok(values) } else { Err(Refusal::LinksChanged) }
-    }
-
-    /// Which of these titles the vaults have that are searched, in the order of the vaults; and why some could not be.
-    pub(super) async fn titled(
-        &self,
-        client: &Client,
-        links: &Links,
-        wanted: &[String],
-    ) -> Result<(Vec<Titled>, Vec<Refusal>), Refusal> {
-        let mut searching = JoinSet::new();
-        let (mut found, mut unsearched) = (Vec::new(), Vec::new());
-        for (at, link) in links.iter().filter(|link| link.searched).enumerate() {
-            match self.asked(client, link) {
-                Ok(asked) => {
-                    searching.spawn_local(async move {
-                        let listed = timeout(SEARCH, asked.vault.list(&asked.call)).await;
-                        let late = || Err(Fault::Unreachable("it did not answer in time".to_owned()));
-                        let listed = listed.unwrap_or_else(|_| late());
-                        (at, asked.name.clone(), listed.map_err(|fault| asked.refusal(fault)))
-                    });
-                }
-                Err(refusal) => unsearched.push(refusal),
-            }
-        }
-        while let Some(searched) = searching.join_next().await {
-            match searched.map_err(|_| Refusal::Task)? {
-                (at, vault, Ok(listed)) => found.extend(
-                    listed
-                        .into_iter()
-                        .filter(|listed| wanted.iter().any(|title| title == listed.item.as_str()))
-                        .map(|listed| (at, Titled { vault: vault.clone(), item: listed.item })),
-                ),
-                (_, _, Err(refusal)) => unsearched.push(refusal),
-            }
-        }
-        found.sort_by_key(|(at, _)| *at);
-        Ok((found.into_iter().map(|(_, titled)| titled).collect(), unsearched))
     }
 
     pub(super) async fn linked_get(
@@ -190,7 +175,7 @@ impl Broker {
         reference: Reference,
     ) -> Result<SecretBytes, Refusal> {
         self.open_vault_for(client, &format!("read '{reference}'")).await?;
-        self.links()?.meant(&reference.vault)?;
+        let reference = self.links()?.own(&reference)?;
         let title = "give out a value";
         let shown = reference.to_string();
         let subject = Subject {
@@ -227,7 +212,7 @@ impl Broker {
             return Err(Refusal::Input("only the local vault has public fields"));
         }
         self.open_vault_for(client, &format!("store a value as '{reference}'")).await?;
-        self.links()?.meant(&reference.vault)?;
+        let reference = self.links()?.own(&reference)?;
         let value = match value {
             Some(value) => value,
             None => self.typed_value(client, &format!("value of {reference}")).await?,

@@ -13,7 +13,7 @@ use keyloan_protocol::names::VarName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::shell_vars;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 impl Broker {
     /// Reads what was approved, each item once.
@@ -28,36 +28,27 @@ impl Broker {
         let unread = plan.unread.iter().map(|unread| &unread.reference);
         let elsewhere: Vec<&Reference> = elsewhere.chain(unread).collect();
         let elsewhere = self.read_linked(client, approved, &elsewhere).await?;
-        open_sets(plan, &elsewhere)?;
-        let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new(), elsewhere };
-        let mut values = Vec::with_capacity(plan.variables.len());
+        let sets = open_sets(plan, &elsewhere)?;
+        let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new(), elsewhere: &elsewhere };
+        let mut values = Values { of: Vec::with_capacity(plan.variables.len()), bytes: 0 };
         let mut files = Vec::new();
         for planned in &plan.variables {
             let name = &planned.name;
             match &planned.from {
-                From::Literal(text) => {
-                    values.push(Value::new(name.as_str(), SecretBytes::copy_of(text.as_bytes())));
-                }
-                From::Field(reference) => {
-                    let value = items.of(reference)?;
-                    values.push(environment_value(name, value)?);
-                }
+                From::Literal(text) => values.add(name.as_str(), text.as_bytes())?,
+                From::Field(reference) => values.add_variable(name, items.of(reference)?)?,
                 // With all others of its item, below.
                 From::Vars(_) => {}
                 From::Line(reference) => {
-                    let text = items.of(reference)?;
-                    let gone = || no_field(reference);
-                    let held = env_vars::parse_vars(text).map_err(|_| gone())?;
-                    let value = held.into_iter().rev().find(|(held, _)| held == name).ok_or_else(gone)?.1;
-                    values.push(environment_value(name, value)?);
+                    let value = sets.get(reference).and_then(|held| held.get(name));
+                    values.add_variable(name, value.ok_or(Refusal::Task)?)?;
                 }
                 From::Files(form, parts) => {
                     let mut lent = LentFile { variable: name.clone(), form: *form, parts: Vec::new() };
                     for (file, reference) in parts {
-                        let content = items.of(reference)?;
                         // No variable's name holds a slash.
                         let value = format!("{name}/{file}");
-                        values.push(Value::new(&value, SecretBytes::copy_of(content)));
+                        values.add(&value, items.of(reference)?)?;
                         lent.parts.push(FilePart { name: file.clone(), value });
                     }
                     files.push(lent);
@@ -70,59 +61,77 @@ impl Broker {
             let held: HashMap<_, _> = env_vars::parse_vars(text).map_err(|_| gone())?.into_iter().collect();
             let of_item = |planned: &&Planned| matches!(&planned.from, From::Vars(from) if from == item);
             for Planned { name, .. } in plan.variables.iter().filter(of_item) {
-                values.push(environment_value(name, held.get(name).ok_or_else(gone)?)?);
+                values.add_variable(name, held.get(name).ok_or_else(gone)?)?;
             }
         }
-        Ok((values, files))
+        Ok((values.of, files))
     }
 }
 
+/// The variables of a set, by name, as they lie in its text.
+type Held<'a> = HashMap<VarName, &'a [u8]>;
+
 /// Puts the variables of the sets that were read in the place of these, as `Draft` does it for sets whose names are
-/// known: later sets win, and what steers is left out.
-fn open_sets(plan: &mut Plan, values: &HashMap<Reference, SecretBytes>) -> Result<(), Refusal> {
+/// known: later sets win, and what steers is left out. Whoever can write to a vault writes sets: what they cost is bounded
+/// by what one loan holds.
+fn open_sets<'a>(
+    plan: &mut Plan,
+    values: &'a HashMap<Reference, SecretBytes>,
+) -> Result<HashMap<Reference, Held<'a>>, Refusal> {
+    let mut sets = HashMap::new();
+    let only: HashSet<VarName> = plan.only.iter().cloned().collect();
+    let mut places: HashMap<VarName, usize> =
+        plan.variables.iter().enumerate().map(|(place, planned)| (planned.name.clone(), place)).collect();
+    let mut left_out = 0;
     for Unread { reference, at } in std::mem::take(&mut plan.unread) {
         let text = values.get(&reference).ok_or(Refusal::Task)?;
         let fault = |error| PlanError::Faults(vec![format!("{reference}: {error}")]);
         let held = env_vars::parse_vars(text.expose()).map_err(fault)?;
-        for (name, _) in held {
-            if !plan.only.is_empty() && !plan.only.contains(&name) {
-                continue;
-            }
+        for (name, _) in held.iter().filter(|(name, _)| only.is_empty() || only.contains(name)) {
             if env_vars::steers(name.as_str()) {
                 let note =
                     format!("{name} of {reference} is not lent: it steers what runs or where it talks");
                 plan.notes.push(note);
+                left_out += 1;
             } else if plan.for_shell && shell_vars::is_the_shells(name.as_str()) {
-                plan.notes.push(not_for_shells(&name));
-            } else if !plan.variables.iter().any(|planned| planned.name == name && planned.at > at) {
-                plan.variables.retain(|planned| planned.name != name);
+                plan.notes.push(not_for_shells(name));
+                left_out += 1;
+            } else {
                 let from = From::Line(reference.clone());
-                plan.variables.push(Planned { name, from, set: format!("item '{}'", reference.item), at });
+                let set = format!("item '{}'", reference.item);
+                let planned = Planned { name: name.clone(), from, set, at };
+                match places.get(name).and_then(|place| plan.variables.get_mut(*place)) {
+                    Some(later) if later.at > at => {}
+                    Some(earlier) => *earlier = planned,
+                    None => {
+                        places.insert(name.clone(), plan.variables.len());
+                        plan.variables.push(planned);
+                    }
+                }
+            }
+            // Of each that is left out a sentence tells.
+            let many = plan.variables.len() + left_out;
+            if many > limits::VALUES {
+                let many = format!("{many} variables or more; one loan holds at most {}", limits::VALUES);
+                return Err(PlanError::Faults(vec![many]).into());
             }
         }
+        sets.insert(reference, held.into_iter().collect());
     }
-    if let Some(name) = plan.only.iter().find(|name| plan.variables.iter().all(|held| held.name != **name)) {
+    if let Some(name) = plan.only.iter().find(|name| !places.contains_key(name)) {
         return Err(PlanError::Faults(vec![format!("no set that was asked for has {name}")]).into());
     }
     if plan.variables.is_empty() {
         return Err(PlanError::Nothing.into());
     }
-    if plan.variables.len() > limits::VALUES {
-        let many = format!("{} values; one loan holds at most {}", plan.variables.len(), limits::VALUES);
-        return Err(PlanError::Faults(vec![many]).into());
-    }
-    Ok(())
-}
-
-fn no_field(reference: &Reference) -> Refusal {
-    Refusal::NoField { item: reference.subject(), field: reference.field.to_string() }
+    Ok(sets)
 }
 
 /// Items as they are read for one loan.
 struct Items<'a> {
     vault: &'a LocalVault,
     read: HashMap<String, Vec<Field>>,
-    elsewhere: HashMap<Reference, SecretBytes>,
+    elsewhere: &'a HashMap<Reference, SecretBytes>,
 }
 
 impl Items<'_> {
@@ -145,15 +154,30 @@ impl Items<'_> {
     }
 }
 
-fn environment_value(name: &VarName, value: &[u8]) -> Result<Value, Refusal> {
-    let fault = value
-        .contains(&0)
-        .then(|| {
+/// What is lent, as it is gathered: never more than one reply carries.
+struct Values {
+    of: Vec<Value>,
+    bytes: usize,
+}
+
+impl Values {
+    fn add(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        self.bytes += value.len();
+        if let Some(fault) = plan::too_much(self.bytes) {
+            return Err(PlanError::Faults(vec![fault]).into());
+        }
+        self.of.push(Value::new(name, SecretBytes::copy_of(value)));
+        Ok(())
+    }
+
+    fn add_variable(&mut self, name: &VarName, value: &[u8]) -> Result<(), Refusal> {
+        let nul = || {
             format!("{name}: the value holds a NUL byte, which no environment can carry (lend it as a file)")
-        })
-        .or_else(|| plan::too_long(name, value.len()));
-    match fault {
-        Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
-        None => Ok(Value::new(name.as_str(), SecretBytes::copy_of(value))),
+        };
+        let fault = value.contains(&0).then(nul).or_else(|| plan::too_long(name, value.len()));
+        match fault {
+            Some(fault) => Err(PlanError::Faults(vec![fault]).into()),
+            None => self.add(name.as_str(), value),
+        }
     }
 }

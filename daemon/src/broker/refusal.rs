@@ -15,7 +15,7 @@ use crate::vault::local::identity::IdentityError;
 use keyloan_platform::private_file::FileError;
 use keyloan_protocol::control::error_kind::ErrorKind;
 use keyloan_protocol::control::response::ErrorReply;
-use keyloan_protocol::names::{VaultName, escaped, quoted};
+use keyloan_protocol::names::{NameError, VaultName, escaped, quoted};
 
 /// What is looked for when a host is to be pinned.
 pub(super) const KNOWN_HOST: &str = "key in known_hosts for the host";
@@ -81,6 +81,8 @@ pub(crate) enum Refusal {
     Totp(#[from] TotpError),
     #[error("{0}")]
     Input(&'static str),
+    #[error("{0}")]
+    Title(NameError),
     #[error("{path} cannot be used: {cause}")]
     Manifest { path: String, cause: &'static str, faults: Vec<String> },
     #[error("the request comes from another view of the file system, where a path may name another file")]
@@ -147,6 +149,7 @@ impl Refusal {
             | Self::Approver { .. }
             | Self::Pinentry(_)
             | Self::Input(_)
+            | Self::Title(_)
             | Self::Link(_)
             | Self::Totp(_)
             | Self::Agent(_)

@@ -1,7 +1,7 @@
 //! What is later believed: trusted files and the policy.
 
 use super::lend::{Opened, is_manifest};
-use super::{Act, Beyond, Broker, Client, Refusal};
+use super::{Act, Beyond, Broker, Client, Refusal, linked};
 use crate::approval::question::{LINES, Question};
 use crate::approval::{child, program};
 use crate::audit::event::Event;
@@ -10,13 +10,14 @@ use crate::clock;
 use crate::env_set::manifest;
 use crate::patience;
 use crate::policy::decide::Subject;
-use crate::policy::parse::{self, Setting};
-use crate::policy::rule::{ApproverProgram, Kind, Policy, Rule, Verdict};
+use crate::policy::parse::{self, PolicyError, Setting};
+use crate::policy::rule::{ApproverProgram, Attribute, Kind, Policy, Rule, Verdict};
 use crate::policy::{compare, print};
 use crate::trust::{Standing, sha256};
 use crate::vault::local;
 use keyloan_protocol::control::response::Reply;
-use keyloan_protocol::names::escaped;
+use keyloan_protocol::names::{VaultName, escaped};
+use keyloan_protocol::reference::ONE_PASSWORD;
 use keyloan_protocol::secret::SecretBytes;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -137,6 +138,24 @@ impl Broker {
         Ok(Reply::Policy { settings: self.with_policy(print::print)? })
     }
 
+    /// An item under a name that no request can have is one that is never denied.
+    fn check_items(&self, before: &Policy, after: &Policy) -> Result<(), Refusal> {
+        let new = after.rules.iter().filter(|rule| before.rule(rule.kind, &rule.when).is_none());
+        for rule in new {
+            let item = rule.when.of(Attribute::Item).and_then(|item| item.text.split_once("://"));
+            match item.and_then(|(vault, _)| VaultName::parse(vault).ok()) {
+                Some(vault) if vault.is_local() => {
+                    return Err(Refusal::Policy { setting: rule.to_string(), cause: PolicyError::Local });
+                }
+                Some(vault) if vault.as_str() == ONE_PASSWORD => {
+                    linked::named(&*self.links()?, &vault).map(drop)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Changes the policy as a whole or not at all.
     pub(crate) async fn policy_set(
         &self,
@@ -150,6 +169,7 @@ impl Broker {
         self.open_vault_for(client, "change its policy").await?;
         let before = self.with_policy(Clone::clone)?;
         let (mut policy, programs) = changed(&before, &settings)?;
+        self.check_items(&before, &policy)?;
         if let Some((a, b)) = compare::contradiction(&policy) {
             return Err(Refusal::Contradiction(a.to_string(), b.to_string()));
         }

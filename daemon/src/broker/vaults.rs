@@ -1,7 +1,8 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::linked::failed;
+use super::items::in_pieces;
+use super::linked::{Asked, failed, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -9,13 +10,12 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
-use crate::vault::linked::{self, Fault};
+use crate::vault::linked::{self, Fault, Listed};
 use crate::vault::local;
 use crate::vault::local::index;
-use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::Message;
 use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
-use keyloan_protocol::names::VaultName;
+use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
@@ -25,8 +25,8 @@ use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
 
-/// Names sent in one reply, far below what a header holds.
-const PIECE: usize = 1000;
+/// Fields of one item sent together: each is at most some two thousand bytes.
+const FIELDS: usize = 100;
 
 /// What is asked for with `vault add`.
 pub(crate) struct NewLink {
@@ -108,7 +108,7 @@ impl NewLink {
     }
 
     fn refused(&self, fault: Fault) -> Refusal {
-        failed(&self.name, fault, None, Vec::new())
+        failed(&self.name, fault, None)
     }
 }
 
@@ -136,10 +136,6 @@ impl Broker {
         Ok(Reply::Vaults { vaults: std::iter::once(local).chain(vaults).collect() })
     }
 
-    fn sealed_links(&self) -> Result<Vec<Field>, Refusal> {
-        Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
-    }
-
     pub(crate) async fn vault_add(
         &self,
         client: &Client,
@@ -159,7 +155,7 @@ impl Broker {
                     new.name
                 )));
             }
-            None if new.replace => links.meant(&new.name).map(drop)?,
+            None if new.replace => named(&links, &new.name).map(drop)?,
             None if links.len() >= links::MOST => {
                 return Err(Refusal::Input("no more than 16 vaults can be linked"));
             }
@@ -176,26 +172,21 @@ impl Broker {
         let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
         self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
-        let call = self.call(client, secrets);
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
-        let tried = clock::timeout(vault.patience(), vault.state(&call)).await;
-        let tried = tried.unwrap_or_else(|_| Err(Fault::Unreachable("it did not answer in time".to_owned())));
-        let note = match tried {
+        let asked = Asked { name: link.name.clone(), vault, call: self.call(client, secrets) };
+        let note = match asked.within(asked.vault.state(&asked.call)).await {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
             Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
                 format!("{action}: {}; it is {fault}", link.name)
             }
-            Err(fault) => {
-                let hint = linked::hint(&link.name, &*vault, &fault);
-                return Err(failed(&link.name, fault, hint, Vec::new()));
-            }
+            Err(fault) => return Err(asked.refusal(fault)),
         };
         self.change_links(
             client,
             &links,
             links.with(link.clone()),
             &link,
-            call.secrets.into_inner(),
+            asked.call.secrets.into_inner(),
             action,
         )?;
         Ok(Reply::done(note))
@@ -256,11 +247,7 @@ impl Broker {
             return Err(Refusal::Input("'local' is the built-in vault and stays"));
         }
         let links = self.links()?;
-        let Some(link) = links.named(&name) else {
-            return Err(links.meant(&name).map_or_else(Refusal::from, |link| {
-                Refusal::Link(format!("the vault of 1Password is called '{}' here", link.name))
-            }));
-        };
+        let link = named(&links, &name)?;
         self.prove_passphrase(client, passphrase, &question("unlink a vault", link)).await?;
         self.change_links(client, &links, links.without(&name), link, Vec::new(), "removed")?;
         Ok(Reply::done(format!("removed: {name}; what is in it stays where it is")))
@@ -279,7 +266,8 @@ impl Broker {
         if !Rc::ptr_eq(before, &self.links()?) {
             return Err(Refusal::LinksChanged);
         }
-        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets)?;
+        let fields = links::fields(&after, self.sealed_links()?, &link.name, secrets);
+        let fields = fields.ok_or(Refusal::Input("this link cannot be written down"))?;
         self.vault.borrow_mut().check_writable()?;
         let (name, kind) = (link.name.to_string(), link.kind.clone());
         let by = self.who(&client.requester);
@@ -351,19 +339,20 @@ impl Broker {
         let asked = self.asked(client, links.meant(&name)?)?;
         let listed = asked.within(asked.vault.list(&asked.call)).await;
         let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let mut items = listed.into_iter().map(|listed| {
-            let item = listed.item;
-            let one = |field| Reference { vault: name.clone(), item: item.clone(), field }.to_string();
-            let references = listed.fields.into_iter().map(one).collect();
-            ListedItem { item, references }
-        });
-        loop {
-            let piece: Vec<ListedItem> = items.by_ref().take(PIECE).collect();
-            if piece.len() < PIECE {
-                return Ok(Reply::Listed { items: piece, more: false });
+        let items = listed.into_iter().flat_map(|Listed { item, fields }| {
+            let reference = |field: &FieldName| {
+                let (vault, item, field) = (asked.name.clone(), item.clone(), field.clone());
+                Reference { vault, item, field }.to_string()
+            };
+            // An item of so many fields that no reply holds it comes in parts.
+            let mut parts: Vec<Vec<String>> =
+                fields.chunks(FIELDS).map(|fields| fields.iter().map(reference).collect()).collect();
+            if parts.is_empty() {
+                parts.push(Vec::new());
             }
-            let _ = client.replies.send(Message::new(Reply::Listed { items: piece, more: true })).await;
-        }
+            parts.into_iter().map(move |references| ListedItem { item: item.clone(), references })
+        });
+        Ok(in_pieces(client, items, |items, more| Reply::Listed { items, more }).await)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Puts sets together: what would be lent, from where and why. Reads names only; every fault of all sets is
 //! told at once.
 
-pub(crate) use super::planned::{From, Plan, Planned, Titled, Unread, VARS};
+pub(crate) use super::planned::{From, Plan, Planned, Sought, Titled, Unread, VARS};
 
 use super::manifest::{Manifest, Source, Terms};
 use crate::vault::linked::links::Links;
@@ -67,6 +67,7 @@ impl Search<'_> {
             }
         }
         draft.keep_only(only);
+        draft.name_vaults(self.links);
         draft.check_references(self.index, self.links);
         if draft.faults.is_empty() { Ok(draft.plan) } else { Err(PlanError::Faults(draft.faults)) }
     }
@@ -86,16 +87,16 @@ impl Search<'_> {
                 draft.add_item(entry);
                 return Ok(());
             }
-            if let Some(titled) = self.titled_elsewhere(directory) {
+            if let Some(titled) = self.titled_elsewhere(&self.titles(directory)) {
                 return draft.add_unread(titled);
             }
         }
         Err(PlanError::Nothing)
     }
 
-    /// The titles that linked vaults are to be searched for: those of directories that lie nearer than whatever is
-    /// set here, and of sets that are not here.
-    pub(crate) fn wanted_elsewhere(&self, sets: &[SetName]) -> Vec<String> {
+    /// What linked vaults are to be searched for: directories that lie nearer than whatever is set here, or sets that
+    /// are no items here.
+    pub(crate) fn sought_elsewhere(&self, sets: &[SetName]) -> Vec<Sought> {
         if sets.is_empty() {
             let has_set = |at: usize, directory: &Path| {
                 let in_file = |file: &File| {
@@ -107,45 +108,48 @@ impl Search<'_> {
             };
             let nearer =
                 self.directories.iter().enumerate().take_while(|(at, directory)| !has_set(*at, directory));
-            return nearer.flat_map(|(_, directory)| self.titles(directory)).collect();
+            let titles = nearer.map(|(_, directory)| self.titles(directory));
+            return titles.map(|titles| Sought { titles, is_enough: true, is_in_file: false }).collect();
         }
         let in_file = |name: &SetName| {
             let file = self.file.as_ref().and_then(|file| file.manifest.as_ref().ok());
             file.is_some_and(|manifest| manifest.sets.contains_key(name))
         };
-        let missing = sets.iter().filter(|name| !in_file(name) && self.with_vars(name.as_str()).is_none());
-        missing.map(ToString::to_string).collect()
+        let sought = sets.iter().map(|name| Sought {
+            titles: self.titles_of_set(name),
+            is_enough: false,
+            is_in_file: in_file(name),
+        });
+        sought.filter(|sought| !sought.titles.iter().any(|title| self.with_vars(title).is_some())).collect()
     }
 
     fn named_set(&self, name: &SetName, draft: &mut Draft) -> Result<(), PlanError> {
-        // A shell makes a path of the title `~/coverage` before anybody sees it.
-        let path = Path::new(name.as_str());
-        let titled = path.is_absolute().then(|| self.titled(path)).flatten();
-        let item = titled.or_else(|| self.with_vars(name.as_str()));
+        let titles = self.titles_of_set(name);
+        let item = titles.iter().find_map(|title| self.with_vars(title));
+        let elsewhere = self.titled_elsewhere(&titles);
         let in_file = self
             .file
             .as_ref()
             .filter(|file| file.manifest.as_ref().is_ok_and(|manifest| manifest.sets.contains_key(name)));
-        match (in_file, item) {
-            (Some(file), Some(_)) => draft.faults.push(format!(
-                "'{name}' is a set of {} and the title of an item; rename one of them",
-                file.path.display()
-            )),
-            (Some(file), None) => {
+        let is_both = |file: &File, of: &str| {
+            let file = file.path.display();
+            format!("'{name}' is a set of {file} and the title of an item{of}; rename one of them")
+        };
+        match (in_file, item, elsewhere) {
+            (Some(file), Some(_), _) => draft.faults.push(is_both(file, "")),
+            (Some(file), None, Some(titled)) => {
+                draft.faults.push(is_both(file, &format!(" of the vault '{}'", titled.vault)));
+            }
+            (Some(file), None, None) => {
                 let manifest = file.usable()?;
                 if let Some(set) = manifest.sets.get(name) {
                     draft.add_set(set, &format!("sets.{name}."), &file.path);
                     draft.add_terms(manifest.shells.get(&Some(name.clone())), &file.path);
                 }
             }
-            (None, Some(entry)) => draft.add_item(entry),
-            (None, None)
-                if let Some(titled) =
-                    self.elsewhere.iter().find(|titled| titled.item.as_str() == name.as_str()) =>
-            {
-                draft.add_unread(titled)?;
-            }
-            (None, None) => {
+            (None, Some(entry), _) => draft.add_item(entry),
+            (None, None, Some(titled)) => draft.add_unread(titled)?,
+            (None, None, None) => {
                 // A broken file may be what hides the set.
                 if let Some(file) = &self.file {
                     file.usable()?;
@@ -174,8 +178,13 @@ impl Search<'_> {
         self.titles(directory).iter().find_map(|title| self.with_vars(title))
     }
 
-    fn titled_elsewhere(&self, directory: &Path) -> Option<&Titled> {
-        let titles = self.titles(directory);
+    /// A shell makes a path of the title `~/coverage` before anybody sees it.
+    fn titles_of_set(&self, name: &SetName) -> Vec<String> {
+        let path = Path::new(name.as_str());
+        if path.is_absolute() { self.titles(path) } else { vec![name.to_string()] }
+    }
+
+    fn titled_elsewhere(&self, titles: &[String]) -> Option<&Titled> {
         self.elsewhere.iter().find(|titled| titles.iter().any(|title| title == titled.item.as_str()))
     }
 
@@ -244,6 +253,15 @@ impl Draft {
         }
     }
 
+    /// Each vault by its own name. One that there is not is told with all other faults.
+    fn name_vaults(&mut self, links: &Links) {
+        for reference in self.plan.variables.iter_mut().flat_map(Planned::references_mut) {
+            if let Ok(own) = links.own(reference) {
+                *reference = own;
+            }
+        }
+    }
+
     /// What is wrong with the references, and with all of them together, as far as the index can tell.
     fn check_references(&mut self, index: &Index, links: &Links) {
         let (mut bytes, mut values) = (0, 0);
@@ -266,9 +284,7 @@ impl Draft {
                 }
             }
         }
-        if bytes > TOGETHER {
-            self.faults.push(format!("{bytes} bytes in all; one loan holds at most {TOGETHER}"));
-        }
+        self.faults.extend(too_much(bytes));
         if values > limits::VALUES {
             self.faults.push(format!("{values} values; one loan holds at most {}", limits::VALUES));
         }
@@ -331,10 +347,48 @@ fn field<'a>(
     })
 }
 
+/// Why values of this length together cannot be lent.
+pub(crate) fn too_much(bytes: usize) -> Option<String> {
+    (bytes > TOGETHER).then(|| format!("{bytes} bytes or more in all; one loan holds at most {TOGETHER}"))
+}
+
 /// Why a value of this length cannot be put into an environment.
 pub(crate) fn too_long(name: &VarName, length: usize) -> Option<String> {
     let room = limits::ENVIRONMENT_STRING - name.as_str().len() - 2;
     (length > room).then(|| {
         format!("{name}: the value has {length} bytes; the system passes at most {room} in one variable")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env_set::manifest;
+    use crate::vault::linked::links::Link;
+    use keyloan_protocol::names::VaultName;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn an_item_of_1password_is_planned_under_its_vaults_own_name() {
+        let link = Link {
+            name: VaultName::parse("work").unwrap(),
+            kind: "onepassword".to_owned(),
+            searched: false,
+            settings: BTreeMap::new(),
+            programs: BTreeMap::new(),
+        };
+        let text = "[env]\nA = \"op://Private/pypi/token\"\n[files]\nB = \"op://Private/pypi/key\"\n";
+        let manifest = manifest::parse(text).map_err(|_| Vec::new());
+        let file = File { path: PathBuf::from("/p/.keyloan.toml"), at: 0, manifest, trust: Ok(()) };
+        let search = Search {
+            index: &Index::empty(),
+            links: &Links::default().with(link),
+            elsewhere: Vec::new(),
+            home: None,
+            directories: vec![PathBuf::from("/p")],
+            file: Some(file),
+        };
+        let plan = search.plan(&[], &[]).unwrap();
+        assert_eq!(plan.references(), ["work://Private/pypi/key", "work://Private/pypi/token"]);
+    }
 }

@@ -27,6 +27,17 @@ pub(crate) struct Unread {
     pub(crate) at: usize,
 }
 
+/// What linked vaults are searched for: a directory or a named set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sought {
+    /// Any of them means it.
+    pub(crate) titles: Vec<String>,
+    /// Where it is found, nothing behind it is wanted any more.
+    pub(crate) is_enough: bool,
+    /// It is a set of the directory's file, and wanted only to say that it is another one as well.
+    pub(crate) is_in_file: bool,
+}
+
 /// An item of a linked vault that has the title of a directory or a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Titled {
@@ -56,6 +67,15 @@ impl Planned {
         match &self.from {
             From::Field(reference) | From::Line(reference) => vec![reference],
             From::Files(_, parts) => parts.iter().map(|(_, reference)| reference).collect(),
+            From::Literal(_) | From::Vars(_) => Vec::new(),
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn references_mut(&mut self) -> Vec<&mut Reference> {
+        match &mut self.from {
+            From::Field(reference) | From::Line(reference) => vec![reference],
+            From::Files(_, parts) => parts.iter_mut().map(|(_, reference)| reference).collect(),
             From::Literal(_) | From::Vars(_) => Vec::new(),
         }
     }

@@ -137,7 +137,7 @@ fn meets(when: &Conditions, subject: &Subject, seen: &Seen) -> bool {
             seen.as_ref().is_none_or(|seen| seen.iter().any(|text| pattern.matches(text)))
         };
         match attribute {
-            Attribute::Item => is(&subject.item),
+            Attribute::Item => subject.item.as_deref().is_some_and(|item| pattern.matches_item(item)),
             Attribute::Host => subject.hosts.iter().any(|host| pattern.matches(host)),
             Attribute::HostKey => is(&subject.host_key),
             Attribute::Namespace => is(&subject.namespace),

@@ -27,6 +27,8 @@ pub(crate) enum PolicyError {
     Attribute(String),
     #[error("a request for {0} has no {1}, so the rule would never be met")]
     Never(&'static str, &'static str),
+    #[error("an item of the local vault is named by its title alone")]
+    Local,
     #[error("the condition {0} stands there twice")]
     Twice(&'static str),
     #[error("{0} can be pretended by any program, so it can make a rule stricter and never allow")]

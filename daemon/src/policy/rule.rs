@@ -178,10 +178,23 @@ impl Pattern {
         if self.is_prefix { text.starts_with(&self.text) } else { text == self.text }
     }
 
+    /// The same of an item: a rule for the local vault's titles is for no other vault's.
+    pub(crate) fn matches_item(&self, subject: &str) -> bool {
+        is_elsewhere(&self.text) == is_elsewhere(subject) && self.matches(subject)
+    }
+
     /// Whether everything that this matches is matched by the other.
-    pub(crate) fn is_within(&self, other: &Self) -> bool {
+    fn is_within(&self, other: &Self, attribute: Attribute) -> bool {
+        if attribute == Attribute::Item && is_elsewhere(&self.text) != is_elsewhere(&other.text) {
+            return false;
+        }
         if other.is_prefix { self.text.starts_with(&other.text) } else { self == other }
     }
+}
+
+/// Whether an item is a linked vault's: `pass://web/x`.
+fn is_elsewhere(item: &str) -> bool {
+    item.contains("://")
 }
 
 impl fmt::Display for Pattern {
@@ -201,7 +214,8 @@ impl Conditions {
 
     /// Whether every request that meets these meets the others.
     pub(crate) fn are_within(&self, others: &Self) -> bool {
-        others.0.iter().all(|(attribute, other)| self.of(*attribute).is_some_and(|own| own.is_within(other)))
+        let within = |attribute, other| self.of(attribute).is_some_and(|own| own.is_within(other, attribute));
+        others.0.iter().all(|(attribute, other)| within(*attribute, other))
     }
 
     /// The conditions that a request meets which meets both; `None` where none can.
@@ -209,8 +223,8 @@ impl Conditions {
         let mut both = Vec::new();
         for attribute in Attribute::ALL {
             let pattern = match (self.of(attribute), others.of(attribute)) {
-                (Some(a), Some(b)) if a.is_within(b) => Some(a),
-                (Some(a), Some(b)) if b.is_within(a) => Some(b),
+                (Some(a), Some(b)) if a.is_within(b, attribute) => Some(a),
+                (Some(a), Some(b)) if b.is_within(a, attribute) => Some(b),
                 (Some(_), Some(_)) => return None,
                 (a, b) => a.or(b),
             };

@@ -181,13 +181,17 @@ async fn serve(
 
 /// What a link is to be opened with.
 fn secrets(message: &mut Message<Request>) -> Result<Vec<(String, SecretBytes)>, Refusal> {
-    let mut secrets = Vec::new();
+    let mut secrets: Vec<(String, SecretBytes)> = Vec::new();
     while let Some(at) = message.values.iter().position(|value| value.name.starts_with("secret.")) {
         let value = message.values.remove(at);
         if value.bytes.len() > limits::FIELD_VALUE {
             return Err(Refusal::Input("a value has at most 1 MiB"));
         }
-        secrets.push((value.name.trim_start_matches("secret.").to_owned(), value.bytes));
+        let key = value.name["secret.".len()..].to_owned();
+        if secrets.iter().any(|(held, _)| *held == key) {
+            return Err(Refusal::Input("a secret is given twice"));
+        }
+        secrets.push((key, value.bytes));
     }
     Ok(secrets)
 }

@@ -4,6 +4,7 @@ use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, PRIVATE_KEY, PUBLIC_KEY, 
 use super::{AgentRefusal, Broker};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
+use crate::broker::items::check_title;
 use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::clock;
 use crate::patience;
@@ -114,6 +115,7 @@ impl Broker {
         comment: Vec<u8>,
         certificate: Option<PublicKey>,
     ) -> Result<Reply, Refusal> {
+        check_title(&item)?;
         if self.vault.borrow().index()?.find(index::Kind::Item, item.as_str()).is_some() {
             return Err(Refusal::Exists(item.to_string()));
         }

@@ -4,11 +4,10 @@
 
 use super::Fault;
 use super::pinned::Pinned;
-use crate::vault::local::VaultError;
 use crate::vault::local::item_file::Field;
 use keyloan_protocol::control::response::{LinkedVault, PinnedProgram};
 use keyloan_protocol::names::{FieldName, VaultName};
-use keyloan_protocol::reference::ONE_PASSWORD;
+use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -84,6 +83,11 @@ impl Links {
         self.0.iter()
     }
 
+    /// Those whose titles count.
+    pub(crate) fn searched(&self) -> impl Iterator<Item = &Link> {
+        self.0.iter().filter(|link| link.searched)
+    }
+
     pub(crate) fn named(&self, name: &VaultName) -> Option<&Link> {
         self.0.iter().find(|link| link.name == *name)
     }
@@ -99,11 +103,23 @@ impl Links {
             [one] if name.as_str() == ONE_PASSWORD => Ok(one),
             [_, ..] if name.as_str() == ONE_PASSWORD => Err(NoVault::Ambiguous(names(of_one_password))),
             _ => {
-                let known = [VaultName::LOCAL.to_owned()].into_iter().chain(self.0.iter().map(Link::shown));
+                let known = [VaultName::LOCAL.to_owned()]
+                    .into_iter()
+                    .chain(self.0.iter().map(|link| link.name.to_string()));
                 let known = known.collect::<Vec<_>>().join(", ");
                 Err(NoVault::Unknown { name: name.to_string(), known })
             }
         }
+    }
+
+    /// A reference under the link's own name: `op://…` is `work://…` where that is the vault of 1Password, for rules and
+    /// grants as well.
+    pub(crate) fn own(&self, reference: &Reference) -> Result<Reference, NoVault> {
+        if reference.vault.is_local() {
+            return Ok(reference.clone());
+        }
+        let vault = self.meant(&reference.vault)?.name.clone();
+        Ok(Reference { vault, ..reference.clone() })
     }
 
     /// Adds a link, or puts it in the place of the one of that name.
@@ -127,14 +143,8 @@ impl Links {
     }
 }
 
-impl Link {
-    fn shown(&self) -> String {
-        self.name.to_string()
-    }
-}
-
 fn names(links: Vec<&Link>) -> String {
-    links.into_iter().map(Link::shown).collect::<Vec<_>>().join(", ")
+    links.into_iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// The links from the fields of the sealed item that keeps them.
@@ -152,25 +162,26 @@ pub(crate) fn secrets(fields: Vec<Field>, name: &VaultName) -> Vec<(String, Secr
     fields.into_iter().filter_map(own).collect()
 }
 
-/// Fields that hold these links, the secrets that other links have there already, and those of one link.
+/// Fields that hold these links, the secrets that other links have there already, and those of one link; nothing where
+/// one of these cannot be written down.
 pub(crate) fn fields(
     links: &Links,
     held: Vec<Field>,
     of: &VaultName,
     secrets: Vec<(String, SecretBytes)>,
-) -> Result<Vec<Field>, VaultError> {
-    let name = |text: &str| FieldName::parse(text).map_err(|_| VaultError::Random);
+) -> Option<Vec<Field>> {
     let others = held.into_iter().filter(|field| {
         let vault = field.name.as_str().split_once('/').map(|(vault, _)| vault);
         vault.is_some_and(|vault| vault != of.as_str())
     });
-    let text = serde_json::to_vec(links).map_err(|_| VaultError::Random)?;
-    let mut fields = vec![Field { name: name(LINKS)?, public: false, value: SecretBytes::new(text) }];
+    let text = serde_json::to_vec(links).ok()?;
+    let mut fields =
+        vec![Field { name: FieldName::parse(LINKS).ok()?, public: false, value: SecretBytes::new(text) }];
     fields.extend(others);
     for (key, value) in secrets {
-        fields.push(Field { name: name(&format!("{of}/{key}"))?, public: false, value });
+        fields.push(Field { name: FieldName::parse(&format!("{of}/{key}")).ok()?, public: false, value });
     }
-    Ok(fields)
+    Some(fields)
 }
 
 /// A path as people write it: absolute, or in their home directory.
@@ -198,7 +209,7 @@ mod tests {
 
     fn meant(links: &[(&str, &str)], name: &str) -> Result<String, NoVault> {
         let links = links.iter().fold(Links::default(), |links, (name, kind)| links.with(link(name, kind)));
-        links.meant(&VaultName::parse(name).unwrap()).map(Link::shown)
+        links.meant(&VaultName::parse(name).unwrap()).map(|link| link.name.to_string())
     }
 
     #[test]
@@ -209,6 +220,15 @@ mod tests {
         assert!(several.to_string().contains("work, home"), "{several}");
         let none = meant(&[("pass", "pass")], "op").unwrap_err();
         assert_eq!(none.to_string(), "there is no vault 'op' (there is: local, pass)");
+    }
+
+    #[test]
+    fn rules_know_one_item_of_1password_by_one_name() {
+        let links = Links::default().with(link("work", "onepassword"));
+        let subject = |text| links.own(&Reference::parse(text).unwrap()).unwrap().subject();
+        assert_eq!(subject("op://Private/pypi/token"), "work://Private/pypi");
+        assert_eq!(subject("work://Private/pypi/token"), "work://Private/pypi");
+        assert_eq!(subject("local://pypi/token"), "pypi");
     }
 
     #[test]

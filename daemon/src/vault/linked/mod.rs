@@ -37,6 +37,11 @@ pub(crate) trait LinkedVault {
     /// The names of its items, and of their fields where those are known without reading values.
     fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>>;
 
+    /// Whether `list` names every field of an item: then one without `vars` is no set.
+    fn lists_fields(&self) -> bool {
+        false
+    }
+
     /// The values of all references, in their order, in as few processes or requests as the vault allows. What is
     /// wrong with the vault fails all of it; what is wrong with one reference fails that one.
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>>;

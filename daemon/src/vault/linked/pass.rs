@@ -5,7 +5,8 @@
 //! has. Nothing binds a file to its name: whoever can write the store can put one file in another's place.
 //!
 //! Fields of an item: `password` is its first line; `KEY` what follows `KEY:` in a later line; `otpauth` the line that
-//! begins so; `all` the text as it is; `vars` likewise, unless a line begins with `vars:`.
+//! begins so; `all` the text as it is; `vars` likewise where the first line is blank or begins with `#`. A text that begins
+//! with a password is no set: the password could pass for a variable's name, and names are written down.
 
 use super::links::Link;
 use super::pinned::Pinned;
@@ -281,7 +282,9 @@ fn field(text: &[u8], reference: &Reference) -> Read {
     };
     match found.as_slice() {
         [one] => Ok(SecretBytes::copy_of(one)),
-        [] if wanted == "vars" => Ok(SecretBytes::copy_of(text)),
+        [] if wanted == "vars" && matches!(first.trim_ascii().first(), None | Some(b'#')) => {
+            Ok(SecretBytes::copy_of(text))
+        }
         [] => Err(Fault::no_field(reference)),
         _ => Err(Fault::Ambiguous { what: reference.to_string(), candidates: Vec::new() }),
     }
@@ -311,8 +314,13 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_a_set_of_variables_unless_it_has_a_field_of_that_name() {
-        assert_eq!(read("A=1\nB=2\n", "vars").unwrap(), "A=1\nB=2\n");
+    fn an_item_is_a_set_of_variables_where_its_first_line_cannot_be_a_password() {
+        for set in ["# coverage\nA=1\nB=2\n", "\nA=1\n", " \r\nA=1\n"] {
+            assert_eq!(read(set, "vars").unwrap(), set);
+        }
+        for other in ["QUJDREVGR0g=\n", "A=1\nB=2\n", "pw"] {
+            assert!(matches!(read(other, "vars"), Err(Fault::NoField { .. })), "{other}");
+        }
         assert_eq!(read("pw\nvars: A=1\n", "vars").unwrap(), "A=1");
     }
 

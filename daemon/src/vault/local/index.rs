@@ -4,7 +4,7 @@
 
 use super::keys::{Digest, KeyError, Keys};
 use data_encoding::HEXLOWER;
-use keyloan_protocol::names::{FieldName, VarName};
+use keyloan_protocol::names::{FieldName, ItemName, VarName};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -34,6 +34,8 @@ pub(crate) enum IndexError {
     Order(String),
     #[error("another item has the title '{0}'")]
     Title(String),
+    #[error("the title '{0}' would pass for the name of another vault's item")]
+    Elsewhere(String),
     #[error("{name}: {cause}")]
     Key { name: String, cause: KeyError },
 }
@@ -237,6 +239,11 @@ impl Index {
         {
             // The one of the two that is not found by its title could never be read or removed again.
             return Err(IndexError::Title(entry.title.clone()));
+        }
+        if let Change::Put { entry: Entry { kind: Kind::Item, title, .. }, .. } = &change
+            && ItemName::local(title).is_err()
+        {
+            return Err(IndexError::Elsewhere(title.clone()));
         }
         let counter = self.content.counter + 1;
         let record = Record { counter, previous: self.content.last.clone(), change, anchor };
@@ -457,6 +464,13 @@ mod tests {
         gap.follow(&keys, &records[0].0, &records[0].1).unwrap();
         assert!(matches!(gap.follow(&keys, &records[2].0, &records[2].1), Err(IndexError::Order(_))));
         assert!(matches!(gap.follow(&keys, &records[1].0, &records[0].1), Err(IndexError::Order(_))));
+    }
+
+    #[test]
+    fn a_title_that_would_pass_for_another_vaults_item_is_not_written_whoever_brings_it() {
+        let keys = Keys::generate().unwrap();
+        let refused = Index::empty().prepare(&keys, put("pass://web/pypi"), None);
+        assert!(matches!(refused, Err(IndexError::Elsewhere(_))));
     }
 
     #[test]

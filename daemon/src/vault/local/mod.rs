@@ -24,7 +24,6 @@ use keyloan_platform::memory::Slot;
 use keyloan_platform::private_file::{Directory, DirectoryLock, FileError};
 use keyloan_protocol::control::response::VaultState;
 use keyloan_protocol::env_vars;
-use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, PlainName};
 use keyloan_protocol::secret::SecretBytes;
 use keys::{KeyError, Keys};
@@ -565,10 +564,6 @@ fn describe(field: &Field) -> EntryField {
     let is_vars = field.name.as_str() == "vars";
     let parsed = is_vars.then(|| env_vars::parse_vars(field.value.expose()));
     let (variables, fault) = match parsed {
-        Some(Ok(variables)) if variables.len() > limits::VALUES => (
-            Vec::new(),
-            Some(format!("{} variables; at most {} can be lent", variables.len(), limits::VALUES)),
-        ),
         Some(Ok(variables)) => (variables.into_iter().map(|(name, _)| name).collect(), None),
         Some(Err(error)) => (Vec::new(), Some(error.to_string())),
         None => (Vec::new(), None),

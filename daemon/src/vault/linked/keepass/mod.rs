@@ -125,6 +125,10 @@ impl LinkedVault for KeePass {
         Box::pin(self.with(call, |opened| Ok(opened.list())))
     }
 
+    fn lists_fields(&self) -> bool {
+        true
+    }
+
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         let wanted = wanted.to_vec();
         Box::pin(

@@ -1,0 +1,72 @@
+//! How much linked vaults may answer. The vaults are doubles: a script of the test's each.
+
+use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
+use std::fs;
+
+fn link(sandbox: &Sandbox, script: &str, more: &[&str]) {
+    let program = sandbox.write_program("home/vault-program", format!("#!/bin/sh\n{script}\n"));
+    let setting = format!("program={}", program.display());
+    let add = ["vault", "add", "any", "--kind", "command", &setting, "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &[&add[..], more].concat()).run().ok();
+}
+
+#[test]
+fn a_set_of_more_variables_than_one_loan_holds_is_read_no_further() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let vars = (0..120_000).map(|at| format!("A{at}=\n")).collect::<Vec<_>>().concat();
+    assert!(vars.len() < 1024 * 1024);
+    // Behind so many names not even a fault is found.
+    let vars = sandbox.write("home/vars", format!("{vars}no variable"));
+    let script = format!("[ $1 = list ] && echo big || cat {}", vars.display());
+    link(&sandbox, &script, &["list=list", "--search"]);
+    let run = sandbox.with_secrets(&["-s", "big", "--", "true"]).run();
+    run.refused(125, "line 1025: more than 1024 variables");
+    assert!(sandbox.events("lent").is_empty());
+    let stored = sandbox.keyloan(&["item", "set", "own", "vars"]).stdin(fs::read(&vars).unwrap()).run();
+    stored.ok();
+    let run = sandbox.with_secrets(&["-s", "own", "--", "true"]).run();
+    run.refused(125, "line 1025: more than 1024 variables");
+}
+
+#[test]
+fn sets_of_more_variables_together_than_one_loan_holds_are_refused() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    // What steers is left out, and each time a sentence says so: they count as well.
+    let script = "[ $1 != list ] || { seq 3; exit; }; echo OK$2=; seq -f \"PIP_X$1_%g=\" 500";
+    link(&sandbox, script, &["list=list", "--search"]);
+    let run = sandbox.with_secrets(&["-s", "1", "-s", "2", "-s", "3", "--", "true"]).run();
+    run.refused(125, "one loan holds at most 1024");
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn values_that_are_too_much_together_are_refused_before_anything_is_lent() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    link(&sandbox, "head -c 1000000 /dev/zero", &[]);
+    let lines = |item: &dyn Fn(usize) -> usize| {
+        (0..9).map(|at| format!("F{at} = \"any://{}/f\"\n", item(at))).collect::<Vec<_>>().concat()
+    };
+    // Of nine items, and of one that is lent nine times.
+    for lines in [lines(&|at| at), lines(&|_| 1)] {
+        sandbox.write("project/.keyloan.toml", format!("[files]\n{lines}"));
+        sandbox.keyloan(&["trust"]).run().ok();
+        sandbox.with_secrets(&["--", "true"]).run().refused(125, "one loan holds at most 7340032");
+    }
+    assert_eq!((sandbox.events("lent").len(), sandbox.events("failed").len()), (0, 2));
+}
+
+#[test]
+fn a_vault_of_more_names_than_one_reply_holds_is_listed_whole() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    sandbox.make_directory("home/.password-store");
+    let store = keyloan_e2e::pass::Store::new(&sandbox);
+    // Quotes are two characters each in what is sent.
+    let long = "\"".repeat(240);
+    for at in 0..1500 {
+        sandbox.write(&format!("home/.password-store/{at:04}{long}.gpg"), "");
+    }
+    store.link();
+    let listed = sandbox.keyloan(&["item", "list", "--vault", "pass", "--references"]).run().ok().text();
+    assert_eq!(listed.lines().count(), 3000);
+    assert!(listed.lines().last().unwrap().starts_with("pass://1499\"\""));
+}
