@@ -71,6 +71,8 @@ fn run() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1);
     match (arguments.next().as_deref().and_then(|word| word.to_str()), arguments.next()) {
         (Some("run"), None) => {}
+        // A child of a daemon's.
+        (Some(vault::linked::OPEN_KEEPASS), None) => return Ok(vault::linked::open_keepass()?),
         (Some("--version"), None) => {
             journal::write(concat!("keyloand ", env!("CARGO_PKG_VERSION")));
             return Ok(());

@@ -1,12 +1,17 @@
 //! Looking at what somebody else chose. A file on a mount that does not answer, or a process whose memory
 //! another process serves (userfaultfd(2)), keeps whoever looks waiting for ever; that must not be the daemon.
 
+use nix::fcntl::{OFlag, openat};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// How long a look may take.
-const LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const LIMIT: Duration = Duration::from_secs(2);
 
 /// Looks under way at once. One that never returns keeps its place, so that not every thread ends up in one.
 static PLACES: Semaphore = Semaphore::const_new(32);
@@ -22,4 +27,73 @@ pub(crate) async fn look<T: Send + 'static>(at: impl FnOnce() -> T + Send + 'sta
         looked.await.ok()
     };
     timeout(LIMIT, looking).await.ok()?
+}
+
+/// Why a file that somebody else chose was not read. Paths alone are named, never what stands there.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unread {
+    #[error("the file system of {} does not answer", .0.display())]
+    Silent(PathBuf),
+    #[error("{}: it is a link or behind one, which is not followed there", .0.display())]
+    Link(PathBuf),
+    #[error("{}: it is no regular file, or too long", .0.display())]
+    Unfit(PathBuf),
+    #[error("{}: {}", .0.display(), .1)]
+    Io(PathBuf, io::Error),
+}
+
+impl Unread {
+    pub(crate) fn is_missing(&self) -> bool {
+        let missing = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        matches!(self, Self::Io(_, error) if missing.contains(&error.kind()))
+    }
+}
+
+/// A pipe in a file's place would keep whoever opens it waiting, and a terminal become the daemon's own.
+const CAREFULLY: OFlag = OFlag::O_NONBLOCK.union(OFlag::O_NOCTTY);
+
+/// A regular file of no more than this many bytes. It may still take for ever: for [`look`] alone.
+pub(crate) fn regular(path: &Path, most: u64) -> Result<File, Unread> {
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(CAREFULLY.bits()).open(path);
+    fit(opened.map_err(|error| Unread::Io(path.to_owned(), error))?, path, most)
+}
+
+/// A file's content, whole.
+pub(crate) async fn file(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
+    let at = path.to_owned();
+    let read = look(move || content(regular(&at, most)?, &at, most)).await;
+    read.unwrap_or_else(|| Err(Unread::Silent(path.to_owned())))
+}
+
+/// The same of a file in a directory, by a name in which no part is a link.
+pub(crate) async fn file_in(directory: &Path, name: &str, most: u64) -> Result<Vec<u8>, Unread> {
+    let (directory, name, path) = (directory.to_owned(), name.to_owned(), directory.join(name));
+    let at = path.clone();
+    let read = look(move || {
+        let failed = |error: nix::Error| match error {
+            nix::Error::ELOOP => Unread::Link(at.clone()),
+            error => Unread::Io(at.clone(), error.into()),
+        };
+        let mut file = File::open(&directory).map_err(|error| Unread::Io(directory.clone(), error))?;
+        for part in name.split('/') {
+            let flags = CAREFULLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            file = openat(&file, part, flags, nix::sys::stat::Mode::empty()).map_err(failed)?.into();
+        }
+        content(fit(file, &at, most)?, &at, most)
+    });
+    read.await.unwrap_or(Err(Unread::Silent(path)))
+}
+
+fn fit(file: File, path: &Path, most: u64) -> Result<File, Unread> {
+    let found = file.metadata().map_err(|error| Unread::Io(path.to_owned(), error))?;
+    if found.is_file() && found.len() <= most { Ok(file) } else { Err(Unread::Unfit(path.to_owned())) }
+}
+
+/// Made at full size at once: it may be a key.
+fn content(file: File, path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
+    let failed = |error| Unread::Io(path.to_owned(), error);
+    let length = file.metadata().map_err(failed)?.len();
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 <= most { Ok(bytes) } else { Err(Unread::Unfit(path.to_owned())) }
 }

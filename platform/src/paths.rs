@@ -50,6 +50,11 @@ pub fn home() -> Option<PathBuf> {
     dirs::home_dir().filter(|home| home.is_absolute())
 }
 
+/// The home directory that the user database has, whatever the environment says.
+pub fn recorded_home() -> Option<PathBuf> {
+    nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten().map(|user| user.dir)
+}
+
 fn variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from)
 }

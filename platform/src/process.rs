@@ -32,6 +32,12 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// The most memory that this process can have from here on; what wants more ends it.
+pub fn limit_memory(most: u64) -> io::Result<()> {
+    use nix::sys::resource::{Resource, setrlimit};
+    Ok(setrlimit(Resource::RLIMIT_AS, most, most)?)
+}
+
 /// Makes a write beyond the limit on file sizes an error, as on a full disk, and no death by SIGXFSZ: any
 /// program of the user may set that limit (`prlimit`(2)).
 pub fn bear_file_size_limit() -> io::Result<()> {

@@ -1,6 +1,8 @@
 //! The kinds of linked vaults: what each is called, and what has to be known to link one. The client asks people for
 //! it, the daemon for the secrets among it.
 
+use std::collections::BTreeMap;
+
 /// A kind of vault that can be linked.
 #[derive(Debug)]
 pub struct Kind {
@@ -31,6 +33,18 @@ pub enum Is {
     Program,
     /// Kept sealed in the local vault, and never shown.
     Secret,
+    /// Names of more such, with spaces between.
+    Secrets,
+    /// `NAME=value`, with spaces between; lists show the names alone.
+    Variables,
+}
+
+/// A secret of one link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secret {
+    pub key: String,
+    pub asks: String,
+    pub needed: Needed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,8 +96,19 @@ const COMMAND: Kind = Kind {
         text("test", "its arguments to end with 0 where it would answer", Needed::No),
         text("certificate", "its arguments to print an ssh certificate", Needed::No),
         text("missing", "the status that it ends with where there is no such item", Needed::No),
-        text("environment", "variables for it (NAME=value, with spaces between)", Needed::No),
+        Setting {
+            key: "environment",
+            asks: "variables for it (NAME=value, with spaces between)",
+            is: Is::Variables,
+            needed: Needed::No,
+        },
         text("seconds", "how long it may take", Needed::Else("20")),
+        Setting {
+            key: "secrets",
+            asks: "variables for it that are secrets (their names, with spaces between)",
+            is: Is::Secrets,
+            needed: Needed::No,
+        },
     ],
     searched: false,
 };
@@ -114,5 +139,31 @@ pub fn kind(name: &str) -> Option<&'static Kind> {
 impl Kind {
     pub fn setting(&self, key: &str) -> Option<&'static Setting> {
         self.settings.iter().find(|setting| setting.key == key)
+    }
+
+    /// What a link with these settings is opened with: the kind's own secrets, and those that the settings name.
+    pub fn secrets(&self, settings: &BTreeMap<String, String>) -> Vec<Secret> {
+        let mut secrets = Vec::new();
+        for Setting { key, asks, is, needed } in self.settings {
+            match is {
+                Is::Secret => {
+                    secrets.push(Secret {
+                        key: (*key).to_owned(),
+                        asks: (*asks).to_owned(),
+                        needed: *needed,
+                    });
+                }
+                Is::Secrets => {
+                    let names = settings.get(*key).map(String::as_str).unwrap_or_default().split_whitespace();
+                    secrets.extend(names.map(|name| Secret {
+                        key: name.to_owned(),
+                        asks: name.to_owned(),
+                        needed: Needed::Always,
+                    }));
+                }
+                _ => {}
+            }
+        }
+        secrets
     }
 }

@@ -1,63 +1,19 @@
 //! KeePass databases as linked vaults: made and read back by the real `keepassxc-cli`.
 
+use keyloan_e2e::keepass::{PASSWORD, entry, keepassxc, link as add};
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
-use std::path::{Path, PathBuf};
-
-const PASSWORD: &str = "the database's password\n";
-
-/// Custom data of an entry makes keepassxc-cli write KDBX 4.
-const XML: &str = r#"<?xml version="1.0" encoding="UTF-8" standalone="yes"?>
-<KeePassFile><Meta><Generator>KeePassXC</Generator><DatabaseName>test</DatabaseName></Meta>
-<Root><Group><UUID>AAAAAAAAAAAAAAAAAAAAAQ==</UUID><Name>Root</Name>
-<Entry><UUID>AAAAAAAAAAAAAAAAAAAABQ==</UUID>
-<CustomData><Item><Key>a</Key><Value>b</Value></Item></CustomData>
-<String><Key>Title</Key><Value>pypi</Value></String>
-<String><Key>UserName</Key><Value>__token__</Value></String>
-<String><Key>Password</Key><Value ProtectInMemory="True">tök "1"</Value></String>
-<String><Key>empty</Key><Value></Value></String></Entry>
-<Group><UUID>AAAAAAAAAAAAAAAAAAAAAg==</UUID><Name>Internet</Name>
-<Entry><UUID>AAAAAAAAAAAAAAAAAAAABg==</UUID>
-<String><Key>Title</Key><Value>twice</Value></String>
-<String><Key>Password</Key><Value ProtectInMemory="True">one</Value></String></Entry></Group>
-<Group><UUID>AAAAAAAAAAAAAAAAAAAAAw==</UUID><Name>Work</Name>
-<Entry><UUID>AAAAAAAAAAAAAAAAAAAABw==</UUID>
-<String><Key>Title</Key><Value>twice</Value></String>
-<String><Key>Password</Key><Value ProtectInMemory="True">two</Value></String></Entry></Group>
-</Group></Root></KeePassFile>
-"#;
-
-fn keepassxc(sandbox: &Sandbox, arguments: &[&str], input: &str) -> Output {
-    let run = sandbox.command(needed("keepassxc-cli"), arguments).env("QT_QPA_PLATFORM", "offscreen");
-    run.stdin(input).run()
-}
+use std::path::PathBuf;
 
 fn made(sandbox: &Sandbox) -> PathBuf {
-    made_of(sandbox, XML)
-}
-
-fn made_of(sandbox: &Sandbox, xml: &str) -> PathBuf {
-    let xml = sandbox.write("home/x.xml", xml);
-    let database = sandbox.path("home/keys.kdbx");
-    let arguments = ["import", "-p", xml.to_str().unwrap(), database.to_str().unwrap()];
-    keepassxc(sandbox, &arguments, &PASSWORD.repeat(2)).ok();
-    database
-}
-
-fn add(sandbox: &Sandbox, database: &Path, password: &str, more: &[&str]) -> Output {
-    let setting = format!("database={}", database.display());
-    let secret = sandbox.write("database-password", password);
-    let line = "exec 4<\"$1\" 5<\"$1\"; shift; exec \"$@\"";
-    let passphrase = sandbox.write("passphrase", PASSPHRASE);
-    let mut command = std::process::Command::new("/bin/sh");
-    command.args(["-c", "exec 3<\"$1\"; shift; exec \"$@\"", "sh"]).arg(passphrase);
-    command.args(["/bin/sh", "-c", line, "sh"]).arg(secret);
-    command.arg(keyloan_e2e::programs::bin().join("keyloan"));
-    command.args(["vault", "add", "keys", "--kind", "keepass", &setting, "--passphrase-fd", "3"]);
-    command.args(["--secret-fd", "password=5"]).args(more);
-    sandbox.prepared(command).run()
+    let group = |name: &str, uuid: &str, password: &str| {
+        format!("<Group><UUID>{uuid}</UUID><Name>{name}</Name>{}</Group>", entry("twice", password))
+    };
+    let groups = group("Internet", "AAAAAAAAAAAAAAAAAAAAAg==", "one")
+        + &group("Work", "AAAAAAAAAAAAAAAAAAAAAw==", "two");
+    keyloan_e2e::keepass::made(sandbox, "keys.kdbx", &groups, PASSWORD, &[])
 }
 
 fn get(sandbox: &Sandbox, reference: &str) -> Output {
@@ -79,8 +35,8 @@ fn what_keepassxc_wrote_is_read() {
     assert_eq!(get(&sandbox, "keys://Work/twice/password").ok().text(), "two");
     get(&sandbox, "keys://pypi/nothing").refused(1, "there is no field 'nothing'");
     get(&sandbox, "keys://nothing/x").refused(1, "there is no item 'nothing'");
-    let ambiguous = get(&sandbox, "keys://twice/password").refused(1, "more than one thing");
-    assert!(ambiguous.stderr.contains("Internet/twice") && ambiguous.stderr.contains("Work/twice"));
+    let titled = get(&sandbox, "keys://twice/password").refused(1, "there is no item 'twice'");
+    assert!(titled.stderr.contains("Internet/twice") && titled.stderr.contains("Work/twice"));
     let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
     assert!(listed.contains("keys://Internet/twice/password\n"), "{listed}");
 }
@@ -130,7 +86,9 @@ fn a_wrong_password_a_missing_file_and_a_damaged_one_are_told_apart() {
     }
     sandbox.write("home/keys.kdbx", &whole);
     get(&sandbox, "keys://pypi/password").ok();
-    add(&sandbox, &database, "wrong\n", &["--replace"]).ok();
+    add(&sandbox, &database, "wrong\n", &["--replace"]).refused(7, "is not the right one");
+    get(&sandbox, "keys://pypi/password").ok();
+    keyloan_e2e::keepass::made(&sandbox, "keys.kdbx", "", "another\n", &[]);
     get(&sandbox, "keys://pypi/password")
         .refused(7, "locked: its password or its key file is not the right one");
     let tested = sandbox.keyloan(&["vault", "test", "keys", "--json"]).run().refused(7, "1 of 1");
@@ -160,7 +118,7 @@ fn neither_the_password_nor_the_link_is_in_any_file_of_the_users() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let database = made(&sandbox);
     add(&sandbox, &database, PASSWORD, &[]).ok();
-    std::fs::remove_file(sandbox.path("database-password")).unwrap();
+    std::fs::remove_file(sandbox.path("secret-of-a-vault")).unwrap();
     for word in ["the database's password", "keys.kdbx"] {
         let found =
             sandbox.command(needed("grep"), &["-rl", word, sandbox.path("home/.local").to_str().unwrap()]);
@@ -193,13 +151,11 @@ fn on_a_terminal_the_password_is_typed_unseen_and_can_be_typed_anew() {
     };
     let add = format!("keyloan vault add keys --kind keepass database={}", database.display());
     typed(&add, "nothing for none", "some other password", "is not the right one");
-    assert_eq!(get(&sandbox, "keys://pypi/password").status, 7);
-    typed(
-        "keyloan vault add keys --replace",
-        "nothing to keep it",
-        password,
-        "changed: keys, and it answers",
-    );
+    typed(&add, "nothing for none", password, "added: keys, and it answers");
+    typed("keyloan vault add keys --replace", "nothing to keep it", "another", "is not the right one");
+    assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
+    let replace = "keyloan vault add keys --replace";
+    typed(replace, "nothing to keep it", password, "changed: keys, and it answers");
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
     typed("keyloan vault add keys --replace", "nothing to keep it", "", "changed: keys, and it answers");
     assert_eq!(get(&sandbox, "keys://pypi/password").ok().text(), "tök \"1\"");
@@ -226,13 +182,13 @@ fn an_item_of_more_fields_than_one_reply_holds_is_listed_whole() {
     let long = "%".repeat(240);
     let field = |at| format!("<String><Key>{at:04}{long}</Key><Value>x</Value></String>");
     let fields = (0..2000).map(field).collect::<Vec<_>>().concat();
-    let empty = "<String><Key>empty</Key><Value></Value></String>";
-    let database = made_of(&sandbox, &XML.replace(empty, &fields));
+    let many = entry("many", "x").replace("</Entry>", &(fields + "</Entry>"));
+    let database = keyloan_e2e::keepass::made(&sandbox, "keys.kdbx", &many, PASSWORD, &[]);
     add(&sandbox, &database, PASSWORD, &[]).ok();
     let listed = sandbox.keyloan(&["item", "list", "--vault", "keys", "--references"]).run().ok().text();
-    assert_eq!(listed.lines().filter(|line| line.starts_with("keys://pypi/")).count(), 2005);
+    assert_eq!(listed.lines().filter(|line| line.starts_with("keys://many/")).count(), 2005);
     let names = sandbox.keyloan(&["item", "list", "--vault", "keys"]).run().ok().text();
-    assert_eq!(names, "Internet/twice\nWork/twice\npypi\n");
+    assert_eq!(names, "many\npypi\n");
 }
 
 #[test]

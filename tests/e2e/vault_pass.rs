@@ -166,8 +166,8 @@ fn a_store_that_is_none_and_a_file_that_is_none_are_told_apart() {
     sandbox.command("/usr/bin/mkfifo", &["../home/.password-store/pipe.gpg"]).run().ok();
     let get = |item: &str| sandbox.keyloan(&["item", "get", &format!("pass://{item}/password")]).run();
     get("broken").refused(7, "gpg cannot make sense of 'broken'");
-    get("directory").refused(7, "no file that gpg made");
-    get("pipe").refused(7, "no file that gpg made");
+    get("directory").refused(7, "no regular file");
+    get("pipe").refused(7, "no regular file");
 }
 
 #[test]

@@ -47,6 +47,9 @@ mod ssh_words;
 mod steering;
 mod trust;
 mod vaults;
+mod vaults_command;
+mod vaults_keepass;
+mod vaults_pass;
 mod wayland;
 
 use keyloan_e2e::programs::needed;

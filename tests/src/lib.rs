@@ -13,7 +13,9 @@
 pub mod agent;
 pub mod approver;
 pub mod desktop;
+pub mod keepass;
 pub mod keyring;
+pub mod linked;
 pub mod notification;
 pub mod pass;
 pub mod programs;

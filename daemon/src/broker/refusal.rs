@@ -34,7 +34,7 @@ pub(crate) struct VaultFailed {
 impl VaultFailed {
     fn details(&self) -> Vec<String> {
         let candidates = match &self.fault {
-            Fault::Ambiguous { candidates, .. } => candidates.clone(),
+            Fault::Ambiguous { candidates, .. } | Fault::Titled { candidates, .. } => candidates.clone(),
             _ => Vec::new(),
         };
         candidates.into_iter().chain(self.others.iter().map(ToString::to_string)).collect()

@@ -18,7 +18,7 @@ use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultR
 use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
-use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed};
+use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::task::JoinSet;
@@ -62,9 +62,6 @@ impl NewLink {
                 )));
             }
         }
-        if let Some((key, _)) = self.secrets.iter().find(|(key, _)| !secret(key)) {
-            return Err(Refusal::Link(format!("{name} has no secret '{key}'")));
-        }
         let home = keyloan_platform::paths::home();
         let mut link = Link {
             name: self.name.clone(),
@@ -99,10 +96,18 @@ impl NewLink {
                 Is::Path => {
                     link.settings.insert(key, absolute()?.display().to_string());
                 }
-                Is::Text | Is::Secret => {
+                _ => {
                     link.settings.insert(key, value.to_owned());
                 }
             }
+        }
+        for script in linked::scripts(&link) {
+            let pinned = Pinned::of(&script).await.map_err(|fault| self.refused(fault))?;
+            link.programs.insert(script.display().to_string(), pinned);
+        }
+        let known = kind.secrets(&link.settings);
+        if let Some((key, _)) = self.secrets.iter().find(|(key, _)| known.iter().all(|one| one.key != *key)) {
+            return Err(Refusal::Link(format!("{name} has no secret '{key}'")));
         }
         Ok((link, kind))
     }
@@ -161,26 +166,31 @@ impl Broker {
             }
             _ => {}
         }
-        let (link, kind) = new.link(old).await?;
+        let (mut link, kind) = new.link(old).await?;
         if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
         let action = if old.is_some() { "changed" } else { "added" };
         let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
         self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
+        let known = kind.secrets(&link.settings);
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
+        secrets.retain(|(key, _)| known.iter().any(|one| one.key == *key));
         let given: Vec<String> = new.secrets.iter().map(|(key, _)| key.clone()).collect();
         secrets.append(&mut new.secrets);
-        self.ask_for_secrets(client, kind, &link.name, &given, &mut secrets).await?;
+        self.ask_for_secrets(client, &known, &link.name, &given, &mut secrets).await?;
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
         let asked = Asked { name: link.name.clone(), vault, call: self.call(client, secrets) };
         let note = match asked.within(asked.vault.state(&asked.call)).await {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
-            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) => {
+            // What it was given to be opened with is not the right one.
+            Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) if asked.call.secrets.is_empty() => {
                 format!("{action}: {}; it is {fault}", link.name)
             }
             Err(fault) => return Err(asked.refusal(fault)),
         };
+        let learned = asked.vault.learned().map_err(|fault| new.refused(fault))?;
+        link.settings.extend(learned.into_iter().map(|(key, value)| (key.to_owned(), value)));
         self.change_links(
             client,
             &links,
@@ -208,29 +218,33 @@ impl Broker {
     async fn ask_for_secrets(
         &self,
         client: &Client,
-        kind: &Kind,
+        known: &[Secret],
         name: &VaultName,
         given: &[String],
         secrets: &mut Vec<(String, SecretBytes)>,
     ) -> Result<(), Refusal> {
         let has_terminal = client.requester.terminal != 0;
-        for setting in kind.settings.iter().filter(|setting| setting.is == Is::Secret) {
-            let held = secrets.iter().position(|(key, _)| key == setting.key);
-            let what = format!("{} of {name}", setting.asks);
-            let typed = match (held, setting.needed) {
-                _ if given.contains(&setting.key.to_owned()) => continue,
+        for Secret { key: wanted, asks, needed } in known {
+            let held = secrets.iter().position(|(key, _)| key == wanted);
+            let what = format!("{asks} of {name}");
+            let typed = match (held, needed) {
+                _ if given.contains(wanted) => continue,
                 (Some(_), _) if has_terminal => {
                     self.typed_or_nothing(client, &what, "not shown; nothing to keep it").await?
                 }
-                (None, Needed::Always) => Some(self.typed_value(client, &what).await?),
+                (None, Needed::Always) if has_terminal => Some(self.typed_value(client, &what).await?),
+                (None, Needed::Always) => {
+                    let how = format!("--secret-fd {wanted}=N");
+                    return Err(Refusal::Link(format!("{name} cannot be opened without {wanted} ({how})")));
+                }
                 (None, _) if has_terminal => {
                     self.typed_or_nothing(client, &what, "not shown; nothing for none").await?
                 }
                 _ => continue,
             };
             if let Some(typed) = typed {
-                secrets.retain(|(key, _)| key != setting.key);
-                secrets.push((setting.key.to_owned(), typed));
+                secrets.retain(|(key, _)| key != wanted);
+                secrets.push((wanted.clone(), typed));
             }
         }
         Ok(())
@@ -369,6 +383,9 @@ fn question(title: &str, link: &Link) -> Question {
             None => program.path.display().to_string(),
         };
         Broker::about(&mut question, "runs", &pinned);
+    }
+    if let Some(home) = link.chosen_home() {
+        Broker::about(&mut question, "with the home", &home.display().to_string());
     }
     if link.searched {
         Broker::about(&mut question, "searched", "for items titled with a directory's path");

@@ -146,7 +146,7 @@ async fn serve(
         Request::SshLink { item, key, passphrase, public } => {
             broker.ssh_link(client, item, Elsewhere { key, passphrase }, public.as_deref()).await?
         }
-        Request::SshLinkVault { vault, items } => broker.ssh_link_vault(client, vault, &items).await?,
+        Request::SshLinkVault { vault, items } => broker.ssh_link_vault(client, &vault, &items).await?,
         Request::SshCertify { item, by } => {
             let recipe = by.map(|by| Recipe {
                 vault: by.vault,

@@ -249,7 +249,7 @@ impl Broker {
         if let Some(fault) = recipe.fault() {
             return Err(Refusal::Input(fault));
         }
-        self.links()?.meant(&recipe.vault)?;
+        recipe.vault = self.links()?.meant(&recipe.vault)?.name.clone();
         let mut shown = vec![
             ("by", recipe.shown()),
             ("for hosts", recipe.hosts.join(" ")),

@@ -129,8 +129,10 @@ impl Broker {
             if reference.vault.is_local() {
                 return Err(Refusal::Input("the local vault has keys of its own: keyloan ssh add"));
             }
-            self.links()?.meant(&reference.vault)?;
         }
+        let own = |reference: &Reference| Ok::<_, Refusal>(self.links()?.own(reference)?);
+        let passphrase = elsewhere.passphrase.as_ref().map(own).transpose()?;
+        let elsewhere = Elsewhere { key: own(&elsewhere.key)?, passphrase };
         self.is_free(&item)?;
         let given = match public.map(read_public_line) {
             Some(Ok((public, comment))) if public.certificate().is_none() => {
@@ -189,12 +191,13 @@ impl Broker {
     pub(crate) async fn ssh_link_vault(
         &self,
         client: &Client,
-        vault: VaultName,
+        vault: &VaultName,
         items: &[ItemName],
     ) -> Result<Reply, Refusal> {
         self.open_vault_for(client, "link the ssh keys of another vault").await?;
         let links = self.links()?;
-        let asked = self.asked(client, links.meant(&vault)?)?;
+        let link = links.meant(vault)?;
+        let (vault, asked) = (&link.name, self.asked(client, link)?);
         let offered = asked.within(asked.vault.ssh_keys(&asked.call)).await;
         let mut offered = offered.map_err(|fault| asked.refusal(fault))?;
         if let Some(gone) = items.iter().find(|item| !offered.iter().any(|key| key.item == **item)) {
@@ -212,7 +215,7 @@ impl Broker {
         let named_so = |item: &ItemName| offered.iter().filter(|key| key.item == *item).count();
         let mut keys = Vec::with_capacity(offered.len());
         for key in &offered {
-            let key = offered_key(&vault, key, named_so(&key.item) == 1)?;
+            let key = offered_key(vault, key, named_so(&key.item) == 1)?;
             let is_held = self.vault_keys().iter().any(|held| held.public == key.public);
             if !is_held && !keys.iter().any(|other: &Offered| other.public == key.public) {
                 self.is_free(&key.item)?;

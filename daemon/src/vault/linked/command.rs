@@ -1,5 +1,5 @@
 //! Any program that prints a value: for vaults that keyloan does not know. It is run by its pinned path with arguments
-//! from a template, never by a shell.
+//! from a template, never by a shell. What an interpreter is given to run is pinned as well.
 
 use super::links::Link;
 use super::pinned::Pinned;
@@ -9,7 +9,9 @@ use keyloan_protocol::limits;
 use keyloan_protocol::names::ItemName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -19,8 +21,16 @@ const AT_ONCE: usize = 4;
 const BATCH: usize = limits::FRAME;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
+/// Programs that run what their arguments name, without the number of their version.
+const INTERPRETERS: [&str; 26] = [
+    "ash", "awk", "bash", "bun", "busybox", "dash", "deno", "env", "fish", "gawk", "guile", "java", "ksh",
+    "lua", "mawk", "mksh", "node", "nodejs", "perl", "php", "python", "ruby", "Rscript", "sh", "tclsh",
+    "zsh",
+];
+
 pub(super) struct Command {
     program: Pinned,
+    scripts: Vec<Pinned>,
     read: Template,
     batch: Option<Template>,
     list: Option<Template>,
@@ -28,6 +38,8 @@ pub(super) struct Command {
     certificate: Option<Template>,
     missing: Option<i32>,
     environment: Vec<(String, String)>,
+    /// Variables that hold the link's secrets.
+    secrets: Vec<String>,
     deadline: Duration,
 }
 
@@ -53,10 +65,6 @@ impl Template {
 
     fn put(&self, names: &[(&str, &str)]) -> Result<Vec<OsString>, Fault> {
         let fill = |word: &String| {
-            if names.iter().any(|(name, value)| word == name && value.starts_with('-')) {
-                let cause = "a name that begins with '-' would pass for an option of the program";
-                return Err(Fault::Refused(cause.to_owned()));
-            }
             // What a name holds is no template.
             let (mut filled, mut rest) = (String::new(), word.as_str());
             while let Some(at) = rest.find('{') {
@@ -68,6 +76,10 @@ impl Template {
                 rest = &from[length..];
             }
             filled.push_str(rest);
+            if filled.starts_with('-') && !word.starts_with('-') {
+                let cause = "a name that begins with '-' would pass for an option of the program";
+                return Err(Fault::Refused(cause.to_owned()));
+            }
             Ok(OsString::from(filled))
         };
         self.0.iter().map(fill).collect()
@@ -92,8 +104,15 @@ impl Command {
             split.ok_or_else(|| wrong("environment", "NAME=value, with spaces between"))
         };
         let environment = link.setting("environment").unwrap_or_default().split_whitespace();
+        let secrets: Vec<String> =
+            link.setting("secrets").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        if !secrets.iter().all(|name| is_variable(name)) {
+            return Err(wrong("secrets", "names of variables of the program's own, with spaces between"));
+        }
+        let scripts = link.programs.iter().filter(|(key, _)| *key != "program");
         Ok(Self {
             program: link.program("program")?.clone(),
+            scripts: scripts.map(|(_, pinned)| pinned.clone()).collect(),
             read: optional("read")?.ok_or_else(|| wrong("read", "the program's arguments"))?,
             batch: optional("batch")?,
             list: optional("list")?,
@@ -101,18 +120,34 @@ impl Command {
             certificate: optional("certificate")?,
             missing: missing.map_err(|_| wrong("missing", "a status"))?,
             environment: environment.map(variable).collect::<Result<_, _>>()?,
+            secrets,
             deadline: Duration::from_secs(seconds),
         })
     }
 
+    async fn check(&self) -> Result<(), Fault> {
+        for script in &self.scripts {
+            script.check().await?;
+        }
+        Ok(())
+    }
+
     async fn run(
         &self,
+        call: &Call,
         arguments: Vec<OsString>,
         input: Option<&SecretBytes>,
         most: usize,
     ) -> Result<Ended, Fault> {
+        self.check().await?;
         let variables = self.environment.iter();
-        let variables = variables.map(|(name, value)| (name.as_str(), OsString::from(value))).collect();
+        let mut variables: Vec<(&str, OsString)> =
+            variables.map(|(name, value)| (name.as_str(), OsString::from(value))).collect();
+        for name in &self.secrets {
+            let missing = || Fault::Locked(format!("no {name} is known for it"));
+            let secret = call.secrets.expose(name).ok_or_else(missing)?;
+            variables.push((name, OsStr::from_bytes(secret.expose()).to_owned()));
+        }
         let deadline = self.deadline;
         Order { program: &self.program, arguments, variables, input, most, deadline }.run().await
     }
@@ -121,9 +156,13 @@ impl Command {
         Fault::Refused(format!("{} ended with status {status}", self.program.path.display()))
     }
 
-    async fn one(&self, reference: &Reference) -> Read {
-        let ended = self.run(self.read.filled(reference)?, None, limits::FIELD_VALUE + 1).await?;
+    async fn one(&self, call: &Call, reference: &Reference) -> Read {
+        let ended = self.run(call, self.read.filled(reference)?, None, limits::FIELD_VALUE + 1).await?;
         match ended.status {
+            // An empty value is a line end; nothing at all is a program that wrote elsewhere.
+            0 if ended.output.is_empty() => {
+                Err(Fault::Broken(format!("{} printed nothing", self.program.path.display())))
+            }
             0 => {
                 let value = ended.output.expose();
                 // Every other program ends what it prints with a line end; one that is part of a value comes in pairs.
@@ -136,7 +175,7 @@ impl Command {
 
     /// All at once: `ITEM NUL FIELD NUL` for each on standard input, and back, in the same order, `+VALUE NUL`, or `-NUL`
     /// for what is not there.
-    async fn many(&self, batch: &Template, wanted: &[Reference]) -> Result<Vec<Read>, Fault> {
+    async fn many(&self, call: &Call, batch: &Template, wanted: &[Reference]) -> Result<Vec<Read>, Fault> {
         let length = wanted.iter().map(|one| one.item.as_str().len() + one.field.as_str().len() + 2).sum();
         let mut input = Zeroizing::new(Vec::with_capacity(length));
         for reference in wanted {
@@ -145,7 +184,7 @@ impl Command {
                 input.push(0);
             }
         }
-        let ended = self.run(batch.plain(), Some(&SecretBytes::copy_of(&input)), BATCH).await?;
+        let ended = self.run(call, batch.plain(), Some(&SecretBytes::copy_of(&input)), BATCH).await?;
         if ended.status != 0 {
             return Err(self.failed(ended.status));
         }
@@ -167,18 +206,21 @@ impl Command {
 }
 
 impl LinkedVault for Command {
-    fn state<'a>(&'a self, _call: &'a Call) -> Doing<'a, ()> {
+    fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
         Box::pin(async {
-            let Some(test) = &self.test else { return self.program.check().await };
-            let ended = self.run(test.plain(), None, limits::FIELD_VALUE).await?;
+            let Some(test) = &self.test else {
+                self.check().await?;
+                return self.program.check().await;
+            };
+            let ended = self.run(call, test.plain(), None, limits::FIELD_VALUE).await?;
             if ended.status == 0 { Ok(()) } else { Err(self.failed(ended.status)) }
         })
     }
 
-    fn list<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<Listed>> {
+    fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>> {
         Box::pin(async {
             let cannot = || Fault::Unable("its link does not say how it lists: list=ARGUMENTS".to_owned());
-            let ended = self.run(self.list.as_ref().ok_or_else(cannot)?.plain(), None, BATCH).await?;
+            let ended = self.run(call, self.list.as_ref().ok_or_else(cannot)?.plain(), None, BATCH).await?;
             if ended.status != 0 {
                 return Err(self.failed(ended.status));
             }
@@ -189,14 +231,14 @@ impl LinkedVault for Command {
         })
     }
 
-    fn read<'a>(&'a self, _call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
+    fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         Box::pin(async {
             if let Some(batch) = &self.batch {
-                return self.many(batch, wanted).await;
+                return self.many(call, batch, wanted).await;
             }
             let mut read = Vec::with_capacity(wanted.len());
             for some in wanted.chunks(AT_ONCE) {
-                for one in together(some.iter().map(|reference| self.one(reference)).collect()).await {
+                for one in together(some.iter().map(|reference| self.one(call, reference)).collect()).await {
                     match one {
                         Err(fault) if !fault.is_about_the_item() => return Err(fault),
                         one => read.push(one),
@@ -207,7 +249,7 @@ impl LinkedVault for Command {
         })
     }
 
-    fn certificate<'a>(&'a self, _call: &'a Call, ask: &'a CertificateAsk) -> Doing<'a, String> {
+    fn certificate<'a>(&'a self, call: &'a Call, ask: &'a CertificateAsk) -> Doing<'a, String> {
         Box::pin(async {
             let cannot = "its link does not say how it makes certificates: certificate=ARGUMENTS";
             let template = self.certificate.as_ref().ok_or_else(|| Fault::Unable(cannot.to_owned()))?;
@@ -215,7 +257,7 @@ impl LinkedVault for Command {
             let names =
                 [("{role}", ask.role.as_str()), ("{principals}", &principals), ("{seconds}", &seconds)];
             let line = SecretBytes::copy_of(format!("{}\n", ask.public).as_bytes());
-            let ended = self.run(template.put(&names)?, Some(&line), limits::IDENTITY).await?;
+            let ended = self.run(call, template.put(&names)?, Some(&line), limits::IDENTITY).await?;
             if ended.status != 0 {
                 return Err(self.failed(ended.status));
             }
@@ -224,7 +266,7 @@ impl LinkedVault for Command {
     }
 
     fn patience(&self) -> Duration {
-        // As many as one loan can have, in the worst case one after another.
+        // One program for all, or some rounds of four; more than that is the vault that does not answer.
         self.deadline * 4
     }
 
@@ -232,6 +274,25 @@ impl LinkedVault for Command {
         let path = self.program.path.display();
         matches!(fault, Fault::Refused(_)).then(|| format!("try the program by itself: {path}"))
     }
+}
+
+/// The files that an interpreter is given to run.
+pub(super) fn scripts(link: &Link) -> Vec<PathBuf> {
+    let program = link.programs.get("program").and_then(|program| program.path.file_name()?.to_str());
+    let version = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
+    if !program.is_some_and(|name| INTERPRETERS.contains(&name.trim_end_matches(version))) {
+        return Vec::new();
+    }
+    let templates = ["read", "batch", "list", "test"].into_iter().filter_map(|key| link.setting(key));
+    let words = templates.filter_map(|text| Template::parse(text).ok()).flat_map(|template| template.0);
+    words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+/// Not one that says what the program itself is or loads.
+fn is_variable(name: &str) -> bool {
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
+    is_name && !["HOME", "PATH", "LANG"].contains(&name) && !name.starts_with("LD_")
 }
 
 #[cfg(test)]
@@ -254,6 +315,8 @@ mod tests {
     fn a_name_does_not_pass_for_an_option() {
         assert!(matches!(filled("{item}", "c://--delete/x"), Err(Fault::Refused(_))));
         assert!(matches!(filled("x {field}", "c://a/-f"), Err(Fault::Refused(_))));
+        assert!(matches!(filled("show {item}/{field}", "c://--config=x/y"), Err(Fault::Refused(_))));
+        assert!(matches!(filled("{field}:{item}", "c://a/-f"), Err(Fault::Refused(_))));
         assert!(filled("--item={item}", "c://-a/x").is_ok());
     }
 }

@@ -9,6 +9,7 @@ use keyloan_protocol::control::response::{LinkedVault, PinnedProgram};
 use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
+use keyloan_protocol::vault_kinds::{self, Is};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,8 +62,24 @@ impl Link {
         self.programs.get(key).ok_or_else(|| Fault::Broken(format!("its link names no program {key}")))
     }
 
-    /// For lists; secrets by their names alone.
+    /// The home directory of its programs, where that is not the user's own: whoever started this daemon chose it.
+    pub(crate) fn chosen_home(&self) -> Option<&Path> {
+        let home = self.programs.values().find_map(|program| program.home.as_deref())?;
+        (keyloan_platform::paths::recorded_home().as_deref() != Some(home)).then_some(home)
+    }
+
+    /// For lists, which any program of the user may ask for: secrets and variables by their names alone.
     pub(crate) fn summary(&self, secrets: Vec<String>) -> LinkedVault {
+        let kind = vault_kinds::kind(&self.kind);
+        let shown = |(key, value): (&String, &String)| {
+            let setting = kind.and_then(|kind| kind.setting(key));
+            let names = || value.split_whitespace().filter_map(|one| Some(one.split_once('=')?.0));
+            let value = match setting.map(|setting| setting.is) {
+                Some(Is::Variables) => names().collect::<Vec<_>>().join(" "),
+                _ => value.clone(),
+            };
+            (key.clone(), value)
+        };
         let program = |program: &Pinned| PinnedProgram {
             path: program.path.display().to_string(),
             sha256: program.sha256.clone(),
@@ -71,7 +88,7 @@ impl Link {
             name: self.name.clone(),
             kind: self.kind.clone(),
             searched: self.searched,
-            settings: self.settings.clone(),
+            settings: self.settings.iter().map(shown).collect(),
             programs: self.programs.values().map(program).collect(),
             secrets,
         }

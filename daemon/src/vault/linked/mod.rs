@@ -15,10 +15,14 @@ mod pass;
 pub(crate) mod pinned;
 mod runner;
 
+pub(crate) use keepass::apart::{ARGUMENT as OPEN_KEEPASS, serve as open_keepass};
+
+use crate::patience::Unread;
 use crate::vault::linked::links::Link;
 use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -63,6 +67,11 @@ pub(crate) trait LinkedVault {
         Box::pin(async { Err(Fault::Unable("a vault of this kind makes no ssh certificates".to_owned())) })
     }
 
+    /// What the link is to keep of what was found when it was tried: more settings of its own making.
+    fn learned(&self) -> Result<Vec<(&'static str, String)>, Fault> {
+        Ok(Vec::new())
+    }
+
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
@@ -98,19 +107,24 @@ impl Secrets {
         self.0
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn expose(&self, key: &str) -> Option<&SecretBytes> {
         self.0.iter().find(|(held, _)| held == key).map(|(_, secret)| secret)
     }
 }
 
 /// An item's names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Listed {
     pub(crate) item: ItemName,
     pub(crate) fields: Vec<FieldName>,
 }
 
 /// An ssh key, whose private half is a field.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
     /// What `read` gives for it is a private key in OpenSSH's own format.
@@ -135,15 +149,17 @@ pub(crate) struct CertificateAsk {
 
 /// Why a vault did not do what it was asked for. Texts are keyloan's own words with names and paths in them; what a
 /// vault or its program printed is never part of one, since it may hold values.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("not signed in")]
-    #[expect(dead_code, reason = "for kinds with accounts")]
     SignedOut,
     #[error("locked: {0}")]
     Locked(String),
     #[error("there is no item '{0}'")]
     NoItem(String),
+    /// Only the whole name is one, since rules know items by that.
+    #[error("there is no item '{item}', only some with that title")]
+    Titled { item: String, candidates: Vec<String> },
     #[error("there is no field '{field}' in item '{item}'")]
     NoField { item: String, field: String },
     #[error("'{what}' is more than one thing there")]
@@ -153,7 +169,6 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Unreachable(String),
     #[error("asked too often; it answers again {until}")]
-    #[expect(dead_code, reason = "for kinds that count")]
     RateLimited { until: String },
     #[error("{0}")]
     Broken(String),
@@ -171,7 +186,7 @@ impl Fault {
         match self {
             Self::SignedOut => "signed_out",
             Self::Locked(_) => "locked",
-            Self::NoItem(_) | Self::NoField { .. } => "not_found",
+            Self::NoItem(_) | Self::NoField { .. } | Self::Titled { .. } => "not_found",
             Self::Ambiguous { .. } => "ambiguous",
             Self::Refused(_) => "refused",
             Self::Unreachable(_) => "unreachable",
@@ -184,7 +199,7 @@ impl Fault {
 
     /// It is about what was asked for, and not about the vault.
     pub(crate) fn is_about_the_item(&self) -> bool {
-        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Ambiguous { .. })
+        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Titled { .. } | Self::Ambiguous { .. })
     }
 
     pub(crate) fn no_item(reference: &Reference) -> Self {
@@ -196,6 +211,15 @@ impl Fault {
     }
 }
 
+impl From<Unread> for Fault {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Silent(_) => Self::Unreachable(unread.to_string()),
+            _ => Self::Broken(unread.to_string()),
+        }
+    }
+}
+
 /// What to do about a fault, as a command where there is one.
 pub(crate) fn hint(name: &VaultName, vault: &dyn LinkedVault, fault: &Fault) -> Option<String> {
     match fault {
@@ -204,6 +228,11 @@ pub(crate) fn hint(name: &VaultName, vault: &dyn LinkedVault, fault: &Fault) -> 
         Fault::Unable(_) => Some("docs/vaults.md says what each kind can do".to_owned()),
         fault => vault.hint(fault),
     }
+}
+
+/// Files that a link has its program run, and that are pinned like that.
+pub(crate) fn scripts(link: &Link) -> Vec<PathBuf> {
+    if link.kind == "command" { command::scripts(link) } else { Vec::new() }
 }
 
 /// A vault by its link. What costs anything is left until it is asked for something.

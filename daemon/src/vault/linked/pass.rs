@@ -12,15 +12,14 @@ use super::links::Link;
 use super::pinned::Pinned;
 use super::runner::{Ended, Order, together};
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
-use crate::patience;
+use crate::clock::since_boot;
+use crate::patience::{self, Unread};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,11 +27,15 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(90);
 /// Processes at once.
 const AT_ONCE: usize = 4;
-/// Files of one store, and directories above one another.
+/// Files and directories of one store, and directories above one another.
 const FILES: usize = 100_000;
 const DEEP: usize = 32;
 /// The longest file: encryption adds little.
 const MOST: usize = 2 * limits::FIELD_VALUE;
+/// The longest list of keys, the most keys of one, and how many letters a key's name has.
+const KEYS_FILE: u64 = 64 * 1024;
+const KEYS: usize = 100;
+const KEY_NAME: usize = 200;
 
 const ENDING: &str = ".gpg";
 
@@ -67,28 +70,43 @@ impl Pass {
 
     /// What an item's file says.
     async fn text(&self, call: &Call, item: &ItemName) -> Read {
-        let path = self.file(item)?;
-        let name = item.to_string();
-        let looked = patience::look(move || content(&path, &name)).await;
-        let encrypted = looked.unwrap_or_else(|| Err(self.unanswered()))?;
+        let name = file_name(item)?;
+        let encrypted = patience::file_in(&self.store, &name, MOST as u64).await;
+        let encrypted = encrypted.map_err(|unread| match unread {
+            unread if unread.is_missing() => Fault::NoItem(item.to_string()),
+            unread => Fault::from(unread),
+        })?;
+        let encrypted = SecretBytes::new(encrypted);
         // What little encrypted text unpacks to could be all of the memory there is.
         let limit = MOST.to_string();
-        let ended = self.gpg(call, &["--max-output", &limit, "--decrypt"], Some(&encrypted)).await?;
+        // The user's gpg.conf may name another place to write to.
+        let arguments = ["--max-output", &limit, "--output", "-", "--decrypt"];
+        let ended = self.gpg(call, &arguments, Some(&encrypted)).await?;
         judged(&ended, item)?;
+        if ended.output.is_empty() {
+            return Err(Fault::Broken(format!("gpg gave nothing for '{item}'")));
+        }
         Ok(ended.output)
     }
 
-    /// The file of an item. Its name stays in the store.
-    fn file(&self, item: &ItemName) -> Result<PathBuf, Fault> {
-        let text = item.as_str();
-        if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err(Fault::NoItem(text.to_owned()));
+    /// The keys that the store is encrypted to.
+    async fn recipients(&self) -> Result<Vec<String>, Fault> {
+        let bytes = patience::file_in(&self.store, ".gpg-id", KEYS_FILE).await;
+        let bytes = bytes.map_err(|unread| match unread {
+            unread if unread.is_missing() => {
+                let cause = "is no password store: it has no .gpg-id";
+                Fault::Broken(format!("{} {cause}", self.store.display()))
+            }
+            unread => Fault::from(unread),
+        })?;
+        let text = String::from_utf8_lossy(&bytes);
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let names: Vec<String> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        if names.len() > KEYS || names.iter().any(|name| name.chars().count() > KEY_NAME) {
+            let path = self.store.join(".gpg-id");
+            return Err(Fault::Broken(format!("{}: it is no list of keys", path.display())));
         }
-        Ok(self.store.join(format!("{text}{ENDING}")))
-    }
-
-    fn unanswered(&self) -> Fault {
-        Fault::Unreachable(format!("the file system of {} does not answer", self.store.display()))
+        Ok(names)
     }
 
     async fn texts(&self, call: &Call, items: &[&ItemName]) -> Result<Vec<Read>, Fault> {
@@ -113,9 +131,7 @@ impl Pass {
 impl LinkedVault for Pass {
     fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
         Box::pin(async {
-            let store = self.store.clone();
-            let recipients = patience::look(move || recipients(&store)).await;
-            let recipients = recipients.unwrap_or_else(|| Err(self.unanswered()))?;
+            let recipients = self.recipients().await?;
             let mut arguments = vec!["--with-colons", "--list-secret-keys", "--"];
             arguments.extend(recipients.iter().map(String::as_str));
             let ended = self.gpg(call, &arguments, None).await?;
@@ -129,15 +145,22 @@ impl LinkedVault for Pass {
             if found.starts_with(b"sec:") || found.windows(5).any(|line| line == b"\nsec:") {
                 return Ok(());
             }
-            Err(Fault::Refused(format!("gpg has no secret key for {}", recipients.join(", "))))
+            // The store's list is anybody's words; what does not look like a key's name is not shown.
+            let shown = if recipients.iter().all(|name| is_name_of_key(name)) {
+                recipients.join(", ")
+            } else {
+                format!("the {} that the store is for", recipients.len())
+            };
+            Err(Fault::Refused(format!("gpg has no secret key for {shown}")))
         })
     }
 
     fn list<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<Listed>> {
         Box::pin(async {
             let store = self.store.clone();
-            let listed = patience::look(move || walk(&store)).await;
-            listed.unwrap_or_else(|| Err(self.unanswered()))
+            let until = since_boot() + patience::LIMIT;
+            let listed = patience::look(move || walk(&store, until)).await;
+            listed.unwrap_or_else(|| Err(Unread::Silent(self.store.clone()).into()))
         })
     }
 
@@ -173,22 +196,13 @@ impl LinkedVault for Pass {
     }
 }
 
-/// Reads a file whole; a pipe in its place would keep whoever reads it waiting.
-fn content(path: &Path, item: &str) -> Read {
-    let broken = |cause: String| Fault::Broken(format!("{}: {cause}", path.display()));
-    let opened =
-        std::fs::OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
-    let file = opened.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Fault::NoItem(item.to_owned()),
-        _ => broken(error.to_string()),
-    })?;
-    let found = file.metadata().map_err(|error| broken(error.to_string()))?;
-    if !found.is_file() || found.len() > MOST as u64 {
-        return Err(broken("it is no file that gpg made, or too long".to_owned()));
+/// The file of an item, in the store. Its name does not lead out of that.
+fn file_name(item: &ItemName) -> Result<String, Fault> {
+    let text = item.as_str();
+    if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(Fault::NoItem(text.to_owned()));
     }
-    let mut bytes = Vec::new();
-    file.take(MOST as u64).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
-    Ok(SecretBytes::new(bytes))
+    Ok(format!("{text}{ENDING}"))
 }
 
 /// What gpg's status lines say of a decryption (GnuPG's `doc/DETAILS`). The exit status alone does not tell a wrong
@@ -221,41 +235,50 @@ fn judged(ended: &Ended, item: &ItemName) -> Result<(), Fault> {
     Err(Fault::Broken(format!("gpg cannot make sense of '{item}'")))
 }
 
-/// The keys that the store is encrypted to.
-fn recipients(store: &Path) -> Result<Vec<String>, Fault> {
-    let path = store.join(".gpg-id");
-    let text = std::fs::read_to_string(&path)
-        .map_err(|_| Fault::Broken(format!("{} is no password store: it has no .gpg-id", store.display())))?;
-    let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim().to_owned());
-    Ok(lines.filter(|line| !line.is_empty()).collect())
+/// A key's id, its fingerprint or an address.
+fn is_name_of_key(name: &str) -> bool {
+    let hex = name.strip_prefix("0x").unwrap_or(name).trim_end_matches('!');
+    let is_id = (8..=64).contains(&hex.len()) && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"@._+-".contains(&byte);
+    is_id || name.len() <= 100 && name.matches('@').count() == 1 && name.bytes().all(plain)
 }
 
-/// Every item, by name. Hidden directories are git's and other programs'.
-fn walk(store: &Path) -> Result<Vec<Listed>, Fault> {
-    let mut listed = Vec::new();
+/// Every item, by name. Hidden directories are git's and other programs'. A link is not followed: it could lead out of
+/// the store, or round in it for ever, and would give an item a second name.
+fn walk(store: &Path, until: Duration) -> Result<Vec<Listed>, Fault> {
+    let broken = |cause: String| Fault::Broken(format!("{}: {cause}", store.display()));
+    let (mut listed, mut seen) = (Vec::new(), 0);
     let mut open = vec![(store.to_owned(), String::new(), 0)];
     while let Some((directory, prefix, depth)) = open.pop() {
-        let entries = std::fs::read_dir(&directory)
-            .map_err(|error| Fault::Broken(format!("{}: {error}", directory.display())))?;
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if depth == 0 => return Err(broken(error.to_string())),
+            // What nobody can read cannot be given out, and need not keep the rest.
+            Err(_) => continue,
+        };
         for entry in entries.flatten() {
+            seen += 1;
+            if seen > FILES {
+                return Err(broken(format!("it holds more than {FILES} files")));
+            }
+            if since_boot() > until {
+                return Err(broken("it takes too long to look through".to_owned()));
+            }
             // A name that is not text, or holds a line end, cannot be written in a reference.
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            if name.starts_with('.') {
+            let Ok(found) = entry.file_type() else { continue };
+            if name.starts_with('.') || found.is_symlink() {
                 continue;
             }
-            let path = entry.path();
-            if path.is_dir() {
+            if found.is_dir() {
                 if depth < DEEP {
-                    open.push((path, format!("{prefix}{name}/"), depth + 1));
+                    open.push((entry.path(), format!("{prefix}{name}/"), depth + 1));
                 }
             } else if let Some(title) = name.strip_suffix(ENDING)
                 && let Ok(item) = ItemName::parse(&format!("{prefix}{title}"))
                 && let (Ok(password), Ok(all)) = (FieldName::parse("password"), FieldName::parse("all"))
             {
                 listed.push(Listed { item, fields: vec![password, all] });
-            }
-            if listed.len() > FILES {
-                return Err(Fault::Broken(format!("{} holds more than {FILES} items", store.display())));
             }
         }
     }
@@ -326,14 +349,19 @@ mod tests {
 
     #[test]
     fn a_name_does_not_lead_out_of_the_store() {
-        let pass = Pass {
-            store: PathBuf::from("/s"),
-            gpg: Pinned { path: PathBuf::from("/usr/bin/gpg"), sha256: None },
-            gnupghome: None,
-        };
         for bad in ["../x", "a/../../x", "/etc/x", "a//b", "./x"] {
-            assert!(pass.file(&ItemName::parse(bad).unwrap()).is_err(), "{bad}");
+            assert!(file_name(&ItemName::parse(bad).unwrap()).is_err(), "{bad}");
         }
-        assert_eq!(pass.file(&ItemName::parse("web/x'y").unwrap()).unwrap(), PathBuf::from("/s/web/x'y.gpg"));
+        assert_eq!(file_name(&ItemName::parse("web/x'y").unwrap()).unwrap(), "web/x'y.gpg");
+    }
+
+    #[test]
+    fn only_what_looks_like_a_keys_name_is_shown() {
+        for name in ["me@example.org", "0xDEADBEEF", "0123456789abcdef0123456789abcdef01234567!"] {
+            assert!(is_name_of_key(name), "{name}");
+        }
+        for words in ["root:x:0:0", "a b@c", "beef", "@@", "password"] {
+            assert!(!is_name_of_key(words), "{words}");
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! whoever can do either can also trace it. A pin keeps a program from being replaced for good without a word.
 
 use super::Fault;
-use crate::patience;
+use crate::patience::{self, Unread};
 use data_encoding::HEXLOWER;
 use keyloan_platform::program::{is_nobody_elses, is_roots};
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub(crate) struct Pinned {
     pub(crate) path: PathBuf,
     /// Where others than root can change it.
     pub(crate) sha256: Option<String>,
+    /// What its `HOME` is. Not this daemon's: that is whoever's who started it.
+    pub(crate) home: Option<PathBuf>,
 }
 
 impl Pinned {
@@ -28,23 +30,19 @@ impl Pinned {
     pub(crate) async fn of(path: &Path) -> Result<Self, Fault> {
         let found = path.to_owned();
         let looked = patience::look(move || look(&found)).await;
-        let sha256 = looked.unwrap_or_else(|| Err(unanswered(path)))?;
-        Ok(Self { path: path.to_owned(), sha256 })
+        let sha256 = looked.unwrap_or_else(|| Err(Unread::Silent(path.to_owned()).into()))?;
+        Ok(Self { path: path.to_owned(), sha256, home: keyloan_platform::paths::home() })
     }
 
     /// Fails where it is not what was pinned.
     pub(super) async fn check(&self) -> Result<(), Fault> {
         let now = Self::of(&self.path).await?;
         // What root has taken over since is root's word.
-        if now.sha256.is_none() || now == *self {
+        if now.sha256.is_none() || now.sha256 == self.sha256 {
             return Ok(());
         }
         Err(Fault::Changed(self.path.display().to_string()))
     }
-}
-
-fn unanswered(path: &Path) -> Fault {
-    Fault::Unreachable(format!("the file system of {} does not answer", path.display()))
 }
 
 fn look(path: &Path) -> Result<Option<String>, Fault> {
@@ -61,7 +59,7 @@ fn look(path: &Path) -> Result<Option<String>, Fault> {
     if !is_nobody_elses(path) {
         return Err(broken("somebody else could change it, or a directory on the way to it"));
     }
-    let mut file = std::fs::File::open(path).map_err(|error| broken(&error.to_string()))?;
+    let mut file = patience::regular(path, MOST)?;
     let mut hash = Sha256::new();
     let mut first = Vec::new();
     let mut piece = vec![0; 256 * 1024];

@@ -32,7 +32,7 @@ const PIECE: usize = 64 * 1024;
 pub(super) struct Order<'a> {
     pub(super) program: &'a Pinned,
     pub(super) arguments: Vec<OsString>,
-    /// All that the environment holds besides `HOME`, `PATH` and `LANG`.
+    /// All that the environment holds besides `HOME`, `PATH`, `LANG` and `PYTHONNOUSERSITE`.
     pub(super) variables: Vec<(&'a str, OsString)>,
     /// Its standard input; without one `/dev/null`.
     pub(super) input: Option<&'a SecretBytes>,
@@ -83,7 +83,9 @@ impl Order<'_> {
     fn start(&self) -> io::Result<tokio::process::Child> {
         let mut command = std::process::Command::new(&self.program.path);
         command.args(&self.arguments).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
-        if let Some(home) = keyloan_platform::paths::home() {
+        // What a script of Python's loads from the user's own packages is nobody's pin.
+        command.env("PYTHONNOUSERSITE", "1");
+        if let Some(home) = &self.program.home {
             command.env("HOME", home);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value))).current_dir("/");

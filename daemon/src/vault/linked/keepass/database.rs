@@ -21,6 +21,9 @@ const STANDARD: [(&str, &str); 5] = [
     ("notes", "Notes"),
 ];
 
+/// The most items that an error names.
+const SHOWN: usize = 20;
+
 /// Groups above one another.
 const DEEP: usize = 64;
 
@@ -30,6 +33,11 @@ pub(super) struct Key {
 }
 
 impl Key {
+    pub(super) fn copy(&self) -> Self {
+        let copy = |secret: &Option<SecretBytes>| secret.as_ref().map(|it| SecretBytes::copy_of(it.expose()));
+        Self { password: copy(&self.password), keyfile: copy(&self.keyfile) }
+    }
+
     fn database_key(&self) -> Result<DatabaseKey, Fault> {
         let mut key = DatabaseKey::new();
         if let Some(password) = &self.password {
@@ -52,7 +60,7 @@ pub(super) struct Opened {
 
 impl Opened {
     pub(super) fn read(bytes: &[u8], key: Key) -> Result<Self, Fault> {
-        let version = header::check(bytes)?;
+        let version = header::check(bytes)?.version;
         let database = Database::parse(bytes, key.database_key()?).map_err(|error| fault(&error))?;
         Ok(Self { database, key, version })
     }
@@ -86,23 +94,24 @@ impl Opened {
         }
     }
 
-    /// The item of this name with all its groups, or else the one item with this title.
+    /// The item of this name, with all its groups. Its title alone would be a second name, which no rule knows.
     fn entry(&self, reference: &Reference) -> Result<EntryRef<'_>, Fault> {
         let wanted = reference.item.as_str();
         let paths = self.paths();
-        let mut found: Vec<&(String, EntryId)> = paths.iter().filter(|(path, _)| path == wanted).collect();
-        if found.is_empty() {
-            let titled =
-                |id: EntryId| self.database.entry(id).is_some_and(|entry| entry.get_title() == Some(wanted));
-            found = paths.iter().filter(|(_, id)| titled(*id)).collect();
-        }
+        let found: Vec<&(String, EntryId)> = paths.iter().filter(|(path, _)| path == wanted).collect();
+        let names = |of: &[&(String, EntryId)]| of.iter().take(SHOWN).map(|(path, _)| path.clone()).collect();
+        let titled =
+            |id: EntryId| self.database.entry(id).is_some_and(|entry| entry.get_title() == Some(wanted));
         match found.as_slice() {
             [(_, id)] => self.database.entry(*id).ok_or_else(|| Fault::no_item(reference)),
-            [] => Err(Fault::no_item(reference)),
-            several => Err(Fault::Ambiguous {
-                what: wanted.to_owned(),
-                candidates: several.iter().map(|(path, _)| path.clone()).collect(),
-            }),
+            [] => {
+                let others: Vec<&(String, EntryId)> = paths.iter().filter(|(_, id)| titled(*id)).collect();
+                if others.is_empty() {
+                    return Err(Fault::no_item(reference));
+                }
+                Err(Fault::Titled { item: wanted.to_owned(), candidates: names(&others) })
+            }
+            several => Err(Fault::Ambiguous { what: wanted.to_owned(), candidates: names(several) }),
         }
     }
 
@@ -146,7 +155,7 @@ impl Opened {
         let text = Zeroizing::new(text.ok_or_else(|| Fault::Refused(cause.to_owned()))?.to_owned());
         let id = match self.entry(reference) {
             Ok(entry) => entry.id(),
-            Err(Fault::NoItem(_)) => self.added(reference)?,
+            Err(Fault::NoItem(_) | Fault::Titled { .. }) => self.added(reference)?,
             Err(fault) => return Err(fault),
         };
         let wanted = reference.field.as_str();
@@ -208,12 +217,12 @@ impl Opened {
 
     /// Kinds of elements that the old file has and the new one has not.
     fn lost(&self, before: &[u8], after: &[u8]) -> Result<BTreeSet<String>, Fault> {
-        let elements = |mut bytes: &[u8]| {
+        let elements = |mut bytes: &[u8]| -> Result<BTreeSet<String>, Fault> {
             let xml =
                 Database::get_xml(&mut bytes, self.key.database_key()?).map_err(|error| fault(&error))?;
             Ok(elements(&Zeroizing::new(xml)))
         };
-        let (before, after): (BTreeSet<String>, BTreeSet<String>) = (elements(before)?, elements(after)?);
+        let (before, after) = (elements(before)?, elements(after)?);
         Ok(before.difference(&after).cloned().collect())
     }
 }
@@ -234,7 +243,7 @@ fn elements(xml: &[u8]) -> BTreeSet<String> {
     names
 }
 
-fn standard(name: &str) -> &str {
+pub(super) fn standard(name: &str) -> &str {
     STANDARD.iter().find(|(ours, _)| *ours == name).map_or(name, |(_, theirs)| theirs)
 }
 

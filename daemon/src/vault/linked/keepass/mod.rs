@@ -1,76 +1,100 @@
 //! A database of KeePass or KeePassXC, opened with a password, a key file, or both, which are kept in the local vault.
 //!
-//! An item is named by its groups and its title, `Internet/GitHub`, or by its title alone where no other has it. Fields
-//! are `title`, `username`, `password`, `url`, `notes`, those that people added, and attachments by their names. A
-//! change is made to the file as it is now, and put in its place only if that is still the same and nothing that
-//! keyloan does not understand would be lost.
+//! An item is named by its groups and its title, `Internet/GitHub`, and by nothing else. Fields are `title`, `username`,
+//! `password`, `url`, `notes`, those that people added, and attachments by their names. A change is made to the file as
+//! it is now, and put in its place only if that is still the same and nothing that keyloan does not understand would be
+//! lost.
+//!
+//! A file whose key takes less to derive than that of the linked one is not tried, and no file often with wrong passwords:
+//! both would make a fast oracle of the daemon for whoever has a copy of the database.
 
+pub(super) mod apart;
 mod database;
 mod header;
 mod ssh;
+mod tries;
 
 use super::links::Link;
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
-use crate::patience;
-use database::{Key, Opened};
+use crate::clock::since_boot;
+use crate::patience::{self, regular};
+use apart::{Act, Said};
+use database::Key;
+use header::Derivation;
 use keyloan_platform::private_file::Fresh;
 use keyloan_protocol::names::VaultName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
+use std::cell::RefCell;
 use std::io::{Read as _, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
+use tries::Tries;
 
 /// The longest database, and the longest key file.
 const MOST: u64 = 64 * 1024 * 1024;
 const KEY_FILE: u64 = 1024 * 1024;
 
+/// What a link keeps: the derivation of the database that it was made for.
+const DERIVATION: &str = "derivation";
+
+/// One derivation at a time in the whole daemon: each takes as much memory as its database says.
+static ONE: Mutex<()> = Mutex::const_new(());
+
 pub(super) struct KeePass {
     name: VaultName,
     database: PathBuf,
     keyfile: Option<PathBuf>,
-    /// One derivation of the key at a time: it takes as much memory as the database says. It goes on when its
-    /// requester goes away, so the next one waits for its end.
-    one: Arc<Mutex<()>>,
+    /// As the link has it; nothing where the link is being made.
+    at_least: Option<Derivation>,
+    /// Of the file that was opened last.
+    opened: RefCell<Option<Derivation>>,
+    tries: Tries,
 }
 
 impl KeePass {
     pub(super) fn open(link: &Link) -> Result<Self, Fault> {
-        let keyfile = link.setting("keyfile").map(PathBuf::from);
-        Ok(Self { name: link.name.clone(), database: link.path("database")?, keyfile, one: Arc::default() })
+        let at_least = link.setting(DERIVATION).map(Derivation::parse);
+        let unread = || Fault::Broken("its link has no derivation that keyloan knows".to_owned());
+        Ok(Self {
+            name: link.name.clone(),
+            database: link.path("database")?,
+            keyfile: link.setting("keyfile").map(PathBuf::from),
+            at_least: at_least.map(|read| read.ok_or_else(unread)).transpose()?,
+            opened: RefCell::default(),
+            tries: Tries::default(),
+        })
     }
 
-    async fn file(&self, path: &Path, most: u64) -> Result<Vec<u8>, Fault> {
-        let shown = path.display().to_string();
-        let path = path.to_owned();
-        let looked = patience::look(move || content(&path, most)).await;
-        let unanswered = || Fault::Unreachable(format!("the file system of {shown} does not answer"));
-        looked.unwrap_or_else(|| Err(unanswered()))
-    }
-
-    /// Opens the database and does something with it, off the event loop.
-    async fn with<T: Send + 'static>(
+    /// Opens the database as it is now and has something done with it. As long as the guard is held, nothing else is.
+    async fn ask(
         &self,
         call: &Call,
-        act: impl FnOnce(&Opened) -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Fault> {
-        let bytes = self.file(&self.database, MOST).await?;
+        act: Act,
+        value: Option<&SecretBytes>,
+    ) -> Result<(Said, Vec<u8>, MutexGuard<'static, ()>), Fault> {
+        let one = ONE.lock().await;
+        let bytes = patience::file(&self.database, MOST).await?;
         let key = self.key(call).await?;
-        let one = Arc::clone(&self.one).lock_owned().await;
-        let work = move || {
-            let _one = one;
-            act(&Opened::read(&bytes, key)?)
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| lost())?
+        let derivation = header::check(&bytes)?.derivation;
+        if self.at_least.as_ref().is_some_and(|least| !derivation.is_as_dear_as(least)) {
+            let cause = "its key takes less to derive than when it was linked, as a guesser's would";
+            return Err(Fault::Refused(cause.to_owned()));
+        }
+        self.tries.begin(since_boot())?;
+        let said = apart::ask(act, &bytes, &key, value).await?;
+        self.tries.taken_back();
+        *self.opened.borrow_mut() = Some(derivation);
+        Ok((said, bytes, one))
     }
 
     async fn key(&self, call: &Call) -> Result<Key, Fault> {
         let keyfile = match &self.keyfile {
-            Some(path) => Some(SecretBytes::new(self.file(path, KEY_FILE).await?)),
+            Some(path) => Some(SecretBytes::new(patience::file(path, KEY_FILE).await?)),
             None => None,
         };
         let password =
@@ -83,46 +107,51 @@ impl KeePass {
 }
 
 fn lost() -> Fault {
-    Fault::Broken("a background task ended early".to_owned())
+    Fault::Broken("what opens it did something else than it was asked for".to_owned())
 }
 
-fn content(path: &Path, most: u64) -> Result<Vec<u8>, Fault> {
-    let broken = |cause: String| Fault::Broken(format!("{}: {cause}", path.display()));
-    // A pipe in the file's place would keep whoever reads it waiting.
-    let opened =
-        std::fs::OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(path);
-    let file = opened.map_err(|error| broken(error.to_string()))?;
-    let found = file.metadata().map_err(|error| broken(error.to_string()))?;
-    if !found.is_file() || found.len() > most {
-        return Err(broken("it is no regular file, or too long".to_owned()));
+/// Says that a request has ended, whatever a thread still does for it.
+#[derive(Default)]
+struct Ended(Arc<AtomicBool>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0) + 1);
-    file.take(most).read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
-    Ok(bytes)
 }
 
-/// Puts new content in a file's place if that is still the one that was read, by its hash.
-fn exchange(path: &Path, read: &[u8], new: &[u8]) -> Result<(), Fault> {
+/// Puts new content in a file's place if that is still the one that was read, by its hash, and somebody still waits.
+fn exchange(path: &Path, read: &[u8], new: &[u8], ended: &AtomicBool) -> Result<(), Fault> {
     let failed = |error: std::io::Error| Fault::Broken(format!("{}: {error}", path.display()));
     // A link is followed, so that the file behind it changes and not the link.
     let path = &path.canonicalize().map_err(failed)?;
     let fresh = Fresh::instead_of(path).map_err(failed)?;
     fresh.file().write_all(new).map_err(failed)?;
     fresh.file().sync_all().map_err(failed)?;
-    if Sha256::digest(content(path, MOST)?) != Sha256::digest(read) {
+    let mut now = Vec::with_capacity(read.len() + 1);
+    regular(path, MOST)?.take(MOST).read_to_end(&mut now).map_err(failed)?;
+    if Sha256::digest(now) != Sha256::digest(read) {
         let cause = "another program changed the database meanwhile; nothing was written, try again";
         return Err(Fault::Refused(cause.to_owned()));
+    }
+    if ended.load(Ordering::SeqCst) {
+        return Err(Fault::Refused("whoever wanted it is gone; nothing was written".to_owned()));
     }
     fresh.replace().map_err(failed)
 }
 
 impl LinkedVault for KeePass {
     fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
-        Box::pin(self.with(call, |_| Ok(())))
+        Box::pin(async { self.ask(call, Act::Open, None).await.map(drop) })
     }
 
     fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>> {
-        Box::pin(self.with(call, |opened| Ok(opened.list())))
+        Box::pin(async {
+            match self.ask(call, Act::List, None).await?.0 {
+                Said::Listed(listed) => Ok(listed),
+                _ => Err(lost()),
+            }
+        })
     }
 
     fn lists_fields(&self) -> bool {
@@ -130,42 +159,59 @@ impl LinkedVault for KeePass {
     }
 
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
-        let wanted = wanted.to_vec();
-        Box::pin(
-            self.with(call, move |opened| {
-                Ok(wanted.iter().map(|reference| opened.field(reference)).collect())
-            }),
-        )
+        Box::pin(async {
+            match self.ask(call, Act::Read(wanted.to_vec()), None).await?.0 {
+                Said::Read(read) if read.len() == wanted.len() => Ok(read),
+                _ => Err(lost()),
+            }
+        })
     }
 
     fn write<'a>(&'a self, call: &'a Call, at: &'a Reference, value: &'a SecretBytes) -> Doing<'a, ()> {
         Box::pin(async {
-            let bytes = self.file(&self.database, MOST).await?;
-            let (key, again) = (self.key(call).await?, self.key(call).await?);
-            let (path, at) = (self.database.clone(), at.clone());
-            let value = SecretBytes::copy_of(value.expose());
-            let one = Arc::clone(&self.one).lock_owned().await;
+            let (said, bytes, one) = self.ask(call, Act::Write(at.clone()), Some(value)).await?;
+            let new = match said {
+                Said::Written(new) => new,
+                Said::Not(fault) => return Err(fault),
+                _ => return Err(lost()),
+            };
+            let (path, ended) = (self.database.clone(), Ended::default());
+            let is_over = Arc::clone(&ended.0);
             let work = move || {
                 let _one = one;
-                let new = Opened::read(&bytes, key)?.with_field(&at, &value, &bytes, again)?;
-                exchange(&path, &bytes, &new)
+                exchange(&path, &bytes, new.expose(), &is_over)
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| lost())?
         })
     }
 
     fn ssh_keys<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<SshKey>> {
-        Box::pin(self.with(call, |opened| Ok(opened.ssh_keys())))
+        Box::pin(async {
+            match self.ask(call, Act::SshKeys, None).await?.0 {
+                Said::SshKeys(keys) => Ok(keys),
+                _ => Err(lost()),
+            }
+        })
+    }
+
+    fn learned(&self) -> Result<Vec<(&'static str, String)>, Fault> {
+        let opened = self.opened.borrow();
+        let unopened = || Fault::Locked("it was not opened".to_owned());
+        Ok(vec![(DERIVATION, opened.as_ref().ok_or_else(unopened)?.to_string())])
     }
 
     fn patience(&self) -> Duration {
-        // The database says how long its key takes.
+        // The database says how long its key takes, and others may come first.
         Duration::from_secs(60)
     }
 
     fn hint(&self, fault: &Fault) -> Option<String> {
-        matches!(fault, Fault::Locked(_))
-            .then(|| format!("type the password anew: keyloan vault add --replace {}", self.name))
+        let what = match fault {
+            Fault::Locked(_) => "type the password anew",
+            Fault::Refused(_) => "if it was you who changed what its key takes",
+            _ => return None,
+        };
+        Some(format!("{what}: keyloan vault add --replace {}", self.name))
     }
 }
 
@@ -174,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_changed_meanwhile_is_left_alone() {
+    fn a_file_that_was_changed_meanwhile_or_that_nobody_waits_for_is_left_alone() {
         let directory = std::env::temp_dir().join(format!("keyloan-keepass-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join("db.kdbx");
@@ -183,10 +229,13 @@ mod tests {
                 std::fs::File::options().write(true).create(true).truncate(true).open(&path).unwrap();
             file.write_all(content).unwrap();
         };
+        let (going, gone) = (AtomicBool::new(false), AtomicBool::new(true));
         put(b"somebody else's");
-        assert!(matches!(exchange(&path, b"as read", b"new"), Err(Fault::Refused(_))));
+        assert!(matches!(exchange(&path, b"as read", b"new", &going), Err(Fault::Refused(_))));
         assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
-        exchange(&path, b"somebody else's", b"new").unwrap();
+        assert!(matches!(exchange(&path, b"somebody else's", b"new", &gone), Err(Fault::Refused(_))));
+        assert_eq!(std::fs::read(&path).unwrap(), b"somebody else's");
+        exchange(&path, b"somebody else's", b"new", &going).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1, "nothing is left beside it");
         std::fs::remove_dir_all(&directory).unwrap();

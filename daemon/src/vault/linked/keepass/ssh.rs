@@ -3,10 +3,11 @@
 //! entry's password, as it does for those programs. What is in the clear of a key is enough to offer it.
 
 use super::super::SshKey;
-use super::database::Opened;
+use super::database::{Opened, standard};
 use crate::signing::key_file;
 use crate::signing::public_line::public_line;
 use keyloan_protocol::names::{FieldName, ItemName};
+use std::collections::HashMap;
 
 const SETTINGS: &str = "KeeAgent.settings";
 const PASSWORD: &str = "password";
@@ -14,18 +15,20 @@ const PASSWORD: &str = "password";
 impl Opened {
     pub(super) fn ssh_keys(&self) -> Vec<SshKey> {
         let paths = self.paths();
+        let mut named: HashMap<&str, usize> = HashMap::new();
+        for (path, _) in &paths {
+            *named.entry(path).or_default() += 1;
+        }
         let mut keys = Vec::new();
-        for (path, id) in &paths {
-            // What a reference cannot name for certain is not offered.
-            let is_alone = paths.iter().filter(|(other, _)| other == path).count() == 1;
+        // What a reference cannot name for certain is not offered.
+        for (path, id) in paths.iter().filter(|(path, _)| named.get(path.as_str()) == Some(&1)) {
             let (Ok(item), Some(entry)) = (ItemName::parse(path), self.database.entry(*id)) else { continue };
             // A text field of the same name is what `read` gives.
-            let is_read = |name: &str| entry.get(name).is_none();
+            let is_read = |name: &str| entry.get(name).or_else(|| entry.get(standard(name))).is_none();
             let settings = entry.attachment_by_name(SETTINGS);
             let settings = settings.map(|settings| Settings::read(settings.data.get())).unwrap_or_default();
-            for (name, attachment) in entry
-                .attachments_named()
-                .filter(|(name, _)| is_alone && is_read(name) && settings.permit(name))
+            for (name, attachment) in
+                entry.attachments_named().filter(|(name, _)| is_read(name) && settings.permit(name))
             {
                 let Ok((public, is_encrypted)) = key_file::public_half(attachment.data.get()) else {
                     continue;
