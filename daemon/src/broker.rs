@@ -42,7 +42,7 @@ pub(crate) use copies::Opening;
 pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
-pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
+pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, Elsewhere, KeyChange, KeyFiles, Recipe};
 pub(crate) use vaults::NewLink;
 
 use crate::approval::notification::Notifier;

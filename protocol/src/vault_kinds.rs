@@ -96,6 +96,7 @@ const COMMAND: Kind = Kind {
         text("batch", "its arguments to print many values", Needed::No),
         text("list", "its arguments to print the items' names", Needed::No),
         text("test", "its arguments to end with 0 where it would answer", Needed::No),
+        text("certificate", "its arguments to print an ssh certificate", Needed::No),
         text("missing", "the status that it ends with where there is no such item", Needed::No),
         Setting {
             key: "environment",

@@ -141,6 +141,16 @@ pub(crate) enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         given: Option<Given>,
     },
+    /// A linked vault made a certificate for one login.
+    CertificateMade {
+        request: u64,
+        /// The fingerprint of the key that it is for.
+        key: String,
+        by: String,
+        until: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        given: Option<Given>,
+    },
     /// The client was gone when its signature was sent.
     SignatureUndelivered {
         request: u64,

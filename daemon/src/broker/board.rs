@@ -137,6 +137,9 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
+        Event::CertificateMade { request, key, by, until, .. } => {
+            format!("{request} certified: {key} by {by}, until {until}")
+        }
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {
             format!("{request} granted: {covers} for {holder}, {scope} (grant {grant})")

@@ -306,6 +306,7 @@ impl Broker {
         }
         self.leases.end_of(&link.name);
         self.linked.forget(&link.name).into_iter().for_each(|vault| self.leases.sign_out(vault));
+        self.close_linked_keys();
         // A yes was given to what the name stood for then.
         self.end_all_grants("the vaults were changed");
         Ok(())

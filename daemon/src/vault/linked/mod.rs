@@ -58,8 +58,8 @@ pub(crate) trait LinkedVault {
         Box::pin(async { Err(Fault::Unable("keyloan does not write to a vault of this kind".to_owned())) })
     }
 
-    /// The ssh keys it holds, by their public halves.
-    #[expect(dead_code, reason = "the agent offers the keys of linked vaults as soon as a kind has them")]
+    /// The ssh keys it holds, by their public halves. A private half is read by `read`, like any value, when the agent
+    /// signs with it.
     fn ssh_keys<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<SshKey>> {
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -77,7 +77,6 @@ pub(crate) trait LinkedVault {
 
     /// A certificate for an ssh key, `ssh-ed25519-cert-v01@openssh.com AAAA…`, without a line end. Nothing is believed
     /// of it: whoever uses it checks that it is for this key, for the login, and for the time that was asked for.
-    #[allow(dead_code, reason = "the agent asks for one as soon as it knows logins by certificate")]
     fn certificate<'a>(&'a self, _call: &'a Call, _ask: &'a CertificateAsk) -> Doing<'a, String> {
         Box::pin(async { Err(Fault::Unable("a vault of this kind makes no ssh certificates".to_owned())) })
     }
@@ -174,7 +173,8 @@ pub(crate) struct Listed {
     pub(crate) fields: Vec<FieldName>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "see `ssh_keys`"))]
+/// An ssh key, whose private half is a field.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
     /// What `read` gives for it is a private key in OpenSSH's own format.
@@ -186,7 +186,6 @@ pub(crate) struct SshKey {
 }
 
 /// What a certificate is wanted for: one login.
-#[allow(dead_code, reason = "see `certificate`")]
 pub(crate) struct CertificateAsk {
     /// The vault's own name for who may be given one: `ROLE`, of the engine that the link names.
     pub(crate) role: String,
