@@ -14,6 +14,7 @@ mod items;
 mod judging;
 mod keeper;
 mod kept;
+mod leases;
 mod lend;
 mod linked;
 mod linked_items;
@@ -41,7 +42,7 @@ pub(crate) use copies::Opening;
 pub(crate) use keeper::Unlock;
 pub(crate) use lend::Found;
 pub(crate) use refusal::Refusal;
-pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, KeyChange, KeyFiles};
+pub(crate) use ssh::{AgentConnection, AgentRefusal, AgentSocket, Elsewhere, KeyChange, KeyFiles, Recipe};
 pub(crate) use vaults::NewLink;
 
 use crate::approval::notification::Notifier;
@@ -102,6 +103,7 @@ pub(crate) struct Broker {
     queue: Queue,
     notifier: Notifier,
     loans: RefCell<Table>,
+    leases: Rc<leases::Ends>,
     requests: Cell<u64>,
     last_used: Cell<Duration>,
     anchored_at: Cell<Duration>,
@@ -195,6 +197,7 @@ impl Broker {
             queue: Queue::new(),
             notifier: Notifier::default(),
             loans: RefCell::default(),
+            leases: Rc::default(),
             requests: Cell::new(0),
             last_used: Cell::new(clock::since_boot()),
             anchored_at: Cell::new(Duration::ZERO),
@@ -226,9 +229,10 @@ impl Broker {
     }
 
     /// The last thing done: nothing stays open and the log says so.
-    pub(crate) fn stopped(&self) {
+    pub(crate) async fn stopped(&self) {
         self.lock("the daemon stops");
         self.end_all_loans("the daemon stops");
+        self.leases_over().await;
         let _ = self.record(&Event::DaemonStopped, Durable::Now);
     }
 

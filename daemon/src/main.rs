@@ -132,6 +132,7 @@ async fn serve(sockets: &Sockets, broker: &Rc<Broker>) -> anyhow::Result<()> {
     tokio::pin!(serving);
     #[cfg(target_os = "linux")]
     tokio::task::spawn_local(logind::obey(Rc::clone(broker)));
+    tokio::task::spawn_local(Rc::clone(broker).end_leases());
     loop {
         tokio::select! {
             () = &mut serving => break,
@@ -154,7 +155,7 @@ async fn serve(sockets: &Sockets, broker: &Rc<Broker>) -> anyhow::Result<()> {
     }
     tell(manager.as_ref(), "STOPPING=1");
     sockets.close();
-    broker.stopped();
+    broker.stopped().await;
     journal::say(Level::Info, "stopped; nothing is unlocked any more");
     Ok(())
 }

@@ -2,7 +2,8 @@
 //! which may hold `/`; a `/` within a field's name is written `%2F` (and a `%` there `%25`).
 //!
 //! `op://VAULT/ITEM/[SECTION/]FIELD` is 1Password's own form, and reads the same: the vault's name `op` stands for
-//! the linked vault of that kind, whatever it is called here; the item is `VAULT/ITEM` or `VAULT/ITEM/SECTION`.
+//! the linked vault of that kind, whatever it is called here; the item is `VAULT/ITEM` or `VAULT/ITEM/SECTION`, or the
+//! path of a directory (`op://~/coverage/vars`).
 
 use crate::names::{FieldName, ItemName, NameError, VaultName};
 use std::fmt;
@@ -42,7 +43,10 @@ impl Reference {
         let vault = VaultName::parse(vault).map_err(|_| ReferenceError::Vault)?;
         if vault.as_str() == ONE_PASSWORD {
             let segments: Vec<&str> = item.split('/').collect();
-            if !matches!(segments.len(), 2 | 3) || segments.iter().any(|segment| segment.is_empty()) {
+            // An item titled with a directory's path is named by that alone.
+            let is_directory = item.starts_with("~/") || item.starts_with('/');
+            let is_full = matches!(segments.len(), 2 | 3) && !segments.contains(&"");
+            if !is_directory && !is_full {
                 return Err(ReferenceError::OnePassword);
             }
         }
@@ -123,6 +127,8 @@ mod tests {
             ("local://~/coverage/vars", "~/coverage", "vars"),
             ("bw://web/x/user%2Fname%25", "web/x", "user/name%"),
             ("op://Work/gcp/key.json", "Work/gcp", "key.json"),
+            ("op://~/src/a/b/c/vars", "~/src/a/b/c", "vars"),
+            ("op:///srv/x/vars", "/srv/x", "vars"),
             ("op://Work/gcp/prod keys/key.json", "Work/gcp/prod keys", "key.json"),
             (
                 "op://Work/github/one-time password?attribute=otp",

@@ -18,7 +18,7 @@ pub struct Kind {
 #[derive(Debug)]
 pub struct Setting {
     pub key: &'static str,
-    /// What a person is asked.
+    /// What a person is asked; nothing where it is only taken when it is given.
     pub asks: &'static str,
     pub is: Is,
     pub needed: Needed,
@@ -52,11 +52,13 @@ pub enum Needed {
     Always,
     /// Else this.
     Else(&'static str),
+    /// Else this, unless that other setting, which comes before it, is given.
+    Unless(&'static str, &'static str),
     No,
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, BITWARDEN, RBW];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO, ONEPASSWORD, BITWARDEN, RBW];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -94,6 +96,7 @@ const COMMAND: Kind = Kind {
         text("batch", "its arguments to print many values", Needed::No),
         text("list", "its arguments to print the items' names", Needed::No),
         text("test", "its arguments to end with 0 where it would answer", Needed::No),
+        text("certificate", "its arguments to print an ssh certificate", Needed::No),
         text("missing", "the status that it ends with where there is no such item", Needed::No),
         Setting {
             key: "environment",
@@ -126,6 +129,57 @@ const KEYRING: Kind = Kind {
     ],
     searched: false,
 };
+
+/// `openbao`, and not `vault`: that word means any place of credentials here.
+const OPENBAO: Kind = Kind {
+    name: "openbao",
+    about: "a server of OpenBao or HashiCorp Vault",
+    settings: &[
+        text("address", "address of the server (https://…)", Needed::Always),
+        Setting {
+            key: "ca",
+            asks: "file with the certificate that signs the server's",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        text("namespace", "", Needed::No),
+        text("mount", "engine that the items lie in", Needed::Else("secret")),
+        text("kv", "", Needed::No),
+        text("mounts", "", Needed::No),
+        text("ssh", "", Needed::No),
+        text("role-id", "role id of an AppRole, nothing for a token", Needed::No),
+        text("approle", "", Needed::No),
+        Setting { key: "token-file", asks: "", is: Is::Path, needed: Needed::No },
+        Setting { key: "token", asks: "token", is: Is::Secret, needed: Needed::No },
+        Setting { key: "secret-id", asks: "secret id of the AppRole", is: Is::Secret, needed: Needed::No },
+        Setting { key: "wrapped-secret-id", asks: "", is: Is::Secret, needed: Needed::No },
+    ],
+    searched: false,
+};
+
+const ONEPASSWORD: Kind = Kind {
+    name: "onepassword",
+    about: "1Password, by its program op or by a Connect server",
+    settings: &[
+        text("address", "address of a Connect server, where it is not op", Needed::No),
+        Setting {
+            key: "ca",
+            asks: "certificates that vouch for that server",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        Setting { key: "op", asks: "op", is: Is::Program, needed: Needed::Unless("address", "/usr/bin/op") },
+        text("account", "the account, where op has several", Needed::No),
+        text("vault", "the vault of items titled with a directory", Needed::Else("Environment variables")),
+        secret("service-account-token", "service account's token (for op without the app)"),
+        secret("token", "Connect server's token"),
+    ],
+    searched: true,
+};
+
+const fn secret(key: &'static str, asks: &'static str) -> Setting {
+    Setting { key, asks, is: Is::Secret, needed: Needed::No }
+}
 
 const BITWARDEN: Kind = Kind {
     name: "bitwarden",

@@ -277,6 +277,11 @@ fn keys_for_ssh() {
     told.run("keyloan ssh hosts list");
     told.run("keyloan ssh hosts unpin github.com");
     told.run("keyloan ssh hosts unpin github.com");
+    told.run("keyloan ssh link local://made/private_key");
+    told.run("keyloan ssh link gone://made/private_key");
+    told.run("keyloan ssh link made");
+    told.run("keyloan ssh certify made --vault gone --role dev --host github.com");
+    told.run("keyloan ssh certify made");
     told.run("keyloan ssh env --shell sh; keyloan ssh env --shell csh; keyloan ssh env --shell fish");
     told.run("keyloan ssh agent -k");
     told.run("keyloan ssh agent -x");
@@ -287,6 +292,8 @@ fn keys_for_ssh() {
     told.run("keyloan ssh add ../home/id --remove-file; ls ../home");
     told.run("keyloan log | sed -n 's/^[^ ]*  //; /pinned: /p; /forgotten: /p'");
     told.run("keyloan ssh --help");
+    told.run("keyloan ssh link --help");
+    told.run("keyloan ssh certify --help");
     told.run("keyloan ssh agent --help");
     told.end("ssh.txt");
 }

@@ -73,7 +73,8 @@ fn a_bw_that_does_not_even_serve_is_told_apart_too() {
         eventually("it is gone", || !runs(last));
     }
     mode(&sandbox, "signed out");
-    let added = link(&sandbox, "bw", &program, "app", Some("master"), &[]).ok();
+    link(&sandbox, "bw", &program, "app", Some("master"), &[]).refused(7, "not signed in");
+    let added = link(&sandbox, "bw", &program, "app", None, &[]).ok();
     assert!(added.stderr.contains("it is not signed in"), "{}", added.stderr);
     let nowhere = sandbox.path("home/nowhere");
     link(&sandbox, "other", &nowhere, "app", None, &[]).refused(7, "there is no such program");

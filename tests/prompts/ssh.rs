@@ -2,9 +2,9 @@
 
 use crate::asked::Person;
 use crate::places::Board;
-use keyloan_e2e::Sandbox;
 use keyloan_e2e::agent::hex;
 use keyloan_e2e::sshd::Ssh;
+use keyloan_e2e::{PASSPHRASE, Sandbox};
 use keyloan_protocol::ssh_agent::message::{Request, Sign, SignFlags};
 
 const HOST: &str = "git.example.org";
@@ -107,4 +107,35 @@ fn keys_and_hosts() {
         &format!("keyloan ssh hosts pin {HOST} --key \"$(cat ../ssh/more.pub)\""),
     );
     person.says_yes("host-unpin", &format!("keyloan ssh hosts unpin {HOST}"));
+}
+
+#[test]
+fn keys_and_certificates_of_linked_vaults() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = with_work(&sandbox, &["key.add=ask"]);
+    for name in ["deploy", "authority"] {
+        ssh.key(name, &["ed25519"]);
+    }
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = certify ] || exec cat {0}/deploy\nd=$(mktemp -d); cat >$d/key.pub\n\
+         ssh-keygen -q -s {0}/authority -I made -n \"$(id -un)\" -V -1m:+${{2}}s $d/key.pub\n\
+         cat $d/key-cert.pub; rm -r $d\n",
+        sandbox.path("ssh").display()
+    );
+    let program = format!("program={}", sandbox.write_program("home/vault-program", script).display());
+    let template = "certificate=certify {seconds} {role}";
+    let add = ["vault", "add", "team", "--kind", "command", &program, template, "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &add).run().ok();
+    let _server = ssh.server(HOST, &[ssh.public("deploy")]);
+    let trusted = format!("TrustedUserCAKeys {}", ssh.path("authority.pub").display());
+    ssh.key("host-prod.example.org", &["ed25519"]);
+    let line = format!("prod.example.org {}\n", ssh.public("host-prod.example.org"));
+    ssh.append("home/.ssh/known_hosts", &line);
+    let _certified = ssh.server_with("prod.example.org", &[], &trusted);
+    let person = person(&ssh);
+    person.says_yes("key-link", "keyloan ssh link team://deploy/key");
+    person.says_yes("ssh-login-elsewhere", &format!("ssh -F ../ssh/config {HOST} true"));
+    let certify = "keyloan ssh certify work --vault team --role dev --host '*.example.org'";
+    person.says_yes("key-certify", &format!("{certify} --authority ../ssh/authority.pub"));
+    person.says_yes("ssh-login-certificate", "ssh -F ../ssh/config prod.example.org true");
 }

@@ -18,6 +18,8 @@ pub mod keepass;
 pub mod keyring;
 pub mod linked;
 pub mod notification;
+pub mod onepassword;
+pub mod openbao;
 pub mod pass;
 pub mod programs;
 pub mod sandbox;

@@ -126,6 +126,11 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("gnome-keyring", &["gnome-keyring-daemon"], "the keyring of a desktop"),
     tests("libsecret-tools", &["secret-tool"], "writes what keyloan reads there, and reads what it wrote"),
     tests(
+        "python3",
+        &["/usr/bin/python3", "-c", "import http.server, ssl"],
+        "runs doubles of vaults' servers",
+    ),
+    tests(
         "ssh-askpass-gnome",
         &["sh", "-c", "test -x /usr/lib/openssh/gnome-ssh-askpass"],
         "an askpass program, as ssh calls one",
@@ -141,6 +146,12 @@ const REQUIREMENTS: &[Requirement] = &[
         "qtwayland5",
         &["sh", "-c", "ls /usr/lib/*/qt5/plugins/platforms/libqwayland-generic.so"],
         "windows of pinentry-qt on Wayland",
+    ),
+    tests("openssl", &["openssl"], "an authority and its certificates, for the double of a Connect server"),
+    tests(
+        "python3",
+        &["/usr/bin/python3", "-c", "import http.server, json, ssl"],
+        "the doubles of op and of a Connect server",
     ),
     checks("g++", &["c++"], "compiles the fuzzer, which is written in C++"),
     checks("shellcheck", &["shellcheck"], "finds faults in the shell scripts"),

@@ -3,7 +3,9 @@
 use super::Json;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use keyloan_protocol::control::request;
-use keyloan_protocol::names::ItemName;
+use keyloan_protocol::names::{ItemName, VaultName};
+use keyloan_protocol::reference::Reference;
+use keyloan_protocol::time_span::TimeSpan;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -17,6 +19,11 @@ pub(crate) enum Ssh {
     List(Json),
     /// Print the public half of a key
     Export(Export),
+    /// Use a key whose private half stays in a linked vault
+    #[command(override_usage = LINK_USAGE)]
+    Link(Link),
+    /// Have a linked vault make a certificate for each login with a key
+    Certify(Certify),
     /// Say for which hosts a key is, and how often it is asked for
     Set(Set),
     /// The names of hosts that the vault keeps with their keys
@@ -28,6 +35,9 @@ pub(crate) enum Ssh {
     #[command(override_usage = AGENT_USAGE)]
     Agent(Agent),
 }
+
+const LINK_USAGE: &str = "keyloan ssh link [--passphrase REFERENCE] [--public FILE] REFERENCE [NAME]\n       \
+                          keyloan ssh link --vault VAULT [ITEM]...";
 
 const AGENT_USAGE: &str = "ssh-agent [-c | -s] [-D | -d] [-a PATH] [-t LIFE] [-E HASH] [-O OPTION] [-P PROVIDERS]\n       \
                            ssh-agent [-a PATH] [-t LIFE] [-E HASH] [-O OPTION] [-P PROVIDERS] CMD [ARG]...\n       \
@@ -107,6 +117,50 @@ impl From<KeyType> for request::NewKey {
             KeyType::Rsa4096 => Self::Rsa(4096),
         }
     }
+}
+
+#[derive(Args)]
+pub(crate) struct Link {
+    /// Where the private key is, and what it is called here [default: the item's name]; with --vault, items there
+    #[arg(value_name = "REFERENCE | ITEM", required_unless_present = "vault")]
+    pub(crate) words: Vec<String>,
+    /// Where its passphrase is, if it is encrypted
+    #[arg(long, value_name = "REFERENCE", value_parser = Reference::parse)]
+    pub(crate) passphrase: Option<Reference>,
+    /// Its public half; else the key is read once
+    #[arg(long, value_name = "FILE")]
+    pub(crate) public: Option<PathBuf>,
+    /// All ssh keys of this vault, or those of some items, by their public halves
+    #[arg(long, value_parser = VaultName::parse, conflicts_with_all = ["passphrase", "public"])]
+    pub(crate) vault: Option<VaultName>,
+}
+
+#[derive(Args)]
+pub(crate) struct Certify {
+    #[arg(value_parser = ItemName::parse)]
+    pub(crate) name: ItemName,
+    /// The linked vault that makes them
+    #[arg(long, value_parser = VaultName::parse, required_unless_present = "off")]
+    pub(crate) vault: Option<VaultName>,
+    /// Its own name for what it signs
+    #[arg(long, required_unless_present = "off")]
+    pub(crate) role: Option<String>,
+    /// For logins to these hosts (* and ? are wildcards)
+    #[arg(long = "host", alias = "hosts", value_name = "PATTERN", num_args = 1..)]
+    #[arg(required_unless_present = "off")]
+    pub(crate) hosts: Vec<String>,
+    /// The users that a certificate lets in [default: those that the role has]
+    #[arg(long = "principal", alias = "principals", value_name = "USER", num_args = 1.., value_delimiter = ',')]
+    pub(crate) principals: Vec<String>,
+    /// How long a certificate is good for
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = TimeSpan::parse)]
+    pub(crate) ttl: TimeSpan,
+    /// The public half of the key that signs [default: the one that the vault signs with now]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) authority: Option<PathBuf>,
+    /// Make no more certificates for it
+    #[arg(long, conflicts_with_all = ["vault", "role", "hosts", "principals", "authority"])]
+    pub(crate) off: bool,
 }
 
 #[derive(Args)]

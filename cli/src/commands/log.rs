@@ -93,6 +93,9 @@ fn told(line: &[u8]) -> String {
         "item_changed" => format!("{request} {}: {} {}", text("action"), text("item"), text("field")),
         "agent_key_added" => format!("{request} added to the ssh agent: {}", text("key")),
         "signed" => format!("{request} signed: {} with {}", text("permits"), text("key")),
+        "certificate_made" => {
+            format!("{request} certified: {} by {}, until {}", text("key"), text("by"), text("until"))
+        }
         "agent_refused" => format!("the ssh agent refused {}: {} {}", text("what"), text("cause"), by()),
         "public_keys_replaced" => {
             "the list of public keys beside the vault was not the vault's, and was written anew".to_owned()

@@ -55,12 +55,13 @@ fn add(add: Add) -> Result<(), Failure> {
 /// Asks for what is not given. Secrets are the daemon's to ask for.
 fn ask(kind: &vault_kinds::Kind, settings: &mut BTreeMap<String, String>) -> io::Result<()> {
     for setting in kind.settings.iter().filter(|setting| setting.is != Is::Secret) {
-        if settings.contains_key(setting.key) {
+        if settings.contains_key(setting.key) || setting.asks.is_empty() {
             continue;
         }
         let else_this = match setting.needed {
             Needed::Always => String::new(),
-            Needed::Else(value) => format!(" [{value}]"),
+            Needed::Unless(other, _) if settings.contains_key(other) => continue,
+            Needed::Else(value) | Needed::Unless(_, value) => format!(" [{value}]"),
             Needed::No => " [none]".to_owned(),
         };
         io::stderr().write_all(format!("keyloan: {}{else_this}: ", setting.asks).as_bytes())?;

@@ -99,6 +99,21 @@ pub(crate) enum Event {
         loan: u64,
         why: &'static str,
     },
+    /// What a linked vault had made for a loan, or for a request that came to nothing, is ended there.
+    LeaseEnded {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loan: Option<u64>,
+        vault: String,
+        item: String,
+    },
+    /// It could not be ended, and is good for as long as the vault has said.
+    LeaseLeft {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        loan: Option<u64>,
+        vault: String,
+        item: String,
+        cause: String,
+    },
     /// Lent files could not be removed when their loan ended.
     FilesLeft {
         loan: u64,
@@ -123,6 +138,16 @@ pub(crate) enum Event {
         host_key: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
         host_is: Option<Certainty>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        given: Option<Given>,
+    },
+    /// A linked vault made a certificate for one login.
+    CertificateMade {
+        request: u64,
+        /// The fingerprint of the key that it is for.
+        key: String,
+        by: String,
+        until: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         given: Option<Given>,
     },

@@ -111,8 +111,10 @@ impl History {
 
     /// A record was written.
     pub(crate) fn note(&self, event: &Event) {
-        if let Event::Lent { given, .. } | Event::Signed { given, .. } | Event::Released { given, .. } = event
-            && let Some(given) = given
+        if let Event::Lent { given: Some(given), .. }
+        | Event::Signed { given: Some(given), .. }
+        | Event::CertificateMade { given: Some(given), .. }
+        | Event::Released { given: Some(given), .. } = event
         {
             self.0.borrow_mut().pairs.add(given);
         }

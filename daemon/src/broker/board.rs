@@ -137,12 +137,18 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
+        Event::CertificateMade { request, key, by, until, .. } => {
+            format!("{request} certified: {key} by {by}, until {until}")
+        }
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {
             format!("{request} granted: {covers} for {holder}, {scope} (grant {grant})")
         }
         Event::GrantEnded { grant, why } => format!("grant {grant} ended: {why}"),
         Event::LoanEnded { loan, why } => format!("loan {loan} ended: {why}"),
+        Event::LeaseLeft { vault, item, cause, .. } => {
+            format!("{vault}://{item} was not ended there: {cause}")
+        }
         Event::TurnedAway { count } => format!("{count} more were refused unasked: too many"),
         Event::HostChanged { request, host, action } => format!("{request} {action}: {host}"),
         Event::PinFailed { failures, .. } => format!("wrong PIN, {failures} in a row"),

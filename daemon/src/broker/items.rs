@@ -72,7 +72,7 @@ impl Broker {
                 entry.is_some_and(|entry| entry.fields.iter().any(|held| held.name.as_str() == name)),
             )
         };
-        if has(ssh::PRIVATE_KEY)? {
+        if has(ssh::PRIVATE_KEY)? || has(ssh::PRIVATE_KEY_IN)? {
             ssh::check_limit(&field, public, &value)?;
         }
         let replaces = has(field.as_str())?;

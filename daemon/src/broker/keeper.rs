@@ -268,7 +268,7 @@ impl Broker {
         let pinentry = self.with_policy(|policy| policy.pinentry.clone()).ok().flatten();
         self.surface.borrow_mut().pinentry = pinentry;
         self.lock_keys();
-        self.linked.close();
+        self.linked.close().into_iter().for_each(|vault| self.leases.sign_out(vault));
         self.history.forget();
         self.vault.borrow_mut().lock();
         *self.unsealed.borrow_mut() = None;

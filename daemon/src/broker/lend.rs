@@ -64,7 +64,7 @@ impl Broker {
         let describe = |question: &mut _| describe(question, &plan, requester, time, steering);
         let approved = self.authorise_judged(client, act, judgement, describe).await?;
         let read = self.read_planned(client, &approved, &mut plan).await;
-        let (values, files) = read.map_err(|refusal| self.failed(&approved, refusal))?;
+        let (values, files, leases) = read.map_err(|refusal| self.failed(&approved, refusal))?;
         let loan = self.begin_loan(client, &plan, time);
         let lent = Event::Lent {
             request: approved.request,
@@ -77,6 +77,7 @@ impl Broker {
             self.loans.borrow_mut().forget(loan);
             return Err(error.into());
         }
+        self.leases.hold(loan, leases);
         let literals = plan.variables.iter().filter(|planned| matches!(planned.from, From::Literal(_)));
         let literals = literals.map(|planned| planned.name.clone()).collect();
         Ok(Message { body: Reply::Lent { loan, notes: plan.notes, files, literals }, values })

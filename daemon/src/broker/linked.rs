@@ -2,6 +2,7 @@
 //! takes what it asked for with it.
 
 use super::kept::Kept;
+use super::leases::Leases;
 use super::refusal::VaultFailed;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal};
 use crate::approval::question::Certainty;
@@ -37,14 +38,14 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    pub(super) fn close(&self) {
-        self.vaults.borrow_mut().clear();
+    pub(super) fn close(&self) -> Vec<Rc<dyn LinkedVault>> {
         self.kept.borrow_mut().forget_all();
+        self.vaults.take().into_values().collect()
     }
 
-    pub(super) fn forget(&self, name: &VaultName) {
-        self.vaults.borrow_mut().remove(name);
+    pub(super) fn forget(&self, name: &VaultName) -> Option<Rc<dyn LinkedVault>> {
         self.kept.borrow_mut().forget(name);
+        self.vaults.borrow_mut().remove(name)
     }
 }
 
@@ -52,7 +53,7 @@ impl Opened {
 pub(super) struct Asked {
     pub(super) name: VaultName,
     pub(super) vault: Rc<dyn LinkedVault>,
-    pub(super) call: Call,
+    pub(super) call: Rc<Call>,
 }
 
 impl Asked {
@@ -130,7 +131,7 @@ impl Broker {
             opened.insert(link.name.clone(), Rc::clone(&vault));
             vault
         };
-        Ok(Asked { name: link.name.clone(), vault, call: self.call(client, secrets) })
+        Ok(Asked { name: link.name.clone(), vault, call: Rc::new(self.call(client, secrets)) })
     }
 
     pub(super) fn call(&self, client: &Client, secrets: Vec<(String, SecretBytes)>) -> Call {
@@ -138,19 +139,37 @@ impl Broker {
             secrets: Secrets::new(secrets),
             desktop: self.desktop().map(|desktop| desktop.variables().collect()).unwrap_or_default(),
             terminal: keyloan_platform::terminal::path_of_device(client.requester.terminal),
+            ..Call::default()
         }
     }
 
-    /// The values behind references of linked vaults. The first vault that fails ends it for all.
+    /// The same, for what is not a loan, and so has no end that a lease could end with.
     pub(super) async fn read_linked(
         &self,
         client: &Client,
         approved: &Approved,
         wanted: &[&Reference],
     ) -> Result<HashMap<Reference, SecretBytes>, Refusal> {
+        let (values, leases) = self.read_for_loan(client, approved, wanted).await?;
+        let Some(vault) = leases.first() else { return Ok(values) };
+        let cause = "what it makes anew for each loan ends with the loan, and this is none".to_owned();
+        let hint = Some("lend it to a command: with-secrets".to_owned());
+        Err(failed(vault, Fault::Refused(cause), hint))
+    }
+
+    /// The values behind references of linked vaults, and what ends with the loan. The first vault that fails ends it
+    /// for all.
+    pub(super) async fn read_for_loan(
+        &self,
+        client: &Client,
+        approved: &Approved,
+        wanted: &[&Reference],
+    ) -> Result<(HashMap<Reference, SecretBytes>, Leases), Refusal> {
         let links = self.links()?;
         let since = self.linked.kept.borrow().since();
         let mut values = HashMap::with_capacity(wanted.len());
+        // Dropped after all that reads.
+        let mut leases = Leases::none(&self.leases);
         let mut batches: BTreeMap<&VaultName, (&Link, Vec<Reference>)> = BTreeMap::new();
         for reference in wanted {
             let link = links.meant(&reference.vault)?;
@@ -166,6 +185,7 @@ impl Broker {
         let mut reading = JoinSet::new();
         for (link, batch) in batches.into_values() {
             let asked = self.asked(client, link)?;
+            leases.watch(&asked);
             reading.spawn_local(async move { asked.read(batch).await.map(|read| (asked, read)) });
         }
         let (mut read, mut bytes) = (Vec::new(), 0);
@@ -185,7 +205,7 @@ impl Broker {
             self.keep(&asked, &read, since);
             values.extend(read);
         }
-        Ok(values)
+        Ok((values, leases))
     }
 
     /// Values of any vaults, the local one too.

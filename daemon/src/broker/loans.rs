@@ -107,6 +107,7 @@ impl Broker {
             self.end_marker(&marker, why);
         }
         let _ = self.record(&Event::LoanEnded { loan: id, why }, Durable::Soon);
+        self.leases.end(id);
         if let Some(name) = files
             && Place::existing(&self.paths)
                 .is_ok_and(|place| place.is_some_and(|place| place.remove(&name).is_err()))

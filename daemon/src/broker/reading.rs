@@ -1,5 +1,6 @@
 //! Reading what was approved for a loan: the local vault's items, and those of linked vaults, one batch a vault.
 
+use super::leases::Leases;
 use super::shell::not_for_shells;
 use super::{Approved, Broker, Client, Refusal};
 use crate::env_set::plan::{self, From, Plan, PlanError, Planned, Unread, VARS};
@@ -22,12 +23,12 @@ impl Broker {
         client: &Client,
         approved: &Approved,
         plan: &mut Plan,
-    ) -> Result<(Vec<Value>, Vec<LentFile>), Refusal> {
+    ) -> Result<(Vec<Value>, Vec<LentFile>, Leases), Refusal> {
         let elsewhere = plan.variables.iter().flat_map(Planned::references);
         let elsewhere = elsewhere.filter(|reference| !reference.vault.is_local());
         let unread = plan.unread.iter().map(|unread| &unread.reference);
         let elsewhere: Vec<&Reference> = elsewhere.chain(unread).collect();
-        let elsewhere = self.read_linked(client, approved, &elsewhere).await?;
+        let (elsewhere, leases) = self.read_for_loan(client, approved, &elsewhere).await?;
         let sets = open_sets(plan, &elsewhere)?;
         let mut items = Items { vault: &self.vault.borrow(), read: HashMap::new(), elsewhere: &elsewhere };
         let mut values = Values { of: Vec::with_capacity(plan.variables.len()), bytes: 0 };
@@ -64,7 +65,7 @@ impl Broker {
                 values.add_variable(name, held.get(name).ok_or_else(gone)?)?;
             }
         }
-        Ok((values.of, files))
+        Ok((values.of, files, leases))
     }
 }
 

@@ -68,7 +68,7 @@ impl Broker {
         let describe = |question: &mut _| describe(question, &plan, requester, &shell, time, steering);
         let approved = self.authorise_judged(client, act, judgement, describe).await?;
         let read = self.read_planned(client, &approved, &mut plan).await;
-        let (values, files) = read.map_err(|refusal| self.failed(&approved, refusal))?;
+        let (values, files, leases) = read.map_err(|refusal| self.failed(&approved, refusal))?;
         let marker = marker_name(&shell).ok_or(Refusal::Task)?;
         let path =
             self.make_marker(&marker).map_err(|error| self.failed(&approved, Refusal::Marker(error)))?;
@@ -89,6 +89,7 @@ impl Broker {
             self.forget_marker(&marker);
             return Err(error.into());
         }
+        self.leases.hold(loan, leases);
         self.until_taken(loan, marker);
         let until_leaving = plan.until_leaving.map(|directory| directory.display().to_string());
         let daemon = nix::unistd::getpid().as_raw();

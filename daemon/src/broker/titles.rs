@@ -9,11 +9,7 @@ use crate::env_set::plan::{Sought, Titled, VARS};
 use crate::vault::linked;
 use crate::vault::linked::links::Links;
 use keyloan_protocol::names::{ItemName, VaultName};
-use std::time::Duration;
 use tokio::task::JoinSet;
-
-/// A search comes before the question, and nobody wants to wait for that.
-const SEARCH: Duration = Duration::from_secs(5);
 
 /// What a vault has of the titles that were asked for.
 type Answer = Result<Vec<ItemName>, Box<VaultFailed>>;
@@ -78,7 +74,7 @@ impl Broker {
 impl Asked {
     /// The items that have one of these titles, and may be sets.
     async fn titled(self, titles: &[String]) -> Answer {
-        let listed = in_time(SEARCH, self.vault.list(&self.call)).await;
+        let listed = in_time(self.vault.search(), self.vault.list(&self.call)).await;
         let listed = listed.map_err(|fault| Box::new(self.failed(fault, Vec::new())))?;
         let is_set = |listed: &linked::Listed| {
             let may_be =

@@ -2,7 +2,7 @@
 //! linked and which programs that will run.
 
 use super::items::in_pieces;
-use super::linked::{Asked, failed, named};
+use super::linked::{Asked, failed, in_time, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
 use crate::audit::event::Event;
@@ -78,7 +78,8 @@ impl NewLink {
             let given = self.settings.get(setting.key).map(String::as_str).filter(|value| !value.is_empty());
             let value = match (given.or(held), setting.needed) {
                 (Some(value), _) | (None, Needed::Else(value)) => value,
-                (None, Needed::No) => continue,
+                (None, Needed::Unless(other, value)) if !link.settings.contains_key(other) => value,
+                (None, Needed::No | Needed::Unless(..)) => continue,
                 (None, Needed::Always) => {
                     return Err(Refusal::Link(format!("{name} needs {}=… ({})", setting.key, setting.asks)));
                 }
@@ -186,8 +187,15 @@ impl Broker {
         secrets.append(&mut new.secrets);
         self.ask_for_secrets(client, &known, &link.name, &given, &mut secrets).await?;
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
-        let asked = Asked { name: link.name.clone(), vault, call: self.call(client, secrets) };
-        let note = match asked.within(asked.vault.state(&asked.call)).await {
+        let mut call = self.call(client, secrets);
+        let settled = in_time(vault.patience(), vault.settle(&mut call)).await;
+        let asked = Asked { name: link.name.clone(), vault, call: Rc::new(call) };
+        let tried = match settled {
+            Ok(()) => asked.within(asked.vault.state(&asked.call)).await,
+            Err(fault) => Err(fault),
+        };
+        self.leases.sign_out(Rc::clone(&asked.vault));
+        let note = match tried {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
             // What it was given to be opened with is not the right one.
             Err(fault @ (Fault::Locked(_) | Fault::SignedOut)) if asked.call.secrets.is_empty() => {
@@ -202,7 +210,7 @@ impl Broker {
             &links,
             links.with(link.clone()),
             &link,
-            asked.call.secrets.into_inner(),
+            Rc::into_inner(asked.call).ok_or(Refusal::Task)?.secrets.into_inner(),
             action,
         )?;
         Ok(Reply::done(note))
@@ -230,7 +238,7 @@ impl Broker {
         secrets: &mut Vec<(String, SecretBytes)>,
     ) -> Result<(), Refusal> {
         let has_terminal = client.requester.terminal != 0;
-        for Secret { key: wanted, asks, needed } in known {
+        for Secret { key: wanted, asks, needed } in known.iter().filter(|known| !known.asks.is_empty()) {
             let held = secrets.iter().position(|(key, _)| key == wanted);
             let what = format!("{asks} of {name}");
             let typed = match (held, needed) {
@@ -296,7 +304,9 @@ impl Broker {
         if let Some(unsealed) = self.unsealed.borrow_mut().as_mut() {
             unsealed.links = Rc::new(after);
         }
-        self.linked.forget(&link.name);
+        self.leases.end_of(&link.name);
+        self.linked.forget(&link.name).into_iter().for_each(|vault| self.leases.sign_out(vault));
+        self.close_linked_keys();
         // A yes was given to what the name stood for then.
         self.end_all_grants("the vaults were changed");
         Ok(())

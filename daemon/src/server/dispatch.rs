@@ -1,6 +1,8 @@
 //! Which part of the broker serves which request.
 
-use crate::broker::{Broker, Client, Desktop, Found, KeyChange, KeyFiles, NewLink, Opening, Refusal, Unlock};
+use crate::broker::{
+    Broker, Client, Desktop, Elsewhere, Found, KeyChange, KeyFiles, NewLink, Opening, Recipe, Refusal, Unlock,
+};
 use crate::requester::Claimed;
 use keyloan_protocol::control::request::{Lend, Request};
 use keyloan_protocol::control::response::Reply;
@@ -147,6 +149,21 @@ async fn serve(
         }
         Request::SshGenerate { item, key, comment } => {
             broker.ssh_generate(client, item, key, comment).await?
+        }
+        Request::SshLink { item, key, passphrase, public } => {
+            broker.ssh_link(client, item, Elsewhere { key, passphrase }, public.as_deref()).await?
+        }
+        Request::SshLinkVault { vault, items } => broker.ssh_link_vault(client, &vault, &items).await?,
+        Request::SshCertify { item, by } => {
+            let recipe = by.map(|by| Recipe {
+                vault: by.vault,
+                role: by.role,
+                hosts: by.hosts,
+                principals: by.principals,
+                seconds: by.seconds,
+                authority: by.authority.unwrap_or_default(),
+            });
+            broker.ssh_certified_by(client, item, recipe).await?
         }
         Request::SshSet { item, hosts, confirm, comment } => {
             broker.ssh_set(client, item, KeyChange { hosts, confirm, comment }).await?

@@ -66,6 +66,17 @@ impl From<Malformed> for KeyFileError {
     }
 }
 
+/// What stands in a file in the clear though its key may be encrypted: the public half, and whether it is.
+pub(crate) fn public_half(text: &[u8]) -> Result<(PublicKey, bool), KeyFileError> {
+    let file = decoded(text)?;
+    let mut outer = Reader::new(file.strip_prefix(MAGIC).ok_or(KeyFileError::NotAKey)?);
+    let (cipher, _, _) = (outer.text()?, outer.text()?, outer.string()?);
+    match outer.u32()? {
+        1 => Ok((PublicKey::parse(outer.string()?)?, cipher != Cipher::None.as_str())),
+        count => Err(KeyFileError::Several(count)),
+    }
+}
+
 /// The key and its comment. A passphrase for a file that is not encrypted is not looked at.
 pub(crate) fn read(
     text: &[u8],

@@ -204,6 +204,24 @@ pub enum Request {
         key: NewKey,
         comment: String,
     },
+    /// Makes an item of an ssh key whose private half stays in a linked vault.
+    SshLink {
+        item: ItemName,
+        key: Reference,
+        passphrase: Option<Reference>,
+        /// The line of its public half; without one the key is read once.
+        public: Option<String>,
+    },
+    /// The same for the keys of these items, or all that the vault offers.
+    SshLinkVault {
+        vault: VaultName,
+        items: Vec<ItemName>,
+    },
+    /// A linked vault makes a certificate for each login with a key at certain hosts; without one, no more.
+    SshCertify {
+        item: ItemName,
+        by: Option<CertifiedBy>,
+    },
     /// Changes what is given.
     SshSet {
         item: ItemName,
@@ -255,6 +273,19 @@ pub enum Request {
     Names {
         manifest_at: Option<usize>,
     },
+}
+
+/// How certificates for an ssh key are made.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CertifiedBy {
+    pub vault: VaultName,
+    pub role: String,
+    pub hosts: Vec<String>,
+    /// None for those of the role.
+    pub principals: Vec<String>,
+    pub seconds: u64,
+    /// The line of the key that signs them; without one it is learned from the vault.
+    pub authority: Option<String>,
 }
 
 /// The kind of a new ssh key.

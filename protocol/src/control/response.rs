@@ -347,6 +347,12 @@ pub struct SshKey {
     pub confirm: Confirm,
     /// Seconds until it is forgotten.
     pub expires: Option<u64>,
+    /// The reference of its private half, where a linked vault has that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub private_in: Option<String>,
+    /// Who makes certificates for it, and for which hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_by: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

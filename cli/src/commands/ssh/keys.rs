@@ -48,13 +48,15 @@ pub(super) fn list(format: &Json) -> Result<(), Failure> {
 }
 
 /// A line that names the key, and one for each thing that is not as usual.
-fn listed(key: &SshKey) -> String {
+pub(super) fn listed(key: &SshKey) -> String {
     let name = match (&key.item, key.from) {
         (Some(item), _) => item.as_str(),
         (None, KeySource::Upstream) => "(another agent's)",
         (None, _) => "(added)",
     };
     let mut lines = vec![format!("{name}  {}", described(key))];
+    lines.extend(key.private_in.as_ref().map(|at| escaped(&format!("private half in {at}"), 1000)));
+    lines.extend(key.certified_by.as_ref().map(|by| escaped(&format!("certificates by {by}"), 1000)));
     lines.extend(key.certificate.as_ref().map(|_| "with a certificate".to_owned()));
     if !key.hosts.is_empty() {
         lines.push(format!("for {} only", escaped(&key.hosts.join(" "), 1000)));

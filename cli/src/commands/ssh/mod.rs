@@ -5,6 +5,7 @@ pub(crate) mod agent;
 mod hosts;
 pub(crate) mod keeper;
 mod keys;
+mod linked;
 mod public_file;
 mod shell;
 
@@ -28,6 +29,8 @@ pub(crate) fn ssh(ssh: Ssh) -> Result<(), Failure> {
         Ssh::Generate(generate) => keys::generate(generate),
         Ssh::List(format) => keys::list(&format),
         Ssh::Export(export) => keys::export(&export),
+        Ssh::Link(link) => linked::link(link),
+        Ssh::Certify(certify) => linked::certify(certify),
         Ssh::Set(set) => keys::set(set),
         Ssh::Hosts(hosts) => hosts::hosts(hosts),
         Ssh::Env(env) => env_lines(&env),

@@ -234,6 +234,8 @@ impl Broker {
             hosts: Vec::new(),
             confirm: if key.confirm { Confirm::Always } else { Confirm::Session },
             expires: key.expires.map(|expires| expires.saturating_sub(now).as_secs()),
+            private_in: None,
+            certified_by: None,
         };
         self.ssh.added.borrow().keys.iter().map(summary).collect()
     }

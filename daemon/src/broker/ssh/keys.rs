@@ -1,12 +1,15 @@
 //! The vault's ssh keys: an item with the fields `private_key` (an OpenSSH file) and, public, `public_key` (a line
-//! of one), `certificate`, `hosts` and `confirm`. What is public of them stays known while the vault is locked, and
+//! of one), `certificate`, `hosts` and `confirm`. In place of the first there may be, public, where it is in a linked
+//! vault. What is public of them stays known while the vault is locked, and
 //! lies beside it in the file `public`, in the clear, where a daemon finds it that has not seen the vault open. Any
 //! program of the user can write to that file: it says what is listed, never what is signed with.
 
+use super::elsewhere::Elsewhere;
+use super::recipe::Recipe;
 use super::{AgentRefusal, Broker};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
-use crate::broker::Refusal;
+use crate::broker::{Approved, Client, Refusal};
 use crate::clock;
 use crate::hosts::pins;
 use crate::signing::public_line::read_public_line;
@@ -27,13 +30,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(in crate::broker) const PRIVATE_KEY: &str = "private_key";
+pub(in crate::broker) const PRIVATE_KEY_IN: &str = "private_key_in";
+pub(super) const PASSPHRASE_IN: &str = "passphrase_in";
 pub(super) const PUBLIC_KEY: &str = "public_key";
 pub(super) const CERTIFICATE: &str = "certificate";
 pub(super) const HOSTS: &str = "hosts";
 pub(super) const CONFIRM: &str = "confirm";
 
+pub(super) const CERTIFIED_BY: &str = "certified_by";
+
 /// Those that the agent reads.
-pub(in crate::broker) const FIELDS: [&str; 5] = [PRIVATE_KEY, PUBLIC_KEY, CERTIFICATE, HOSTS, CONFIRM];
+pub(in crate::broker) const FIELDS: [&str; 8] =
+    [PRIVATE_KEY, PRIVATE_KEY_IN, PASSPHRASE_IN, PUBLIC_KEY, CERTIFICATE, HOSTS, CONFIRM, CERTIFIED_BY];
 
 /// Hosts that one key is for (a count), and the bytes of the longest, with a port.
 const MOST_HOSTS: usize = 64;
@@ -54,6 +62,8 @@ pub(super) struct VaultKey {
     pub(super) certificate: Option<PublicKey>,
     pub(super) hosts: Vec<String>,
     pub(super) confirm: Confirm,
+    /// Where the private half is, if not in the vault itself.
+    pub(super) elsewhere: Option<Elsewhere>,
 }
 
 /// The fields of one key as the file `public` has them.
@@ -61,6 +71,10 @@ pub(super) struct VaultKey {
 struct Written {
     item: ItemName,
     public_key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    private_key_in: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    passphrase_in: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     certificate: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +88,11 @@ impl Written {
     fn of(entry: &Entry) -> Option<Self> {
         let field = |name: &str| entry.fields.iter().find(|field| field.name.as_str() == name);
         let value = |name: &str| field(name)?.value.clone();
-        field(PRIVATE_KEY)?;
+        let is_here = field(PRIVATE_KEY).is_some();
+        let elsewhere = |name| value(name).filter(|_| !is_here);
+        if !is_here && value(PRIVATE_KEY_IN).is_none() {
+            return None;
+        }
         // What limits a key is read beside the locked vault. Where it cannot be, nothing would limit it.
         if [HOSTS, CONFIRM].into_iter().filter_map(field).any(|limit| limit.value.is_none()) {
             return None;
@@ -82,6 +100,8 @@ impl Written {
         Some(Self {
             item: ItemName::parse(&entry.title).ok()?,
             public_key: value(PUBLIC_KEY)?,
+            private_key_in: elsewhere(PRIVATE_KEY_IN),
+            passphrase_in: elsewhere(PASSPHRASE_IN),
             certificate: value(CERTIFICATE),
             hosts: value(HOSTS),
             confirm: value(CONFIRM),
@@ -98,6 +118,10 @@ impl Written {
             return None;
         }
         let (public, comment) = read_public_line(&self.public_key).ok()?;
+        let elsewhere = match &self.private_key_in {
+            Some(key) => Some(Elsewhere::parse(key, self.passphrase_in.as_deref())?),
+            None => None,
+        };
         let certificate = self.certificate.as_deref().and_then(|line| read_public_line(line).ok());
         let certificate = certificate.map(|(key, _)| key).filter(|key| key.is_or_certifies(&public));
         public.certificate().is_none().then(|| VaultKey {
@@ -111,6 +135,7 @@ impl Written {
             } else {
                 Confirm::Session
             },
+            elsewhere,
         })
     }
 }
@@ -127,6 +152,12 @@ pub(in crate::broker) fn check_limit(
             "the hosts and the confirm of an ssh key are public: keyloan ssh set, or item set --public",
         )),
         HOSTS => check_hosts(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()),
+        PRIVATE_KEY_IN | PASSPHRASE_IN if !public || Elsewhere::parse(text, None).is_none() => {
+            Err(Refusal::Input("where a private half is, is a public field with a linked vault's reference"))
+        }
+        CERTIFIED_BY if !public || Recipe::parse(text).is_none() => {
+            Err(Refusal::Input("who certifies an ssh key is set by keyloan ssh certify"))
+        }
         CONFIRM if ![ALWAYS, "session"].contains(&text.trim_end()) => {
             Err(Refusal::Input("the confirm of an ssh key is 'always' or 'session'"))
         }
@@ -146,6 +177,8 @@ pub(super) fn check_hosts(hosts: &[String]) -> Result<(), Refusal> {
 #[derive(Default)]
 pub(super) struct Ring {
     pub(super) keys: Rc<Vec<VaultKey>>,
+    /// For which of them certificates are made, as the vault said when it was last open.
+    pub(super) recipes: Rc<Vec<(ItemName, Recipe)>>,
     /// The agents behind this one, as the policy named them when it was last open.
     pub(super) upstream: Vec<PathBuf>,
     /// The vault's counter when that was read, and whether the file beside it says the same.
@@ -178,8 +211,10 @@ impl Broker {
         if ring.read_at == Some(counter) && ring.is_written {
             return;
         }
-        let written: Vec<Written> = index.entries(Kind::Item).into_iter().filter_map(Written::of).collect();
+        let entries = index.entries(Kind::Item);
+        let written: Vec<Written> = entries.iter().copied().filter_map(Written::of).collect();
         ring.keys = Rc::new(written.iter().filter_map(Written::key).collect());
+        ring.recipes = Rc::new(entries.into_iter().filter_map(recipe).collect());
         ring.read_at = Some(counter);
         let found = read_file(&mut vault);
         ring.is_written = found.as_ref() == Some(&written) || write_file(&mut vault, &written);
@@ -208,8 +243,14 @@ impl Broker {
         Ok(())
     }
 
-    /// The vault's key, ready to sign. Its item is read where that was not done a moment ago.
-    pub(super) async fn open_vault_key(&self, key: &VaultKey) -> Result<Arc<SigningKey>, Refusal> {
+    /// The vault's key, ready to sign. Its item, or the vault that has its private half, is read where that was not done
+    /// a moment ago.
+    pub(super) async fn open_vault_key(
+        &self,
+        client: &Client,
+        approved: &Approved,
+        key: &VaultKey,
+    ) -> Result<Arc<SigningKey>, Refusal> {
         // Not by the public half: another item may claim the same.
         let name = format!("item {}", key.item);
         // Where the item is another key now, what is opened below takes its place.
@@ -217,18 +258,28 @@ impl Broker {
         if let Some(opened) = held.filter(|opened| *opened.public() == key.public) {
             return Ok(opened);
         }
-        let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
-        let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };
-        let fields = fields.ok_or_else(gone)?;
-        let field = fields.iter().find(|field| field.name.as_str() == PRIVATE_KEY).ok_or_else(gone)?;
-        let (private, _) = key_file::read(field.value.expose(), None)?;
-        let opened = open(private).await?;
-        if *opened.public() != key.public {
-            return Err(AgentRefusal::Mismatch(key.item.to_string()).into());
-        }
+        let opened = if let Some(elsewhere) = &key.elsewhere {
+            self.open_key_elsewhere(client, approved, key, elsewhere).await?
+        } else {
+            let fields = self.vault.borrow().read(Kind::Item, key.item.as_str())?;
+            let gone = || Refusal::NoField { item: key.item.to_string(), field: PRIVATE_KEY.to_owned() };
+            let fields = fields.ok_or_else(gone)?;
+            let field = fields.iter().find(|field| field.name.as_str() == PRIVATE_KEY).ok_or_else(gone)?;
+            let (private, _) = key_file::read(field.value.expose(), None)?;
+            let opened = open(private).await?;
+            if *opened.public() != key.public {
+                return Err(AgentRefusal::Mismatch(key.item.to_string()).into());
+            }
+            opened
+        };
         self.ssh.opened.borrow_mut().keep(name.as_bytes(), &opened);
         Ok(opened)
     }
+}
+
+fn recipe(entry: &Entry) -> Option<(ItemName, Recipe)> {
+    let field = entry.fields.iter().find(|field| field.name.as_str() == CERTIFIED_BY)?;
+    Some((ItemName::parse(&entry.title).ok()?, Recipe::parse(field.value.as_deref()?)?))
 }
 
 /// Makes a key ready to sign. What that takes of an RSA key is too much for the loop that serves everybody.

@@ -31,6 +31,8 @@ impl VaultKey {
             hosts: self.hosts.clone(),
             confirm: self.confirm,
             expires: None,
+            private_in: self.elsewhere.as_ref().map(|elsewhere| elsewhere.key.to_string()),
+            certified_by: None,
         }
     }
 }
@@ -39,6 +41,10 @@ impl Broker {
     /// Public halves; no approval, and none of the vault's is missing while that is locked.
     pub(crate) async fn ssh_keys(&self) -> Reply {
         let mut keys: Vec<SshKey> = self.vault_keys().iter().map(VaultKey::summary).collect();
+        for (item, recipe) in self.ssh.ring.borrow().recipes.iter() {
+            let own = keys.iter_mut().filter(|key| key.item.as_ref() == Some(item));
+            own.for_each(|key| key.certified_by = Some(recipe.summary()));
+        }
         keys.extend(self.added_summaries());
         keys.extend(self.upstream_summaries().await);
         Reply::SshKeys { keys }

@@ -2,19 +2,24 @@
 //! record, key, record, reply. Listing what could be asked for needs no approval, as public halves are no secret.
 
 mod added;
+mod certify;
+mod elsewhere;
 mod first_use;
 mod keys;
 mod manage;
 mod named;
 mod permits;
 mod question;
+mod recipe;
 mod sign;
 mod sockets;
 mod store;
 mod upstream;
 
-pub(super) use keys::{FIELDS, PRIVATE_KEY, check_limit};
+pub(crate) use elsewhere::Elsewhere;
+pub(super) use keys::{FIELDS, PRIVATE_KEY, PRIVATE_KEY_IN, check_limit};
 pub(super) use permits::always_asked;
+pub(crate) use recipe::Recipe;
 pub(crate) use sockets::{AgentConnection, AgentSocket};
 pub(crate) use store::{KeyChange, KeyFiles};
 
@@ -24,12 +29,14 @@ use crate::audit::sink::Durable;
 use crate::binding::BindFault;
 use crate::hosts::files::Files;
 use crate::hosts::pins::PinError;
+use crate::signing::key_file::KeyFileError;
 use crate::signing::{self, KeyFault};
 use added::Added;
 use keyloan_protocol::limits;
 use keyloan_protocol::ssh_agent::message::{Identity, Reply, Request};
 use keyloan_protocol::ssh_agent::session_bind::{self, Extension, SessionBind};
 use keys::{Opened, Ring};
+use recipe::CertificateFault;
 use sockets::{Brought, STAND_INS};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -94,6 +101,12 @@ pub(crate) enum AgentRefusal {
     Key(#[from] KeyFault),
     #[error("the private key '{0}' in the vault is not that of its public half")]
     Mismatch(String),
+    #[error("the private key in {at}: {cause}")]
+    Elsewhere { at: String, cause: KeyFileError },
+    #[error("the private key in {0} is another than the one that was linked; it was changed there")]
+    OtherKey(String),
+    #[error("the certificate from the vault: {0}")]
+    Made(#[from] CertificateFault),
     #[error("the vault holds that key already, as '{0}'")]
     Held(String),
     #[error("the certificate is not for the key '{0}'")]
@@ -216,7 +229,8 @@ impl Broker {
         if connection.at.is_locked() {
             return Vec::new();
         }
-        let mut identities = self.vault_identities(connection).await;
+        let mut identities: Vec<Identity> = self.certified_identity(connection).await.into_iter().collect();
+        identities.extend(self.vault_identities(connection).await);
         identities.extend(self.added_identities(connection));
         identities.extend(self.upstream_identities(connection).await);
         let mut seen = HashSet::new();

@@ -178,7 +178,7 @@ pub(super) fn subject(
 }
 
 /// A key that another host had used is not one that was used here.
-fn given_key(connection: &AgentConnection, key: &PublicKey) -> String {
+pub(super) fn given_key(connection: &AgentConnection, key: &PublicKey) -> String {
     let by = if connection.binding.may_be_forwarded() { " by way of another host" } else { "" };
     format!("{}{by}", signing::fingerprint(key))
 }

@@ -58,16 +58,24 @@ impl Broker {
         };
         lines.push(("key", holder.shown(), certainty));
         lines.push(("key is", named_key(key), Certainty::Verified));
+        if let Holder::Vault(held) = holder
+            && let Some(elsewhere) = &held.elsewhere
+        {
+            let certainty = if self.is_open() { Certainty::Asked } else { Certainty::Claimed };
+            lines.push(("private", elsewhere.shown(), certainty));
+        }
+        lines.extend(self.command_line(connection).await);
+        lines
+    }
+
+    /// What the client was started with.
+    pub(super) async fn command_line(&self, connection: &mut AgentConnection) -> Lines {
         let pid = connection.client.requester.peer.pid;
         let command = patience::look(move || process::command_line(pid)).await.flatten();
         connection.client.requester.claimed.argv = command.map(SecretBytes::new);
         // A question for the passphrase shows it by itself.
-        if self.is_open()
-            && let Some(command) = connection.client.requester.shown_command()
-        {
-            lines.push(("command", command, Certainty::Claimed));
-        }
-        lines
+        let shown = connection.client.requester.shown_command().filter(|_| self.is_open());
+        shown.into_iter().map(|command| ("command", command, Certainty::Claimed)).collect()
     }
 
     /// Who else may be asking.
@@ -136,7 +144,7 @@ fn shortened(text: &str) -> String {
     format!("{beginning}… ({count} characters)")
 }
 
-fn named_key(key: &PublicKey) -> String {
+pub(super) fn named_key(key: &PublicKey) -> String {
     let certified = if key.certificate().is_some() { ", by a certificate" } else { "" };
     format!("{} {}{certified}", key.key_type().name(), signing::fingerprint(key))
 }

@@ -11,7 +11,7 @@ use crate::audit::sink::Durable;
 use crate::binding::Destination;
 use crate::binding::destination::permits_login;
 use crate::broker::opening::Gate;
-use crate::broker::{Act, Refusal};
+use crate::broker::{Act, Approved, Refusal};
 use crate::clock;
 use crate::policy::rule::Verdict;
 use crate::signing;
@@ -43,7 +43,8 @@ impl Broker {
         }
         let permits = self.permits(connection, &holder, &sign).await?;
         let covered =
-            connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm));
+            connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm))
+                || connection.certified.covers(&permits, &sign.key, self.era());
         let fingerprint = signing::fingerprint(&sign.key);
         let act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));
@@ -96,11 +97,12 @@ impl Broker {
         // What a rule or a grant allowed, those allow again for as long as they do.
         let was_asked = asks && matches!(approved.durable, Durable::Now);
         let covered = if was_asked { Covered::of(&permits, &sign.key, algorithm) } else { None };
-        let signature = self.make_signature(connection, &holder, sign, algorithm).await;
+        let signature = self.make_signature(connection, &approved, &holder, sign, algorithm).await;
         // Another agent may have taken a minute for it.
         let signature =
             signature.and_then(|signature| self.not_locked_meanwhile(connection).map(|()| signature));
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
+        connection.certified.note_used(&permits);
         let (host_key, host_is) = permits.host();
         let (request, given, permits) = (approved.request, approved.given.clone(), permits.shown());
         let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is, given };
@@ -114,7 +116,10 @@ impl Broker {
     }
 
     async fn holder(&self, connection: &mut AgentConnection, key: &PublicKey) -> Result<Holder, Refusal> {
-        let is_it = |held: &&VaultKey| held.public == *key || held.certificate.as_ref() == Some(key);
+        let certified = connection.certified.item_of(key);
+        let is_it = |held: &&VaultKey| {
+            held.public == *key || held.certificate.as_ref() == Some(key) || certified == Some(&held.item)
+        };
         if let Some(held) = self.vault_keys().iter().find(is_it) {
             return Ok(Holder::Vault(Box::new(held.clone())));
         }
@@ -148,7 +153,9 @@ impl Broker {
         let holder = self.holder(connection, &sign.key).await?;
         let same = match (asked, &holder) {
             // What was listed beside the locked vault has the same name there, or it was not what was shown.
-            (Holder::Vault(asked), Holder::Vault(held)) => asked.item == held.item,
+            (Holder::Vault(asked), Holder::Vault(held)) => {
+                asked.item == held.item && asked.elsewhere == held.elsewhere
+            }
             (Holder::Added(asked), Holder::Added(held)) => Rc::ptr_eq(asked, held),
             (Holder::Upstream(asked), Holder::Upstream(held)) => asked == held,
             _ => false,
@@ -217,12 +224,13 @@ impl Broker {
     async fn make_signature(
         &self,
         connection: &mut AgentConnection,
+        approved: &Approved,
         holder: &Holder,
         sign: Sign,
         algorithm: SignatureAlgorithm,
     ) -> Result<Vec<u8>, Refusal> {
         let key = match holder {
-            Holder::Vault(key) => self.open_vault_key(key).await?,
+            Holder::Vault(key) => self.open_vault_key(&connection.client, approved, key).await?,
             Holder::Added(key) => self.open_added_key(key).await?,
             Holder::Upstream(path) => {
                 return Ok(connection.upstream.sign(path, sign).await.map_err(AgentRefusal::from)?);

@@ -1,6 +1,7 @@
 //! Where agents' clients come from: the daemon's own socket, and others that a client of ours listens on and hands
 //! over. What is added at one of them stays there.
 
+use super::certify::Certified;
 use super::named::Named;
 use super::permits::Covered;
 use super::upstream::Upstreams;
@@ -89,6 +90,7 @@ pub(crate) struct AgentConnection {
     pub(super) at: Rc<AgentSocket>,
     pub(super) binding: Binding,
     pub(super) covered: Option<Covered>,
+    pub(super) certified: Certified,
     pub(super) upstream: Upstreams,
     /// The host that the session is bound to.
     pub(super) named: Option<Named>,
@@ -106,6 +108,7 @@ impl AgentConnection {
             at,
             binding: Binding::new(),
             covered: None,
+            certified: Certified::default(),
             upstream: Upstreams::default(),
             named: None,
             signed: None,

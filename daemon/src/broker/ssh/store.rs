@@ -2,7 +2,7 @@
 
 use super::keys::{ALWAYS, CERTIFICATE, CONFIRM, HOSTS, PRIVATE_KEY, PUBLIC_KEY, VaultKey, check_hosts};
 use super::{AgentRefusal, Broker};
-use crate::approval::question::Certainty;
+use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
 use crate::broker::items::check_title;
 use crate::broker::{Act, Approved, Beyond, Client, Refusal};
@@ -29,7 +29,7 @@ use std::os::fd::OwnedFd;
 use zeroize::Zeroizing;
 
 /// Bytes of a comment.
-const COMMENT: usize = 256;
+pub(super) const COMMENT: usize = 256;
 
 /// The files that `ssh add` was given.
 pub(crate) struct KeyFiles {
@@ -218,7 +218,7 @@ impl Broker {
         self.change_key(client, item, shown, fields, &gone).await
     }
 
-    async fn change_key(
+    pub(super) async fn change_key(
         &self,
         client: &Client,
         item: ItemName,
@@ -226,34 +226,53 @@ impl Broker {
         fields: Vec<Field>,
         gone: &[&str],
     ) -> Result<Reply, Refusal> {
+        let approved = self.may_change_key(client, &item, &shown).await?;
+        self.put_key_fields(&item, fields, gone, &approved)
+    }
+
+    pub(super) async fn may_change_key(
+        &self,
+        client: &Client,
+        item: &ItemName,
+        shown: &[(&'static str, String)],
+    ) -> Result<Approved, Refusal> {
         let act = Act {
-            subjects: written(&item),
+            subjects: written(item),
             title: "change an ssh key's settings".to_owned(),
             names: vec![item.to_string()],
             beyond: Beyond::Nothing,
         };
-        let approved = self
-            .authorise(client, act, |question| {
-                Self::about(question, "item", item.as_str());
-                for (label, text) in &shown {
-                    Self::about(question, label, text);
-                }
-            })
-            .await?;
+        let describe = |question: &mut Question| {
+            Self::about(question, "item", item.as_str());
+            for (label, text) in shown {
+                Self::about(question, label, text);
+            }
+        };
+        self.authorise(client, act, describe).await
+    }
+
+    /// Writes fields in the place of those that are gone, and leaves the others as they are.
+    pub(super) fn put_key_fields(
+        &self,
+        item: &ItemName,
+        fields: Vec<Field>,
+        gone: &[&str],
+        approved: &Approved,
+    ) -> Result<Reply, Refusal> {
         let held = self.vault.borrow().read(index::Kind::Item, item.as_str());
-        let held = held.map_err(|error| self.failed(&approved, error.into()))?.unwrap_or_default();
+        let held = held.map_err(|error| self.failed(approved, error.into()))?.unwrap_or_default();
         let stays = |held: &Field| {
             !gone.contains(&held.name.as_str()) && fields.iter().all(|field| field.name != held.name)
         };
         let mut all: Vec<Field> = held.into_iter().filter(stays).collect();
         all.extend(fields);
-        self.write_key(&item, &all, &approved, "changed")?;
+        self.write_key(item, &all, approved, "changed")?;
         let keys = self.vault_keys();
-        let keys = keys.iter().filter(|key| key.item == item).map(VaultKey::summary).collect();
+        let keys = keys.iter().filter(|key| key.item == *item).map(VaultKey::summary).collect();
         Ok(Reply::SshKeys { keys })
     }
 
-    fn write_key(
+    pub(super) fn write_key(
         &self,
         item: &ItemName,
         fields: &[Field],
@@ -271,7 +290,7 @@ impl Broker {
         Ok(self.record(&changed, approved.durable)?)
     }
 
-    fn key_named(&self, item: &ItemName) -> Result<VaultKey, Refusal> {
+    pub(super) fn key_named(&self, item: &ItemName) -> Result<VaultKey, Refusal> {
         let keys = self.vault_keys();
         let gone = || Refusal::NotFound { what: "ssh key", name: item.to_string() };
         keys.iter().find(|key| key.item == *item).cloned().ok_or_else(gone)
@@ -279,7 +298,7 @@ impl Broker {
 }
 
 /// What storing a key touches.
-fn written(item: &ItemName) -> Vec<(Kind, Subject)> {
+pub(super) fn written(item: &ItemName) -> Vec<(Kind, Subject)> {
     [Kind::ItemWrite, Kind::KeyAdd]
         .map(|kind| (kind, Subject::of_item(item.as_str(), item.as_str())))
         .to_vec()
@@ -319,7 +338,7 @@ async fn read_file(file: OwnedFd) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     text.ok_or(Refusal::Input("the key's file cannot be read, or is no file, or longer than 64 KiB"))
 }
 
-fn public_field(name: &str, text: &str) -> Result<Field, Refusal> {
+pub(super) fn public_field(name: &str, text: &str) -> Result<Field, Refusal> {
     Ok(Field { name: field_name(name)?, public: true, value: SecretBytes::copy_of(text.as_bytes()) })
 }
 

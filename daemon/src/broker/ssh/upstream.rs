@@ -225,6 +225,8 @@ impl Broker {
                 hosts: Vec::new(),
                 confirm: Confirm::Session,
                 expires: None,
+                private_in: None,
+                certified_by: None,
             })
         };
         identities.iter().filter_map(summary).collect()

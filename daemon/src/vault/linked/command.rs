@@ -4,7 +4,7 @@
 use super::links::Link;
 use super::pinned::Pinned;
 use super::runner::{Ended, Order, together};
-use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use super::{Call, CertificateAsk, Doing, Fault, LinkedVault, Listed, Read};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::ItemName;
 use keyloan_protocol::reference::Reference;
@@ -35,6 +35,7 @@ pub(super) struct Command {
     batch: Option<Template>,
     list: Option<Template>,
     test: Option<Template>,
+    certificate: Option<Template>,
     missing: Option<i32>,
     environment: Vec<(String, String)>,
     /// Variables that hold the link's secrets.
@@ -42,7 +43,7 @@ pub(super) struct Command {
     deadline: Duration,
 }
 
-/// Arguments, in which `{item}` and `{field}` stand for a reference's.
+/// Arguments, in which `{item}` and the like stand for names.
 #[derive(Debug, PartialEq, Eq)]
 struct Template(Vec<String>);
 
@@ -59,20 +60,18 @@ impl Template {
     }
 
     fn filled(&self, reference: &Reference) -> Result<Vec<OsString>, Fault> {
-        let (item, field) = (reference.item.as_str(), reference.field.as_str());
+        self.put(&[("{item}", reference.item.as_str()), ("{field}", reference.field.as_str())])
+    }
+
+    fn put(&self, names: &[(&str, &str)]) -> Result<Vec<OsString>, Fault> {
         let fill = |word: &String| {
             // What a name holds is no template.
             let (mut filled, mut rest) = (String::new(), word.as_str());
             while let Some(at) = rest.find('{') {
                 let (before, from) = rest.split_at(at);
                 filled.push_str(before);
-                let (value, length) = if from.starts_with("{item}") {
-                    (item, "{item}".len())
-                } else if from.starts_with("{field}") {
-                    (field, "{field}".len())
-                } else {
-                    ("{", 1)
-                };
+                let found = names.iter().find(|(name, _)| from.starts_with(name));
+                let (value, length) = found.map_or(("{", 1), |(name, value)| (*value, name.len()));
                 filled.push_str(value);
                 rest = &from[length..];
             }
@@ -118,6 +117,7 @@ impl Command {
             batch: optional("batch")?,
             list: optional("list")?,
             test: optional("test")?,
+            certificate: optional("certificate")?,
             missing: missing.map_err(|_| wrong("missing", "a status"))?,
             environment: environment.map(variable).collect::<Result<_, _>>()?,
             secrets,
@@ -246,6 +246,22 @@ impl LinkedVault for Command {
                 }
             }
             Ok(read)
+        })
+    }
+
+    fn certificate<'a>(&'a self, call: &'a Call, ask: &'a CertificateAsk) -> Doing<'a, String> {
+        Box::pin(async {
+            let cannot = "its link does not say how it makes certificates: certificate=ARGUMENTS";
+            let template = self.certificate.as_ref().ok_or_else(|| Fault::Unable(cannot.to_owned()))?;
+            let (principals, seconds) = (ask.principals.join(","), ask.ttl.as_secs().to_string());
+            let names =
+                [("{role}", ask.role.as_str()), ("{principals}", &principals), ("{seconds}", &seconds)];
+            let line = SecretBytes::copy_of(format!("{}\n", ask.public).as_bytes());
+            let ended = self.run(call, template.put(&names)?, Some(&line), limits::IDENTITY).await?;
+            if ended.status != 0 {
+                return Err(self.failed(ended.status));
+            }
+            Ok(String::from_utf8_lossy(ended.output.expose()).trim().to_owned())
         })
     }
 

@@ -187,7 +187,10 @@ impl Server {
             Some(rustls::Error::InvalidCertificate(of)) => match of {
                 Of::Expired | Of::ExpiredContext { .. } => "its certificate has expired",
                 Of::NotValidYet | Of::NotValidYetContext { .. } => "its certificate is not valid yet",
-                Of::UnknownIssuer => "its certificate is signed by nobody who is trusted here",
+                // The second is one that has the name of somebody who is.
+                Of::UnknownIssuer | Of::BadSignature => {
+                    "its certificate is signed by nobody who is trusted here"
+                }
                 Of::NotValidForName | Of::NotValidForNameContext { .. } => {
                     "its certificate is for another name"
                 }
@@ -203,6 +206,11 @@ impl Server {
 }
 
 impl Connection<'_> {
+    /// The server has ended it.
+    pub(super) fn is_over(&self) -> bool {
+        self.requests.is_closed()
+    }
+
     pub(super) async fn send(&mut self, ask: Ask<'_>) -> Result<Answer, Fault> {
         let server = self.server;
         let broken = |cause: &str| Fault::Broken(format!("{}: {cause}", server.shown));

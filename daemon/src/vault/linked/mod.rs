@@ -6,12 +6,13 @@
 
 mod bitwarden;
 mod command;
-#[allow(dead_code, reason = "tmp")]
 mod http;
 mod keepass;
 #[cfg(target_os = "linux")]
 mod keyring;
 pub(crate) mod links;
+mod onepassword;
+mod openbao;
 mod pass;
 pub(crate) mod pinned;
 mod rbw;
@@ -25,6 +26,7 @@ use keyloan_protocol::names::{FieldName, ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -57,8 +59,8 @@ pub(crate) trait LinkedVault {
         Box::pin(async { Err(Fault::Unable("keyloan does not write to a vault of this kind".to_owned())) })
     }
 
-    /// The ssh keys it holds, by their public halves.
-    #[expect(dead_code, reason = "the agent offers the keys of linked vaults as soon as a kind has them")]
+    /// The ssh keys it holds, by their public halves. A private half is read by `read`, like any value, when the agent
+    /// signs with it.
     fn ssh_keys<'a>(&'a self, _call: &'a Call) -> Doing<'a, Vec<SshKey>> {
         Box::pin(async { Ok(Vec::new()) })
     }
@@ -74,9 +76,35 @@ pub(crate) trait LinkedVault {
         true
     }
 
+    /// A certificate for an ssh key, `ssh-ed25519-cert-v01@openssh.com AAAA…`, without a line end. Nothing is believed
+    /// of it: whoever uses it checks that it is for this key, for the login, and for the time that was asked for.
+    fn certificate<'a>(&'a self, _call: &'a Call, _ask: &'a CertificateAsk) -> Doing<'a, String> {
+        Box::pin(async { Err(Fault::Unable("a vault of this kind makes no ssh certificates".to_owned())) })
+    }
+
+    /// Exchanges secrets that are good once for those that are to be kept, when the vault is linked.
+    fn settle<'a>(&'a self, _call: &'a mut Call) -> Doing<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Ends what `read` noted in `Call::leases`, wherever it was noted.
+    fn revoke<'a>(&'a self, _call: &'a Call, _lease: &'a Lease) -> Doing<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    /// Ends what it has with its server: the local vault was locked, or the link changed.
+    fn sign_out(&self) -> Doing<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
     /// How long it may take; longer where a person may be asked by the vault itself.
     fn patience(&self) -> Duration {
         Duration::from_secs(20)
+    }
+
+    /// How long a search for titles may take. It comes before the question, and nobody wants to wait for that.
+    fn search(&self) -> Duration {
+        Duration::from_secs(5)
     }
 
     /// What to do about a fault of this kind of vault, as a command where there is one; [`hint`] knows the rest.
@@ -94,6 +122,16 @@ pub(crate) struct Call {
     /// unlocked from, and the requester's terminal as the kernel has it.
     pub(crate) desktop: Vec<(&'static str, OsString)>,
     pub(crate) terminal: Option<PathBuf>,
+    /// What was made for this call and is to be ended with the loan, noted as soon as it is known.
+    pub(crate) leases: RefCell<Vec<Lease>>,
+}
+
+/// An account that a vault made for one loan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lease {
+    pub(crate) item: ItemName,
+    /// The vault's own name for it.
+    pub(crate) id: String,
 }
 
 #[derive(Default)]
@@ -113,6 +151,17 @@ impl Secrets {
         self.0.is_empty()
     }
 
+    /// Puts a secret in the place of the one of that name.
+    pub(crate) fn put(&mut self, key: &str, secret: SecretBytes) {
+        self.take(key);
+        self.0.push((key.to_owned(), secret));
+    }
+
+    pub(crate) fn take(&mut self, key: &str) -> Option<SecretBytes> {
+        let at = self.0.iter().position(|(held, _)| held == key)?;
+        Some(self.0.remove(at).1)
+    }
+
     pub(crate) fn expose(&self, key: &str) -> Option<&SecretBytes> {
         self.0.iter().find(|(held, _)| held == key).map(|(_, secret)| secret)
     }
@@ -125,11 +174,28 @@ pub(crate) struct Listed {
     pub(crate) fields: Vec<FieldName>,
 }
 
-#[expect(dead_code, reason = "see `ssh_keys`")]
+/// An ssh key, whose private half is a field.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct SshKey {
     pub(crate) item: ItemName,
+    /// What `read` gives for it is a private key in OpenSSH's own format.
+    pub(crate) field: FieldName,
+    /// The field of the item with the passphrase, where that is encrypted.
+    pub(crate) passphrase: Option<FieldName>,
     /// `ssh-ed25519 AAAA… comment`.
     pub(crate) public: String,
+}
+
+/// What a certificate is wanted for: one login.
+pub(crate) struct CertificateAsk {
+    /// The vault's own name for who may be given one: `ROLE`, of the engine that the link names.
+    pub(crate) role: String,
+    /// `ssh-ed25519 AAAA…`, with or without a comment.
+    pub(crate) public: String,
+    /// The users that it lets in; none for those that the role has by itself.
+    pub(crate) principals: Vec<String>,
+    /// How long it is good for.
+    pub(crate) ttl: Duration,
 }
 
 /// Why a vault did not do what it was asked for. Texts are keyloan's own words with names and paths in them; what a
@@ -147,6 +213,8 @@ pub(crate) enum Fault {
     Titled { item: String, candidates: Vec<String> },
     #[error("there is no field '{field}' in item '{item}'")]
     NoField { item: String, field: String },
+    #[error("the newest version of '{0}' was deleted there")]
+    Deleted(String),
     #[error("'{what}' is more than one thing there")]
     Ambiguous { what: String, candidates: Vec<String> },
     #[error("{0}")]
@@ -171,7 +239,7 @@ impl Fault {
         match self {
             Self::SignedOut => "signed_out",
             Self::Locked(_) => "locked",
-            Self::NoItem(_) | Self::NoField { .. } | Self::Titled { .. } => "not_found",
+            Self::NoItem(_) | Self::NoField { .. } | Self::Titled { .. } | Self::Deleted(_) => "not_found",
             Self::Ambiguous { .. } => "ambiguous",
             Self::Refused(_) => "refused",
             Self::Unreachable(_) => "unreachable",
@@ -184,7 +252,14 @@ impl Fault {
 
     /// It is about what was asked for, and not about the vault.
     pub(crate) fn is_about_the_item(&self) -> bool {
-        matches!(self, Self::NoItem(_) | Self::NoField { .. } | Self::Titled { .. } | Self::Ambiguous { .. })
+        matches!(
+            self,
+            Self::NoItem(_)
+                | Self::NoField { .. }
+                | Self::Titled { .. }
+                | Self::Deleted(_)
+                | Self::Ambiguous { .. }
+        )
     }
 
     pub(crate) fn no_item(reference: &Reference) -> Self {
@@ -225,6 +300,7 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
     match link.kind.as_str() {
         "pass" => Ok(Rc::new(pass::Pass::open(link)?)),
         "keepass" => Ok(Rc::new(keepass::KeePass::open(link)?)),
+        "openbao" => Ok(Rc::new(openbao::OpenBao::open(link)?)),
         "command" => Ok(Rc::new(command::Command::open(link)?)),
         #[cfg(target_os = "linux")]
         "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
@@ -232,6 +308,7 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
         "bitwarden" => Ok(Rc::new(bitwarden::Bitwarden::open(link)?)),
         "rbw" => Ok(Rc::new(rbw::Rbw::open(link)?)),
+        "onepassword" => onepassword::open(link),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }
 }

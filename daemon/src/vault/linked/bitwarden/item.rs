@@ -4,7 +4,7 @@
 //! other item has that; else its folder and its title, `FOLDER/TITLE`, where no other item has those or is titled so; else
 //! its id.
 
-use super::{Fault, Read};
+use super::{Fault, Read, SshKey};
 use keyloan_protocol::names::{FieldName, ItemName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
@@ -16,6 +16,7 @@ pub(in super::super) const SECURE_NOTE: u64 = 2;
 const HIDDEN: u64 = 1;
 pub(in super::super) const LINKED: u64 = 3;
 
+const PRIVATE_KEY: &str = "privateKey";
 const VARS: &str = "vars";
 const NOTES: &str = "notes";
 /// Of logins, besides their web addresses.
@@ -128,6 +129,23 @@ impl Items {
         let mut listed: Vec<_> = self.items.iter().filter_map(one).collect();
         listed.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         listed
+    }
+}
+
+impl Items {
+    /// Bitwarden keeps ssh keys in OpenSSH's own format, without a passphrase. One whose private half `read` would not give
+    /// is left out.
+    pub(super) fn ssh_keys(&self) -> Vec<SshKey> {
+        let one = |item: &Value| {
+            let key = item.get("sshKey")?;
+            text(key, PRIVATE_KEY).filter(|private| !private.is_empty())?;
+            let public = text(key, "publicKey")?.trim();
+            let whole = !public.is_empty() && !public.contains(char::is_control);
+            let field = FieldName::parse(PRIVATE_KEY).ok()?;
+            let public = public.to_owned();
+            whole.then_some(SshKey { item: self.name(item)?, field, passphrase: None, public })
+        };
+        self.items.iter().filter_map(one).collect()
     }
 }
 

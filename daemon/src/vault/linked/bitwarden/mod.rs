@@ -12,18 +12,24 @@ mod serve;
 use self::item::Items;
 use self::serve::{How, Request, Serve};
 use super::links::Link;
-use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
 use hyper::Method;
 use keyloan_protocol::names::VaultName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use serde_json::Value;
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 /// A day of minutes.
 const LONGEST: u64 = 24 * 60;
+
+/// For what was written to be read.
+const LOOKS: usize = 20;
+const LOOK: Duration = Duration::from_millis(100);
 
 const ITEMS: &str = "/list/object/items";
 const FOLDERS: &str = "/list/object/folders";
@@ -32,7 +38,8 @@ pub(super) struct Bitwarden {
     name: VaultName,
     program: String,
     appdata: String,
-    serve: Rc<Serve>,
+    how: How,
+    serve: RefCell<Rc<Serve>>,
 }
 
 impl Bitwarden {
@@ -50,13 +57,25 @@ impl Bitwarden {
             name: link.name.clone(),
             program: how.program.path.display().to_string(),
             appdata: how.appdata.display().to_string(),
-            serve: Serve::of(how),
+            serve: RefCell::new(Serve::of(how.clone())),
+            how,
         })
+    }
+
+    async fn ask(&self, call: &Call, request: Request) -> Result<Value, Fault> {
+        let serve = {
+            let mut serve = self.serve.borrow_mut();
+            if serve.has_ended() {
+                *serve = Serve::of(self.how.clone());
+            }
+            Rc::clone(&serve)
+        };
+        serve.ask(call.secrets.expose("password"), request).await
     }
 
     async fn get(&self, call: &Call, path: &str, synced: bool) -> Result<Value, Fault> {
         let request = Request { method: Method::GET, path: path.to_owned(), json: None, synced };
-        self.serve.ask(call.secrets.expose("password"), request).await
+        self.ask(call, request).await
     }
 
     /// The items, with the folders where some name is more than a title of one item.
@@ -94,11 +113,19 @@ impl Bitwarden {
         };
         let json = Zeroizing::new(serde_json::to_vec(&item).map_err(|_| Fault::no_item(at))?);
         let request = Request { method, path, json: Some(SecretBytes::copy_of(&json)), synced: false };
-        let written = self.serve.ask(call.secrets.expose("password"), request).await?;
-        if item::holds(&written, at, value) {
-            return Ok(());
+        let written = self.ask(call, request).await?;
+        if !item::holds(&written, at, value) {
+            return Err(Fault::Broken("bw did not keep what it was given".to_owned()));
         }
-        Err(Fault::Broken("bw did not keep what it was given".to_owned()))
+        // It answers before its own list has what was written, and whoever reads next is not to get what was.
+        for _ in 0..LOOKS {
+            let items = self.items(call, false, |items| items.are_titles(std::iter::once(&at.item))).await?;
+            if items.named(&at.item).is_ok_and(|item| item::holds(item, at, value)) {
+                break;
+            }
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 }
 
@@ -124,6 +151,10 @@ impl LinkedVault for Bitwarden {
             let items = self.items(call, false, |items| items.are_titles(names)).await?;
             Ok(wanted.iter().map(|reference| items.read(reference)).collect())
         })
+    }
+
+    fn ssh_keys<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<SshKey>> {
+        Box::pin(async { Ok(self.items(call, false, Items::are_all_titles).await?.ssh_keys()) })
     }
 
     fn write<'a>(&'a self, call: &'a Call, at: &'a Reference, value: &'a SecretBytes) -> Doing<'a, ()> {

@@ -68,6 +68,7 @@ pub(super) struct Serve {
     how: How,
     errands: mpsc::Sender<Errand>,
     keeper: JoinHandle<()>,
+    ended: Cell<bool>,
 }
 
 /// A request, and where its answer goes.
@@ -98,17 +99,23 @@ impl Serve {
             kept.retain(|_, serve| serve.strong_count() > 0);
             let known = kept.get(&how.appdata).and_then(Weak::upgrade);
             if let Some(known) = known {
-                if known.how == how && !known.keeper.is_finished() {
+                if known.how == how && !known.has_ended() {
                     return known;
                 }
+                known.ended.set(true);
                 known.keeper.abort();
             }
             let (errands, received) = mpsc::channel(64);
             let keeper = tokio::task::spawn_local(keep(how.clone(), received));
-            let serve = Rc::new(Self { how: how.clone(), errands, keeper });
+            let serve = Rc::new(Self { how: how.clone(), errands, keeper, ended: Cell::new(false) });
             kept.insert(how.appdata, Rc::downgrade(&serve));
             serve
         })
+    }
+
+    /// Another one took its place.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get() || self.keeper.is_finished()
     }
 
     /// The `data` of an answer.
@@ -163,6 +170,7 @@ async fn life(
     };
     let mut life = Life { connection, unlocked_with: None };
     let mut errand = first;
+    let mut is_used = false;
     let mut ready = life.is_signed_in().await;
     loop {
         let done = match ready {
@@ -182,6 +190,8 @@ async fn life(
                 let _ = errand.answer.send(Err(fault));
                 return None;
             }
+            // It ended while nobody used it, and that is noticed only now.
+            Err(Cut::Lost(_)) if is_used && errand.request.method == Method::GET => return Some(errand),
             Err(Cut::Lost(fault)) => {
                 let fault = lost(process, fault).await;
                 let _ = errand.answer.send(Err(fault));
@@ -194,7 +204,8 @@ async fn life(
             return None;
         }
         errand = timeout(how.idle, errands.recv()).await.ok()??;
-        if process.has_ended() {
+        is_used = true;
+        if life.connection.is_over() || process.has_ended() {
             return Some(errand);
         }
         ready = Ok(());

@@ -5,7 +5,7 @@
 //! The child is a copy of this program that nobody may read, and so undumpable from its first instruction. What it
 //! opens the file with, and what it finds there, goes over a socket, which nobody else can open.
 
-use super::super::{Fault, Listed};
+use super::super::{Fault, Listed, SshKey};
 use super::database::{Key, Opened};
 use keyloan_platform::process::limit_memory;
 use keyloan_platform::program::{Group, set_apart};
@@ -36,6 +36,7 @@ const VALUES: usize = 256 * 1024 * 1024;
 pub(super) enum Act {
     Open,
     List,
+    SshKeys,
     Read(Vec<Reference>),
     Write(Reference),
 }
@@ -53,6 +54,7 @@ struct Order {
 enum Done {
     Opened,
     Listed(Vec<Listed>),
+    SshKeys(Vec<SshKey>),
     Read(Vec<Result<usize, Fault>>),
     Written(usize),
     Not(Fault),
@@ -62,6 +64,7 @@ enum Done {
 pub(super) enum Said {
     Opened,
     Listed(Vec<Listed>),
+    SshKeys(Vec<SshKey>),
     Read(Vec<Result<SecretBytes, Fault>>),
     Written(SecretBytes),
     Not(Fault),
@@ -116,6 +119,7 @@ async fn said(stream: &mut UnixStream) -> io::Result<Result<Said, Fault>> {
         Err(fault) => Err(fault),
         Ok(Done::Opened) => Ok(Said::Opened),
         Ok(Done::Listed(listed)) => Ok(Said::Listed(listed)),
+        Ok(Done::SshKeys(keys)) => Ok(Said::SshKeys(keys)),
         Ok(Done::Not(fault)) => Ok(Said::Not(fault)),
         Ok(Done::Written(length)) => Ok(Said::Written(bytes(stream, length, &mut left).await?)),
         Ok(Done::Read(lengths)) => {
@@ -194,6 +198,7 @@ fn done(
     Ok(match act {
         Act::Open => (Done::Opened, Vec::new()),
         Act::List => (Done::Listed(opened.list()), Vec::new()),
+        Act::SshKeys => (Done::SshKeys(opened.ssh_keys()), Vec::new()),
         Act::Read(wanted) => {
             let (mut lengths, mut values) = (Vec::with_capacity(wanted.len()), Vec::new());
             for reference in &wanted {

@@ -53,7 +53,7 @@ impl Key {
 }
 
 pub(super) struct Opened {
-    database: Database,
+    pub(super) database: Database,
     key: Key,
     version: Version,
 }
@@ -116,7 +116,7 @@ impl Opened {
     }
 
     /// Every item with its groups but the root, and without what was thrown away.
-    fn paths(&self) -> Vec<(String, EntryId)> {
+    pub(super) fn paths(&self) -> Vec<(String, EntryId)> {
         let thrown_away: Option<GroupId> = self.database.recycle_bin().map(|group| group.id());
         let mut paths = Vec::new();
         let mut open: Vec<(GroupId, String, usize)> = vec![(self.database.root().id(), String::new(), 0)];
@@ -243,7 +243,7 @@ fn elements(xml: &[u8]) -> BTreeSet<String> {
     names
 }
 
-fn standard(name: &str) -> &str {
+pub(super) fn standard(name: &str) -> &str {
     STANDARD.iter().find(|(ours, _)| *ours == name).map_or(name, |(_, theirs)| theirs)
 }
 

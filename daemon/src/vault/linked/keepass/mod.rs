@@ -11,10 +11,11 @@
 pub(super) mod apart;
 mod database;
 mod header;
+mod ssh;
 mod tries;
 
 use super::links::Link;
-use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
+use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
 use crate::clock::since_boot;
 use crate::patience::{self, regular};
 use apart::{Act, Said};
@@ -181,6 +182,15 @@ impl LinkedVault for KeePass {
                 exchange(&path, &bytes, new.expose(), &is_over)
             };
             tokio::task::spawn_blocking(work).await.map_err(|_| lost())?
+        })
+    }
+
+    fn ssh_keys<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<SshKey>> {
+        Box::pin(async {
+            match self.ask(call, Act::SshKeys, None).await?.0 {
+                Said::SshKeys(keys) => Ok(keys),
+                _ => Err(lost()),
+            }
         })
     }
 
