@@ -2,6 +2,7 @@
 
 use keyloan_e2e::bitwarden::{Bitwarden, MASTER, runs};
 use keyloan_e2e::sandbox::Output;
+use keyloan_e2e::sshd::Ssh;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -305,4 +306,24 @@ fn two_links_of_one_account_share_a_process_and_another_account_has_its_own() {
     }
     let running = bitwarden.started().into_iter().filter(|pid| runs(*pid)).count();
     assert_eq!(running, 2);
+}
+
+#[test]
+fn an_ssh_key_that_bitwarden_keeps_logs_in_by_the_agent() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &[]);
+    let private = std::fs::read_to_string(ssh.key("deploy", &["ed25519"])).unwrap();
+    let public = ssh.public("deploy");
+    let key = |name: &str, private: &str, public: &str| {
+        json!({ "type": 5, "name": name,
+            "sshKey": { "privateKey": private, "publicKey": public, "keyFingerprint": "SHA256:x" } })
+    };
+    let items = json!([key("deploy", &private, &public), key("empty", "", &public), login("web", "p")]);
+    let bitwarden = Bitwarden::start(&sandbox, BESIDE, &items, &json!([]));
+    bitwarden.link("bw", "app", Some(MASTER), &[]).ok();
+    let linked = sandbox.keyloan(&["ssh", "link", "--vault", "bw"]).run().ok().text();
+    assert!(linked.contains("bw://deploy/privateKey") && !linked.contains("empty"), "{linked}");
+    let server = ssh.server("git.example.org", &[public]);
+    assert_eq!(ssh.ssh(&["git.example.org", "echo", "in"]).ok().text(), "in\n");
+    assert_eq!(server.accepted(), 1);
 }
