@@ -203,7 +203,13 @@ async fn life(
         if ends {
             return None;
         }
-        errand = timeout(how.idle, errands.recv()).await.ok()??;
+        // One that nobody waits for any more is not begun.
+        errand = loop {
+            let next = timeout(how.idle, errands.recv()).await.ok()??;
+            if !next.answer.is_closed() {
+                break next;
+            }
+        };
         is_used = true;
         if life.connection.is_over() || process.has_ended() {
             return Some(errand);
