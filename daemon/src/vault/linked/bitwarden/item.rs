@@ -63,6 +63,10 @@ impl Items {
         self.items.iter().all(|item| seen.insert(text(item, "name")))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     fn titled(&self, title: &str) -> impl Iterator<Item = &Value> {
         self.items.iter().filter(move |item| text(item, "name") == Some(title))
     }

@@ -14,7 +14,7 @@ use self::serve::{How, Request, Serve};
 use super::links::Link;
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
 use hyper::Method;
-use keyloan_protocol::names::VaultName;
+use keyloan_protocol::names::{ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use serde_json::Value;
@@ -79,31 +79,49 @@ impl Bitwarden {
     }
 
     /// The items, with the folders where some name is more than a title of one item.
-    async fn items(
-        &self,
-        call: &Call,
-        synced: bool,
-        suffice: impl FnOnce(&Items) -> bool,
-    ) -> Result<Items, Fault> {
-        let answer = self.get(call, ITEMS, synced).await?;
-        let items = Items::new(answer)?;
+    async fn look(&self, call: &Call, suffice: impl FnOnce(&Items) -> bool) -> Result<Items, Fault> {
+        let items = Items::new(self.get(call, ITEMS, false).await?)?;
         if suffice(&items) {
             return Ok(items);
         }
-        let folders = self.get(call, FOLDERS, false).await?;
-        items.with_folders(folders)
+        items.with_folders(self.get(call, FOLDERS, false).await?)
+    }
+
+    /// The same, looked for again while what is missing may yet come round.
+    async fn items(&self, call: &Call, wanted: &[&ItemName]) -> Result<Items, Fault> {
+        loop {
+            let items = self.look(call, |items| items.are_titles(wanted.iter().copied())).await?;
+            let misses = |name: &&ItemName| matches!(items.named(name), Err(Fault::NoItem(_)));
+            if !(wanted.iter().any(misses) && self.serve.borrow().is_settling()) {
+                return Ok(items);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn all(&self, call: &Call) -> Result<Items, Fault> {
+        loop {
+            let items = self.look(call, Items::are_all_titles).await?;
+            if !(items.is_empty() && self.serve.borrow().is_settling()) {
+                return Ok(items);
+            }
+            sleep(LOOK).await;
+        }
     }
 
     async fn put(&self, call: &Call, at: &Reference, value: &str) -> Result<(), Fault> {
-        let wanted = std::iter::once(&at.item);
-        let items = self.items(call, true, |items| items.are_titles(wanted)).await?;
+        self.get(call, "/status", true).await?;
+        // Writing what was there before would undo what others changed, or make an item twice.
+        sleep(serve::SETTLING).await;
+        let items = self.items(call, &[&at.item]).await?;
         let (method, path, item) = match items.named(&at.item) {
             Ok(item) => {
                 let id = item::id(item);
                 if id.is_empty() {
                     return Err(Fault::Broken("it has an item without an id".to_owned()));
                 }
-                (Method::PUT, format!("/object/item/{id}"), item::with_field(item, at, value)?)
+                let path = format!("/object/item/{id}");
+                (Method::PUT, path, item::with_field(item, at, value)?)
             }
             Err(Fault::NoItem(_)) if item::is_id(at.item.as_str()) => return Err(Fault::no_item(at)),
             Err(Fault::NoItem(_)) => {
@@ -117,9 +135,9 @@ impl Bitwarden {
         if !item::holds(&written, at, value) {
             return Err(Fault::Broken("bw did not keep what it was given".to_owned()));
         }
-        // It answers before its own list has what was written, and whoever reads next is not to get what was.
+        // Whoever reads next is not to get what was.
         for _ in 0..LOOKS {
-            let items = self.items(call, false, |items| items.are_titles(std::iter::once(&at.item))).await?;
+            let items = self.look(call, |items| items.are_titles(std::iter::once(&at.item))).await?;
             if items.named(&at.item).is_ok_and(|item| item::holds(item, at, value)) {
                 break;
             }
@@ -136,7 +154,7 @@ impl LinkedVault for Bitwarden {
 
     fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>> {
         Box::pin(async {
-            let items = self.items(call, false, Items::are_all_titles).await?;
+            let items = self.all(call).await?;
             Ok(items.list().into_iter().map(|(item, fields)| Listed { item, fields }).collect())
         })
     }
@@ -147,14 +165,14 @@ impl LinkedVault for Bitwarden {
 
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         Box::pin(async {
-            let names = wanted.iter().map(|reference| &reference.item);
-            let items = self.items(call, false, |items| items.are_titles(names)).await?;
+            let names: Vec<&ItemName> = wanted.iter().map(|reference| &reference.item).collect();
+            let items = self.items(call, &names).await?;
             Ok(wanted.iter().map(|reference| items.read(reference)).collect())
         })
     }
 
     fn ssh_keys<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<SshKey>> {
-        Box::pin(async { Ok(self.items(call, false, Items::are_all_titles).await?.ssh_keys()) })
+        Box::pin(async { Ok(self.all(call).await?.ssh_keys()) })
     }
 
     fn write<'a>(&'a self, call: &'a Call, at: &'a Reference, value: &'a SecretBytes) -> Doing<'a, ()> {

@@ -41,6 +41,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(85);
 /// How old what is read may be.
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
+/// Some milliseconds, on a machine that has nothing else to do.
+pub(super) const SETTLING: Duration = Duration::from_secs(2);
+
 /// All items of a large vault, with their values.
 const MOST: usize = 32 * 1024 * 1024;
 /// Every other answer.
@@ -69,6 +72,7 @@ pub(super) struct Serve {
     errands: mpsc::Sender<Errand>,
     keeper: JoinHandle<()>,
     ended: Cell<bool>,
+    synced: Rc<Cell<Option<Duration>>>,
 }
 
 /// A request, and where its answer goes.
@@ -106,11 +110,18 @@ impl Serve {
                 known.keeper.abort();
             }
             let (errands, received) = mpsc::channel(64);
-            let keeper = tokio::task::spawn_local(keep(how.clone(), received));
-            let serve = Rc::new(Self { how: how.clone(), errands, keeper, ended: Cell::new(false) });
+            let synced = Rc::default();
+            let keeper = tokio::task::spawn_local(keep(how.clone(), Rc::clone(&synced), received));
+            let serve = Rc::new(Self { how: how.clone(), errands, keeper, ended: Cell::new(false), synced });
             kept.insert(how.appdata, Rc::downgrade(&serve));
             serve
         })
+    }
+
+    /// Whether what it lists may still be what it had before it was synchronised: `bw` answers before its own state has
+    /// come round, and then lists old items, or none.
+    pub(super) fn is_settling(&self) -> bool {
+        self.synced.get().is_some_and(|at| clock::since_boot().saturating_sub(at) < SETTLING)
     }
 
     /// Another one took its place.
@@ -128,8 +139,7 @@ impl Serve {
     }
 }
 
-async fn keep(how: How, mut errands: mpsc::Receiver<Errand>) {
-    let synced = Cell::new(None);
+async fn keep(how: How, synced: Rc<Cell<Option<Duration>>>, mut errands: mpsc::Receiver<Errand>) {
     let mut next = None;
     loop {
         let errand = match next.take() {
@@ -311,6 +321,7 @@ impl Life<'_> {
         if errand.request.synced || !is_fresh {
             synced.set(Some(clock::since_boot()));
             let sync = self.send(SYNC, Method::POST, "/sync", None, SHORT).await.map_err(|_| Cut::Sync)?;
+            synced.set(Some(clock::since_boot()));
             match sync {
                 Err(Fault::SignedOut) => return Ok(Err(Fault::SignedOut)),
                 Err(fault) if errand.request.synced => return Ok(Err(fault)),
