@@ -233,7 +233,7 @@ pub fn may_name_a_file(name: &str) -> bool {
 }
 
 /// Everyday variables of any session, or of any shell that was lent to: they steer, and every process has them, so a
-/// warning that named them would name them always. They may not be lent; they are neither warned of nor dropped.
+/// warning that named them would name them always. They may not be lent and are not warned of.
 pub fn is_everyday(name: &str) -> bool {
     matches!(
         name,

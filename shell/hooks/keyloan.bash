@@ -37,7 +37,17 @@ __keyloan_retrace() {
 	fi
 }
 
+# Under 'set -a' a child has the functions by the environment, and nothing of what they look after.
+__keyloan_is_whole() {
+	[[ -n ${__keyloan_ready[1]-} ]] && return 0
+	builtin printf 'keyloan: this shell has only a part of the integration\n' >&2
+	# shellcheck disable=SC2016 # shown, not run
+	builtin printf 'hint: eval "$(keyloan shell bash)"\n' >&2
+	return 1
+}
+
 opvars() {
+	__keyloan_is_whole || return 2
 	__keyloan_untrace
 	local __keyloan_result=0
 	__keyloan_lend "$@" || __keyloan_result=$?
@@ -48,6 +58,7 @@ opvars() {
 }
 
 unopvars() {
+	__keyloan_is_whole || return 2
 	__keyloan_untrace
 	local __keyloan_result=0
 	__keyloan_return "$@" || __keyloan_result=$?
@@ -62,13 +73,15 @@ deopvars() {
 
 # shellcheck disable=SC2034 # values are used by eval, which is given their names only
 __keyloan_lend() {
+	local IFS='' 2>/dev/null
+	local __kl_exact=$IFS
 	local IFS=' ' 2>/dev/null
 	local __kl_record __kl_code='' __kl_mark='' __kl_live='' __kl_loan=''
 	local __kl_until='' __kl_name='' __kl_whole='' __kl_at=0 __kl_count=0
 	local __kl_i __kl_found __kl_kind __kl_kinds __kl_shown
 	local __kl_names __kl_values
 	__kl_names=() __kl_values=() __kl_kinds=()
-	if [[ $IFS != ' ' ]]; then
+	if [[ -n $__kl_exact || $IFS != ' ' ]]; then
 		builtin printf 'keyloan: cannot lend credentials to this shell: its IFS is read-only, which would change values\n' >&2
 		return 2
 	fi
@@ -228,10 +241,12 @@ __keyloan_restore() {
 		builtin printf 'keyloan: cannot remove %s: it is read-only\n' "$__kl_name" >&2
 		return 1
 	fi
-	# A function's own may have hidden what was lent.
-	while [[ -n ${!__kl_name+set} ]]; do
+	# A function's own may have hidden what was lent: no more of them than functions.
+	for ((__kl_last = ${#FUNCNAME[@]}; __kl_last > 0; __kl_last--)); do
+		builtin declare -p "$__kl_name" >/dev/null 2>&1 || break
 		builtin unset -v "$__kl_name" 2>/dev/null || return 1
 	done
+	__kl_last=$((${#__keyloan_name[@]} - 1))
 	case ${__keyloan_had[__kl_i]} in
 	x | v) builtin eval "$__kl_name=\${__keyloan_was[__kl_i]}" ;;
 	esac
@@ -348,6 +363,8 @@ __keyloan_inherit() {
 			__kl_name=${__kl_names%% *}
 			__kl_names=${__kl_names#"$__kl_name"}
 			__kl_names=${__kl_names# }
+			# Of these nobody was lent one: a made-up loan would take them away.
+			case $__kl_name in _ | IFS | PATH | HOME | SHELL | USER | PWD | TERM) continue ;; esac
 			__kl_at=${#__keyloan_name[@]}
 			__keyloan_name[__kl_at]=$__kl_name __keyloan_of[__kl_at]=$__kl_mark __keyloan_had[__kl_at]='' __keyloan_was[__kl_at]=''
 		done
@@ -396,10 +413,12 @@ __keyloan_check() {
 }
 
 __keyloan_over() {
-	local IFS=' ' __kl_i __kl_name __kl_kept='' __kl_why=$2 __kl_removed
+	local IFS=' ' 2>/dev/null
+	local __kl_i __kl_name __kl_kept='' __kl_why=$2 __kl_removed
 	local __kl_mark=${__keyloan_mark[$1]} __kl_else
 	__kl_else='the loan is over'
-	[[ -e ${__keyloan_live[$1]} ]] || __kl_else='the daemon has ended'
+	# Without a daemon that it can see it looks for the marker alone.
+	[[ -e ${__keyloan_live[$1]} || ${__keyloan_live[$1]} == "$__kl_mark" ]] || __kl_else='the daemon has ended'
 	__keyloan_untrace
 	__kl_removed=()
 	__kl_i=0
@@ -475,7 +494,10 @@ __keyloan_hook() {
 
 # Again at each loan: what comes later in a start-up file may have put something else in its place.
 __keyloan_install() {
-	case "${PROMPT_COMMAND[*]-}" in
+	# Before 5.1 only the first of them is run.
+	local __kl_commands=${PROMPT_COMMAND-}
+	((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)) || __kl_commands="${PROMPT_COMMAND[*]-}"
+	case $__kl_commands in
 	*__keyloan_hook*) return 0 ;;
 	esac
 	# shellcheck disable=SC2030,SC2031 # tried where it changes nothing

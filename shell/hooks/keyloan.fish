@@ -269,6 +269,8 @@ function __keyloan_inherit
         end
         __keyloan_join $__kl_parts[1] $__kl_parts[2] $__kl_parts[3] "$__kl_parts[5]"
         for __kl_name in (string split ' ' -- $__kl_parts[4])
+            # Of these nobody was lent one: a made-up loan would take them away.
+            builtin contains -- $__kl_name _ IFS PATH HOME SHELL USER PWD TERM; and continue
             set -ga __keyloan_name $__kl_name
             set -ga __keyloan_of $__kl_parts[1]
         end
@@ -319,7 +321,8 @@ function __keyloan_over --argument-names __kl_at __kl_why
     end
     if test -z "$__kl_why"
         set __kl_why 'the loan is over'
-        test -e $__keyloan_live[$__kl_at]; or set __kl_why 'the daemon has ended'
+        # Without a daemon that it can see it looks for the marker alone.
+        test -e $__keyloan_live[$__kl_at]; or test $__keyloan_live[$__kl_at] = $__kl_mark; or set __kl_why 'the daemon has ended'
     end
     __keyloan_part $__kl_at
     __keyloan_announce_vars

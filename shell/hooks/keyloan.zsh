@@ -24,7 +24,7 @@ function opvars {
 	local __kl_out __kl_mark __kl_live __kl_loan __kl_until __kl_name __kl_kind __kl_record __kl_whole='' IFS=' '
 	local -a __kl_records __kl_names __kl_values __kl_shown
 	local -i __kl_i
-	[[ ! -o interactive ]] || __keyloan_install
+	[[ ! -o interactive ]] || __keyloan_install || return 2
 	__keyloan_check
 	# Read at once, NULs and all.
 	__kl_out="$(builtin exec =keyloan shell-lend "$@")"
@@ -261,6 +261,8 @@ __keyloan_inherit() {
 		[[ ${#__kl_parts} -ge 4 && -n ${__kl_parts[4]} && ${__kl_parts[4]} != *[^A-Za-z0-9_\ ]* ]] || continue
 		__keyloan_join "${__kl_parts[1]}" "${__kl_parts[2]}" "${__kl_parts[3]}" "${(pj.\t.)__kl_parts[5,-1]}"
 		for __kl_name in ${(s. .)__kl_parts[4]}; do
+			# Of these nobody was lent one: a made-up loan would take them away.
+			[[ $__kl_name != (_|IFS|PATH|HOME|SHELL|USER|PWD|TERM) ]] || continue
 			__keyloan_of[$__kl_name]=${__kl_parts[1]} __keyloan_had[$__kl_name]='' __keyloan_was[$__kl_name]=''
 		done
 	done
@@ -293,7 +295,8 @@ __keyloan_over() {
 	local __kl_else
 	local -a __kl_removed
 	__kl_else='the loan is over'
-	[[ -e ${__keyloan_live[$1]} ]] || __kl_else='the daemon has ended'
+	# Without a daemon that it can see it looks for the marker alone.
+	[[ -e ${__keyloan_live[$1]} || ${__keyloan_live[$1]} == "$1" ]] || __kl_else='the daemon has ended'
 	for __kl_name in "${(@k)__keyloan_of}"; do
 		if [[ ${__keyloan_of[$__kl_name]} == "$__kl_mark" ]]; then
 			if __keyloan_restore "$__kl_name"; then
@@ -354,13 +357,18 @@ __keyloan_hook() {
 __keyloan_install() {
 	builtin emulate -L zsh
 	builtin setopt no_xtrace
-	typeset -ga precmd_functions
-	if [[ " ${precmd_functions[*]-} " != *' __keyloan_hook '* ]]; then
+	if [[ " ${precmd_functions[*]-} " == *' __keyloan_hook '* ]]; then
+		return 0
+	elif [[ ${(t)precmd_functions} == *readonly* ]]; then
+		builtin print -ru2 -- 'keyloan: cannot take anything out of this shell by itself: its precmd_functions is read-only'
+		return 2
+	else
+		builtin typeset -ga precmd_functions
 		precmd_functions=(__keyloan_hook "${precmd_functions[@]}")
 	fi
 }
 
-__keyloan_install
+__keyloan_install || builtin :
 
 if [[ -n ${KEYLOAN_SHELL-} && -z $__keyloan_on ]]; then
 	__keyloan_inherit

@@ -34,9 +34,12 @@ fn a_prompt_command_that_nobody_can_change_is_told_before_anything_is_asked() {
 #[test]
 fn values_are_exact_or_not_lent_whatever_ifs_is() {
     let sandbox = with_sets();
-    let output = BASH.script(&sandbox, "IFS=$' \\t\\n'; readonly IFS; opvars odd; echo \"$? <${ODD-}>\"");
-    assert_eq!(output.text(), "2 <>\n", "{output:?}");
-    assert!(output.stderr.contains("its IFS is read-only"), "{output:?}");
+    for ifs in ["$' \\t\\n'", "' '", "''"] {
+        let script = format!("IFS={ifs}; readonly IFS; opvars odd; echo \"$? <${{ODD-}}>\"");
+        let output = BASH.script(&sandbox, &script);
+        assert_eq!(output.text(), "2 <>\n", "{output:?}");
+        assert!(output.stderr.contains("its IFS is read-only"), "{output:?}");
+    }
 }
 
 #[test]
@@ -63,9 +66,29 @@ fn how_a_variable_was_exported_comes_back_with_its_value() {
 #[test]
 fn a_functions_own_variable_hides_nothing_that_stays() {
     let sandbox = with_sets();
-    let script = "f() { local TOKEN=own; unopvars; }; opvars; f; echo \"<${TOKEN-}>\"; printenv TOKEN";
-    let output = BASH.script(&sandbox, script);
-    assert_eq!(output.text(), "set: PLAIN TOKEN\nremoved: PLAIN TOKEN\n<>\n", "{output:?}");
+    for functions in [
+        "f() { local TOKEN=own; unopvars; }",
+        "g() { local TOKEN; unopvars; }; f() { local TOKEN; g; }",
+        // What a hostile environment names is not looked for without end.
+        "f() { KEYLOAN_SHELL=$'/nope\\t/\\tz\\t_\\t\\n' __keyloan_inherit; unopvars; }",
+    ] {
+        let output =
+            BASH.script(&sandbox, &format!("{functions}; opvars; f; echo \"<${{TOKEN-}}>\"; printenv TOKEN"));
+        assert_eq!(output.text(), "set: PLAIN TOKEN\nremoved: PLAIN TOKEN\n<>\n", "{output:?}");
+    }
+}
+
+#[test]
+fn functions_that_came_by_the_environment_alone_lend_nothing() {
+    let sandbox = with_sets();
+    let script = "bash --norc -c 'opvars; echo $? \"<${TOKEN-}>\"'";
+    let output = sandbox.command(
+        keyloan_e2e::programs::needed("bash"),
+        &["-c", &format!("set -a; eval \"$(keyloan shell bash)\"; {script}")],
+    );
+    let output = output.run();
+    assert_eq!(output.text(), "2 <>\n", "{output:?}");
+    assert!(output.stderr.contains("only a part of the integration"), "{output:?}");
 }
 
 #[test]

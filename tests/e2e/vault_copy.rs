@@ -127,7 +127,7 @@ fn a_copy_that_cannot_be_says_why_and_changes_nothing() {
     link(&sandbox, "[ \"$1\" != none ] || exit 9\n[ \"$1\" = empty ] || echo x", &["missing=9"]);
     for (from, to, status, said) in [
         ("any://none/b", "local://x/y", 1, "there is no item 'none'"),
-        ("any://empty/b", "local://x/y", 2, "any://empty/b: it is empty"),
+        ("any://empty/b", "local://x/y", 7, "printed nothing"),
         ("local://none/b", "local://x/y", 1, "there is no item 'none'"),
         ("local://pypi/none", "local://x/y", 1, "there is no field 'none'"),
         ("else://a/b", "local://x/y", 1, "there is no vault 'else'"),

@@ -238,7 +238,7 @@ fn a_service_accounts_token_is_in_the_environment_of_op_alone() {
     for call in account.calls() {
         let environment: Vec<&str> =
             call["env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        assert_eq!(environment, ["HOME", "LANG", "OP_SERVICE_ACCOUNT_TOKEN", "PATH"]);
+        assert_eq!(environment, ["HOME", "LANG", "OP_SERVICE_ACCOUNT_TOKEN", "PATH", "PYTHONNOUSERSITE"]);
         assert!(!call["argv"].to_string().contains("ops_"), "{call}");
     }
     let listed = sandbox.keyloan(&["vault", "list", "--json"]).run().ok().text();

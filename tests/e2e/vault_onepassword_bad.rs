@@ -137,7 +137,7 @@ fn the_callers_environment_reaches_no_op() {
     let given = redirected(sandbox.keyloan(&["item", "get", "op://Work/gcp/key"])).run().ok();
     assert_eq!(given.text(), "s3cret");
     let environment = account.calls().remove(0)["env"].clone();
-    assert_eq!(environment, serde_json::json!(["HOME", "LANG", "PATH"]));
+    assert_eq!(environment, serde_json::json!(["HOME", "LANG", "PATH", "PYTHONNOUSERSITE"]));
 }
 
 #[test]

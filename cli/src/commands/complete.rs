@@ -1,6 +1,7 @@
-//! What completion calls at each press of Tab: candidates for the last of the given words, one a line: `=NAME`
-//! with what it is behind a tab, or `files`, `directories` or `command N`. They come from the definitions of the command line and the names that the daemon has. It asks nobody, says
-//! nothing of what goes wrong, and gives up soon, since somebody waits at a prompt.
+//! What completion calls at each press of Tab: candidates for the last of the given words, one a line: `=NAME` with what
+//! it is behind a tab, or `files`, `directories` or `command N`. They come from the definitions of the command line and the
+//! names that the daemon has. It asks nobody, says nothing of what goes wrong, and gives up soon, since somebody waits at a
+//! prompt.
 
 use crate::args::{Arguments, ShellLend, WithSecrets};
 use crate::client::Connection;

@@ -125,8 +125,11 @@ fn absolute(here: &Path, program: &Path) -> PathBuf {
 fn kept(clean: bool) -> Result<Vec<CString>, Failure> {
     environment::all()
         .filter(|(name, _)| {
-            let steers = |name: &str| env_vars::steers(name) && !env_vars::is_everyday(name);
-            !(clean && name.to_str().is_some_and(steers))
+            // What a shell that was lent to hands on is never warned of, and nothing for the command.
+            let is_of_a_shell = |name: &str| name.starts_with("KEYLOAN_") && name != "KEYLOAN_LOAN";
+            let drops =
+                |name: &str| env_vars::steers(name) && (!env_vars::is_everyday(name) || is_of_a_shell(name));
+            !(clean && name.to_str().is_some_and(drops))
         })
         .map(|(name, value)| entry(name.as_bytes(), value.as_bytes()))
         .collect()

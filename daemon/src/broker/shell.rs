@@ -55,7 +55,8 @@ impl Broker {
         let mut plan = without_the_shells_own(self.plan(client, &ask, found).await?)?;
         let time = ask.seconds.map(Duration::from_secs).or(plan.shell_time);
         let time = self.loan_time(time.map(|time| time.as_secs()))?;
-        let to = To::Shell { program: program(&shell), pid: shell.pid, started: shell.started };
+        let until = plan.until_leaving.clone();
+        let to = To::Shell { program: program(&shell), pid: shell.pid, started: shell.started, until };
         let act = Act {
             subjects: lend::subjects(&plan, &to, time),
             title: lend::title(&plan, "shell"),
@@ -112,8 +113,9 @@ impl Broker {
         let broker = Rc::clone(self);
         tokio::task::spawn_local(async move {
             tokio::time::sleep(TAKEN).await;
-            if broker.shells().is_ok_and(|shells| !shells.holds(&format!("{marker}{HAS}"))) {
+            if !broker.shells().is_ok_and(|shells| shells.holds(&format!("{marker}{HAS}"))) {
                 broker.end_loan(loan, "the shell did not take it");
+                broker.holder_ended(loan);
             }
         });
     }

@@ -41,6 +41,8 @@ pub(crate) enum To {
         pid: i32,
         /// In clock ticks after boot.
         started: u64,
+        /// It ends when the shell leaves this directory.
+        until: Option<PathBuf>,
     },
 }
 
@@ -61,8 +63,15 @@ impl fmt::Display for Subject {
         f.write_str(&self.what)?;
         match &self.to {
             To::Requester => {}
-            To::Program(path) => write!(f, " to {}", path.display())?,
-            To::Shell { program, pid, .. } => write!(f, " to the shell {program} (pid {pid})")?,
+            To::Program(path) if path.is_absolute() => write!(f, " to {}", path.display())?,
+            // Nobody reads it for a shell that was seen.
+            To::Program(path) => write!(f, " to '{}'", path.display())?,
+            To::Shell { program, pid, until, .. } => {
+                write!(f, " to the shell {program} (pid {pid})")?;
+                if let Some(directory) = until {
+                    write!(f, " in {}", directory.display())?;
+                }
+            }
         }
         self.time.map_or(Ok(()), |time| write!(f, ", for at most {}", TimeSpan::of(time)))
     }
