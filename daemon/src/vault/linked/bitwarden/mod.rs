@@ -6,6 +6,7 @@
 //! or the notes of a secure note that begins with an empty line or with `#`.
 
 pub(super) mod item;
+mod process;
 mod said;
 mod serve;
 
@@ -21,15 +22,10 @@ use serde_json::Value;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 /// A day of minutes.
 const LONGEST: u64 = 24 * 60;
-
-/// For what was written to be read.
-const LOOKS: usize = 20;
-const LOOK: Duration = Duration::from_millis(100);
 
 const ITEMS: &str = "/list/object/items";
 const FOLDERS: &str = "/list/object/folders";
@@ -73,47 +69,48 @@ impl Bitwarden {
         serve.ask(call.secrets.expose("password"), request).await
     }
 
-    async fn get(&self, call: &Call, path: &str, synced: bool) -> Result<Value, Fault> {
-        let request = Request { method: Method::GET, path: path.to_owned(), json: None, synced };
+    async fn get(&self, call: &Call, path: &str, synced: bool, anew: bool) -> Result<Value, Fault> {
+        let request = Request { method: Method::GET, path: path.to_owned(), json: None, synced, anew };
         self.ask(call, request).await
     }
 
     /// The items, with the folders where some name is more than a title of one item.
-    async fn look(&self, call: &Call, suffice: impl FnOnce(&Items) -> bool) -> Result<Items, Fault> {
-        let items = Items::new(self.get(call, ITEMS, false).await?)?;
+    async fn look(
+        &self,
+        call: &Call,
+        anew: bool,
+        suffice: impl FnOnce(&Items) -> bool,
+    ) -> Result<Items, Fault> {
+        let items = Items::new(self.get(call, ITEMS, false, anew).await?)?;
         if suffice(&items) {
             return Ok(items);
         }
-        items.with_folders(self.get(call, FOLDERS, false).await?)
+        items.with_folders(self.get(call, FOLDERS, false, false).await?)
     }
 
-    /// The same, looked for again while what is missing may yet come round.
-    async fn items(&self, call: &Call, wanted: &[&ItemName]) -> Result<Items, Fault> {
-        loop {
-            let items = self.look(call, |items| items.are_titles(wanted.iter().copied())).await?;
-            let misses = |name: &&ItemName| matches!(items.named(name), Err(Fault::NoItem(_)));
-            if !(wanted.iter().any(misses) && self.serve.borrow().is_settling()) {
-                return Ok(items);
-            }
-            sleep(LOOK).await;
+    /// The same for these names; what is missing is looked for again where it may only not have come round.
+    async fn items(&self, call: &Call, wanted: &[&ItemName], anew: bool) -> Result<Items, Fault> {
+        let suffice = |items: &Items| items.are_titles(wanted.iter().copied());
+        let items = self.look(call, anew, suffice).await?;
+        let misses = |name: &&ItemName| matches!(items.named(name), Err(Fault::NoItem(_)));
+        if !anew && wanted.iter().any(misses) && self.serve.borrow().is_settling() {
+            return self.look(call, true, suffice).await;
         }
+        Ok(items)
     }
 
     async fn all(&self, call: &Call) -> Result<Items, Fault> {
-        loop {
-            let items = self.look(call, Items::are_all_titles).await?;
-            if !(items.is_empty() && self.serve.borrow().is_settling()) {
-                return Ok(items);
-            }
-            sleep(LOOK).await;
+        let items = self.look(call, false, Items::are_all_titles).await?;
+        if items.is_empty() && self.serve.borrow().is_settling() {
+            return self.look(call, true, Items::are_all_titles).await;
         }
+        Ok(items)
     }
 
     async fn put(&self, call: &Call, at: &Reference, value: &str) -> Result<(), Fault> {
-        self.get(call, "/status", true).await?;
+        self.get(call, "/status", true, false).await?;
         // Writing what was there before would undo what others changed, or make an item twice.
-        sleep(serve::SETTLING).await;
-        let items = self.items(call, &[&at.item]).await?;
+        let items = self.items(call, &[&at.item], true).await?;
         let (method, path, item) = match items.named(&at.item) {
             Ok(item) => {
                 let id = item::id(item);
@@ -125,23 +122,16 @@ impl Bitwarden {
             }
             Err(Fault::NoItem(_)) if item::is_id(at.item.as_str()) => return Err(Fault::no_item(at)),
             Err(Fault::NoItem(_)) => {
-                (Method::POST, "/object/item".to_owned(), item::with_field(&item::new(&at.item), at, value)?)
+                (Method::POST, serve::CREATE.to_owned(), item::with_field(&item::new(&at.item), at, value)?)
             }
             Err(fault) => return Err(fault),
         };
         let json = Zeroizing::new(serde_json::to_vec(&item).map_err(|_| Fault::no_item(at))?);
-        let request = Request { method, path, json: Some(SecretBytes::copy_of(&json)), synced: false };
+        let request =
+            Request { method, path, json: Some(SecretBytes::copy_of(&json)), synced: false, anew: false };
         let written = self.ask(call, request).await?;
         if !item::holds(&written, at, value) {
             return Err(Fault::Broken("bw did not keep what it was given".to_owned()));
-        }
-        // Whoever reads next is not to get what was.
-        for _ in 0..LOOKS {
-            let items = self.look(call, |items| items.are_titles(std::iter::once(&at.item))).await?;
-            if items.named(&at.item).is_ok_and(|item| item::holds(item, at, value)) {
-                break;
-            }
-            sleep(LOOK).await;
         }
         Ok(())
     }
@@ -149,7 +139,7 @@ impl Bitwarden {
 
 impl LinkedVault for Bitwarden {
     fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
-        Box::pin(async { self.get(call, "/status", false).await.map(drop) })
+        Box::pin(async { self.get(call, "/status", false, false).await.map(drop) })
     }
 
     fn list<'a>(&'a self, call: &'a Call) -> Doing<'a, Vec<Listed>> {
@@ -166,7 +156,7 @@ impl LinkedVault for Bitwarden {
     fn read<'a>(&'a self, call: &'a Call, wanted: &'a [Reference]) -> Doing<'a, Vec<Read>> {
         Box::pin(async {
             let names: Vec<&ItemName> = wanted.iter().map(|reference| &reference.item).collect();
-            let items = self.items(call, &names).await?;
+            let items = self.items(call, &names, false).await?;
             Ok(wanted.iter().map(|reference| items.read(reference)).collect())
         })
     }

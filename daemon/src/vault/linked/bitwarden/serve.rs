@@ -7,10 +7,10 @@
 //! One request at a time, of one process: `bw`'s file of data does not survive two. Whoever asked and went away does not
 //! take the process along; what was asked for ends by itself, within its time.
 
-use super::super::http::{Ask, Connection, Server};
+use super::super::http::{Ask, Connection};
 use super::super::pinned::Pinned;
-use super::super::runner::{Kept, Order};
 use super::Fault;
+use super::process::{Process, lost, started};
 use super::said;
 use crate::clock;
 use hyper::Method;
@@ -18,11 +18,9 @@ use keyloan_protocol::secret::SecretBytes;
 use serde_json::Value;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::os::unix::net::UnixStream as Pair;
 use std::path::PathBuf;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -42,15 +40,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(85);
 const FRESH: Duration = Duration::from_secs(5 * 60);
 
 /// Some milliseconds, on a machine that has nothing else to do.
-pub(super) const SETTLING: Duration = Duration::from_secs(2);
+const SETTLING: Duration = Duration::from_secs(2);
 
 /// All items of a large vault, with their values.
 const MOST: usize = 32 * 1024 * 1024;
 /// Every other answer.
 const SHORT: usize = 4 * 1024 * 1024;
 
-/// Of `buildServeAllowedHosts`, in every version: without it each request is answered with 403.
-const HOST: &str = "localhost:8087";
+/// What makes an item.
+pub(super) const CREATE: &str = "/object/item";
 
 thread_local! {
     /// By directory: two links may be one account, and a link is tried before it takes another's place.
@@ -88,6 +86,8 @@ pub(super) struct Request {
     pub(super) json: Option<SecretBytes>,
     /// What the server has now is wanted, or no answer.
     pub(super) synced: bool,
+    /// Of a process that has just begun.
+    pub(super) anew: bool,
 }
 
 impl Drop for Serve {
@@ -119,7 +119,7 @@ impl Serve {
     }
 
     /// Whether what it lists may still be what it had before it was synchronised: `bw` answers before its own state has
-    /// come round, and then lists old items, or none.
+    /// come round, and keeps what it lists meanwhile. A new process has only what is in its file.
     pub(super) fn is_settling(&self) -> bool {
         self.synced.get().is_some_and(|at| clock::since_boot().saturating_sub(at) < SETTLING)
     }
@@ -209,23 +209,40 @@ async fn life(
             }
         };
         let ends = matches!(answer, Err(Fault::Locked(_) | Fault::SignedOut | Fault::Broken(_)));
+        // What it lists after it wrote may be what was.
+        let has_written = errand.request.method == Method::PUT || errand.request.path == CREATE;
         let _ = errand.answer.send(answer);
-        if ends {
-            return None;
-        }
-        // One that nobody waits for any more is not begun.
-        errand = loop {
-            let next = timeout(how.idle, errands.recv()).await.ok()??;
-            if !next.answer.is_closed() {
-                break next;
-            }
-        };
+        let next = if ends || has_written { None } else { next(how.idle, errands).await };
+        let Some(mut next) = next else { return end(life, process, None).await };
         is_used = true;
-        if life.connection.is_over() || process.has_ended() {
-            return Some(errand);
+        if next.request.anew {
+            next.request.anew = false;
+            return end(life, process, Some(next)).await;
         }
-        ready = Ok(());
+        if life.connection.is_over() || process.has_ended() {
+            return Some(next);
+        }
+        (errand, ready) = (next, Ok(()));
     }
+}
+
+/// One that nobody waits for any more is not begun.
+async fn next(idle: Duration, errands: &mut mpsc::Receiver<Errand>) -> Option<Errand> {
+    loop {
+        let next = timeout(idle, errands.recv()).await.ok()??;
+        if !next.answer.is_closed() {
+            return Some(next);
+        }
+    }
+}
+
+/// It ends by itself when nobody can ask it any more, and has written its file then.
+async fn end(life: Life<'_>, process: Process, next: Option<Errand>) -> Option<Errand> {
+    drop(life);
+    if let Some(kept) = process.kept.into_inner() {
+        let _ = kept.ended().await;
+    }
+    next
 }
 
 /// Why the process is of no more use.
@@ -234,53 +251,6 @@ enum Cut {
     Useless(Fault),
     /// The connection broke; how the process ended says more.
     Lost(Fault),
-}
-
-async fn started(how: &How) -> Result<(Server, Process), Fault> {
-    let broken = |error: std::io::Error| Fault::Broken(format!("no socket can be made: {error}"));
-    let (ours, theirs) = Pair::pair().map_err(broken)?;
-    ours.set_nonblocking(true).map_err(broken)?;
-    let ours = UnixStream::from_std(ours).map_err(broken)?;
-    let mut variables = vec![("BITWARDENCLI_APPDATA_DIR", how.appdata.clone().into_os_string())];
-    variables.extend(how.ca.clone().map(|ca| ("NODE_EXTRA_CA_CERTS", ca.into_os_string())));
-    let order = Order {
-        program: &how.program,
-        arguments: ["serve", "--hostname", "fd+connected://0"].map(Into::into).to_vec(),
-        variables,
-        input: None,
-        most: 0,
-        deadline: START,
-    };
-    let kept = order.keep(theirs.into()).await?;
-    let shown = how.program.path.display().to_string();
-    Ok((Server::given(ours, HOST, shown.clone()), Process { kept: RefCell::new(Some(kept)), shown }))
-}
-
-struct Process {
-    kept: RefCell<Option<Kept>>,
-    shown: String,
-}
-
-impl Process {
-    fn has_ended(&self) -> bool {
-        self.kept.borrow_mut().as_mut().is_none_or(Kept::has_ended)
-    }
-}
-
-/// What became of a process that does not answer.
-async fn lost(process: Process, fault: Fault) -> Fault {
-    let kept = process.kept.into_inner();
-    let ended = match (kept, &fault) {
-        (Some(kept), Fault::Unreachable(_)) => kept.ended().await,
-        _ => return fault,
-    };
-    let broken = |how: String| Fault::Broken(format!("{} {how}", process.shown));
-    match ended {
-        Some((None, _)) => broken("was killed".to_owned()),
-        Some((Some(status), text)) => said::at_the_end(text.expose())
-            .unwrap_or_else(|| broken(format!("ended with status {status} instead of serving"))),
-        None => fault,
-    }
 }
 
 struct Life<'a> {
