@@ -3,6 +3,7 @@
 //! authority alone (`TrustedUserCAKeys`).
 
 use keyloan_e2e::agent::{Client, Host, login};
+use keyloan_e2e::openbao::OpenBao;
 use keyloan_e2e::sandbox::Output;
 use keyloan_e2e::sshd::{Server, Ssh};
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
@@ -304,4 +305,30 @@ fn rules_decide_on_certificates_as_on_logins() {
     sandbox.keyloan(&["ssh", "set", "work", "--host", OTHER]).run().ok();
     team.login(HOST).refused(255, "Permission denied");
     assert_eq!((team.ssh.questions().len(), team.runs().len()), (0, 1));
+}
+
+#[test]
+fn the_ssh_engine_of_openbao_makes_the_certificate_of_a_login() {
+    let sandbox = Sandbox::with_vault();
+    let ssh = Ssh::asked(&sandbox, &[]);
+    ssh.key("work", &["ed25519"]);
+    ssh.store("work", &[]);
+    let user = sandbox.command("/usr/bin/id", &["-un"]).run().ok().text().trim().to_owned();
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&[], &[("token", "root-token")]).ok();
+    let certify = ["ssh", "certify", "work", "--vault", "team", "--role", "deploy", "--hosts", HOST];
+    sandbox.keyloan(&[&certify[..], &["--principals", &user]].concat()).run().ok();
+    ssh.key(&format!("host-{HOST}"), &["ed25519"]);
+    let line = format!("{HOST} {}\n", ssh.public(&format!("host-{HOST}")));
+    ssh.append("home/.ssh/known_hosts", &line);
+    // That of the engine, made with its first certificate.
+    let trusted = format!("TrustedUserCAKeys {}", sandbox.path("bao/ca.pub").display());
+    let server = ssh.server_with(HOST, &[], &trusted);
+    let made = || bao.requests("ssh/sign/deploy").len();
+    assert_eq!(made(), 1, "its authority was learned");
+    assert_eq!(ssh.ssh(&[HOST, "echo", "in"]).ok().text(), "in\n");
+    assert!(server.log().contains("ED25519-CERT"), "{}", server.log());
+    assert_eq!(made(), 2);
+    bao.mode(&serde_json::json!({"status": 403}));
+    ssh.ssh(&[HOST, "echo", "in"]).refused(255, "Permission denied");
 }

@@ -25,6 +25,22 @@ fn commands(account: &Account<'_>) -> Vec<String> {
 }
 
 #[test]
+fn no_one_time_code_is_kept() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let mut account = Account::new(&sandbox);
+    let code = json!({"id": "f2", "type": "OTP", "label": "code", "value": "seed", "totp": "123456"});
+    account.item(0, "gcp", &[field("key", "1"), code]);
+    account.link(&[]).ok();
+    sandbox.policy("vault.cache[vault=op]=10m");
+    for (reference, runs) in [("op://Work/gcp/key", 1), ("op://Work/gcp/code?attribute=otp", 2)] {
+        account.forget();
+        get(&sandbox, reference).ok();
+        get(&sandbox, reference).ok();
+        assert_eq!(account.calls().len(), runs, "{reference}");
+    }
+}
+
+#[test]
 fn twenty_references_cost_one_process_of_op() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let mut account = Account::new(&sandbox);

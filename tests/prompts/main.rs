@@ -16,3 +16,4 @@ mod places;
 mod ssh;
 mod steady;
 mod vault;
+mod vaults;

@@ -49,6 +49,7 @@ fn every_text_on_the_page_is_one_of_those_that_are_compared() {
         include_str!("places.rs"),
         include_str!("ssh.rs"),
         include_str!("vault.rs"),
+        include_str!("vaults.rs"),
     ];
     let page = std::fs::read_to_string(path()).unwrap();
     let names: Vec<&str> =

@@ -212,6 +212,10 @@ fn title(item: &Summary) -> String {
 }
 
 impl LinkedVault for Cli {
+    fn lasts(&self, at: &Reference) -> bool {
+        super::lasts(at)
+    }
+
     fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
         Box::pin(self.look(call))
     }

@@ -217,6 +217,10 @@ fn filter(attribute: &str, name: &str) -> String {
 }
 
 impl LinkedVault for Connect {
+    fn lasts(&self, at: &Reference) -> bool {
+        super::lasts(at)
+    }
+
     /// Whether it takes the token.
     fn state<'a>(&'a self, call: &'a Call) -> Doing<'a, ()> {
         Box::pin(async { self.session(call).await?.get::<Vec<Vault>>("/v1/vaults", strange).await.map(drop) })

@@ -122,6 +122,11 @@ fn form(field: &str) -> Result<(&str, Form), Fault> {
     }
 }
 
+/// Of a code that changes all the time nothing is kept.
+fn lasts(at: &Reference) -> bool {
+    !matches!(form(at.field.as_str()), Ok((_, Form::OneTimeCode)))
+}
+
 /// 1Password's ids, which it sends and takes everywhere: `^[\da-z]{26}$`.
 fn is_id(text: &str) -> bool {
     text.len() == 26 && text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase())
