@@ -147,7 +147,6 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "ls /usr/lib/*/qt5/plugins/platforms/libqwayland-generic.so"],
         "windows of pinentry-qt on Wayland",
     ),
-    tests("openssl", &["openssl"], "an authority and its certificates, for the double of a Connect server"),
     tests(
         "python3",
         &["/usr/bin/python3", "-c", "import http.server, json, ssl"],
