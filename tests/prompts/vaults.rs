@@ -25,11 +25,11 @@ fn what_is_lent_of_every_kind_of_vault() {
     let mut account = Account::new(&sandbox);
     account.item(0, "gcp", &[field("key", "of 1Password")]);
     account.link(&[]).ok();
-    let bao = OpenBao::start(&sandbox);
-    bao.link(&[], &[("token", "root-token")]).ok();
     let login = json!({ "type": 1, "name": "azure", "login": { "password": "of Bitwarden" } });
     let bitwarden = Bitwarden::start(&sandbox, env!("CARGO_TARGET_TMPDIR"), &json!([login]), &json!([]));
     bitwarden.link("bw", "app", Some(MASTER), &[]).ok();
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&[], &[("token", "root-token")]).ok();
     let program = sandbox.write_program("home/vault-program", "#!/bin/sh\necho \"of $1\"\n");
     let program = format!("program={}", program.display());
     let add = ["vault", "add", "any", "--kind", "command", &program, "--passphrase-fd", "3"];
