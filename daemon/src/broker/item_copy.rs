@@ -154,6 +154,7 @@ impl Broker {
         links: &Rc<Links>,
         all: &'a [Copying],
     ) -> Result<Vec<&'a Copying>, Refusal> {
+        self.still_linked(links)?;
         if let Some(Copying { to, replaces: false, .. }) = all.first()
             && !to.vault.is_local()
         {
@@ -170,10 +171,7 @@ impl Broker {
                 return Err(Refusal::Link(format!("{}: {EMPTY}", copying.from)));
             }
         }
-        // Another vault of that name is not the one that the yes was for.
-        if !Rc::ptr_eq(links, &self.links()?) {
-            return Err(Refusal::LinksChanged);
-        }
+        self.still_linked(links)?;
         match copied.first() {
             Some((Copying { to, .. }, value)) if !to.vault.is_local() => {
                 self.write_linked(client, approved, links, to, value).await?;
@@ -186,6 +184,11 @@ impl Broker {
             }
             None => Err(Refusal::Link(format!("every field of it is empty; {EMPTY}"))),
         }
+    }
+
+    /// Another vault of that name is not the one that the yes was for.
+    fn still_linked(&self, links: &Rc<Links>) -> Result<(), Refusal> {
+        if Rc::ptr_eq(links, &self.links()?) { Ok(()) } else { Err(Refusal::LinksChanged) }
     }
 
     /// Only the vault itself knows what is there. What it says is given to nobody.
