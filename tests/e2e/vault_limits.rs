@@ -70,3 +70,19 @@ fn a_vault_of_more_names_than_one_reply_holds_is_listed_whole() {
     assert_eq!(listed.lines().count(), 3000);
     assert!(listed.lines().last().unwrap().starts_with("pass://1499\"\""));
 }
+
+#[test]
+fn a_vault_that_is_named_often_is_tried_once_and_no_more_names_are_taken_than_there_can_be_vaults() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let runs = sandbox.path("run/runs");
+    link(&sandbox, &format!("echo run >>{}", runs.display()), &["test=x"]);
+    fs::remove_file(&runs).unwrap();
+    let often = [&["vault", "test"][..], &["any"; 300], &["local"; 300]].concat();
+    let tried = sandbox.keyloan(&often).run().ok().text();
+    assert_eq!(fs::read_to_string(&runs).unwrap(), "run\n");
+    assert_eq!(tried.lines().count(), 2, "{tried}");
+    let names: Vec<String> = (0..18).map(|at| format!("v{at}")).collect();
+    let many: Vec<&str> = ["vault", "test"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    sandbox.keyloan(&many).run().refused(2, "at most 17 vaults");
+    sandbox.keyloan(&["vault", "test", "any", "none"]).run().refused(1, "there is no vault 'none'");
+}

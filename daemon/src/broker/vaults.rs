@@ -19,7 +19,7 @@ use keyloan_protocol::names::{FieldName, VaultName};
 use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use tokio::task::JoinSet;
 
@@ -314,6 +314,11 @@ impl Broker {
 
     /// How vaults are, each told as soon as it is known.
     pub(crate) async fn vault_test(&self, client: &Client, names: Vec<VaultName>) -> Done {
+        // Each costs its secrets read and a program run, without a yes: once, whatever a request has of names.
+        let names: BTreeSet<VaultName> = names.into_iter().collect();
+        if names.len() > links::MOST + 1 {
+            return Err(Refusal::Input("at most 17 vaults can be looked at, and no more can be linked"));
+        }
         self.open_vault_for(client, "look at the linked vaults").await?;
         let links = self.links()?;
         let all = names.is_empty();
@@ -324,17 +329,13 @@ impl Broker {
             hint: state.err().and_then(|(_, hint)| hint),
         };
         let mut testing = JoinSet::new();
-        if all || names.iter().any(VaultName::is_local) {
+        if all || names.contains(&VaultName::local()) {
             let local = report(&VaultName::local(), Ok(()));
             testing.spawn_local(async move { local });
         }
-        let named: Vec<&Link> = if all {
-            links.iter().collect()
-        } else {
-            let linked = names.iter().filter(|name| !name.is_local());
-            linked.map(|name| links.meant(name)).collect::<Result<_, _>>()?
-        };
-        for link in named {
+        let linked = names.iter().filter(|name| !name.is_local());
+        let meant: Vec<&Link> = linked.map(|name| links.meant(name)).collect::<Result<_, _>>()?;
+        for link in links.iter().filter(|link| all || meant.contains(link)) {
             match self.asked(client, link) {
                 Ok(asked) => {
                     testing.spawn_local(async move {
