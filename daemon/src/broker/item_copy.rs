@@ -2,6 +2,7 @@
 //! before anything is read; and what stands in a copy's place stays, unless it was asked to replace it.
 
 use super::items::changing;
+use super::leases::Leases;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal, ssh};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
@@ -194,7 +195,14 @@ impl Broker {
     /// Only the vault itself knows what is there. What it says is given to nobody.
     async fn check_free(&self, client: &Client, links: &Links, to: &Reference) -> Result<(), Refusal> {
         let asked = self.asked(client, links.meant(&to.vault)?)?;
+        // Looking may make an account.
+        let mut leases = Leases::none(&self.leases);
+        leases.watch(&asked);
         let held = asked.within(asked.vault.read(&asked.call, slice::from_ref(to))).await;
+        if leases.first().is_some() {
+            let cause = format!("{to} is made anew each time, and is no place for a value");
+            return Err(asked.refusal(Fault::Refused(cause)));
+        }
         match held.map_err(|fault| asked.refusal(fault))?.pop() {
             Some(Err(Fault::NoItem(_) | Fault::NoField { .. })) => Ok(()),
             Some(Err(fault)) => Err(asked.refusal(fault)),
