@@ -283,7 +283,7 @@ pub(super) fn scripts(link: &Link) -> Vec<PathBuf> {
     if !program.is_some_and(|name| INTERPRETERS.contains(&name.trim_end_matches(version))) {
         return Vec::new();
     }
-    let templates = ["read", "batch", "list", "test"].into_iter().filter_map(|key| link.setting(key));
+    let templates = ["read", "batch", "list", "test", "certificate"].into_iter().filter_map(|key| link.setting(key));
     let words = templates.filter_map(|text| Template::parse(text).ok()).flat_map(|template| template.0);
     words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
