@@ -92,7 +92,9 @@ impl Drop for Leases {
 impl Ends {
     /// They end with the loan.
     pub(super) fn hold(&self, loan: u64, mut leases: Leases) {
-        if leases.first().is_some() {
+        // The secrets of other vaults' links, which came with the request, are not to lie in memory as long.
+        leases.of.retain(|(.., call)| !call.leases.borrow().is_empty());
+        if !leases.of.is_empty() {
             leases.loan = Some(loan);
             self.out.borrow_mut().insert(loan, leases);
         }
@@ -106,10 +108,11 @@ impl Ends {
     /// A vault's link changes: what it lent is ended by what it was, loan or not.
     pub(super) fn end_of(self: &Rc<Self>, vault: &VaultName) {
         let mut ended = Vec::new();
-        for (loan, leases) in self.out.borrow_mut().iter_mut() {
+        self.out.borrow_mut().retain(|loan, leases| {
             let of = leases.of.extract_if(.., |(name, ..)| name == vault).collect();
             ended.push(Leases { ends: Rc::clone(self), loan: Some(*loan), of });
-        }
+            !leases.of.is_empty()
+        });
         drop(ended);
     }
 
