@@ -136,6 +136,18 @@ fn what_signs_certificates_is_pinned_like_what_reads() {
 }
 
 #[test]
+fn a_file_that_any_program_is_given_to_run_is_pinned() {
+    for (program, settings) in [
+        ("program=/usr/bin/timeout", "read=5 ~/script {item} {field}"),
+        ("program=/usr/bin/nice", "read=~/script {item}"),
+        ("program=/usr/bin/nice", "read=/bin/sh ~/script {item}"),
+    ] {
+        let sandbox = with_changed_file(program, &[settings, "list=~"], "#!/bin/sh\necho right\n");
+        get(&sandbox, "any://a/b").refused(7, "was changed after the vault was added");
+    }
+}
+
+#[test]
 fn a_program_gets_an_environment_of_its_own_and_no_terminal() {
     let sandbox =
         with_script("env; ps -o tty= -p $$; cut -d' ' -f6 /proc/$$/stat; echo $$", &["environment=MINE=1"]);

@@ -102,7 +102,7 @@ impl NewLink {
                 }
             }
         }
-        for script in linked::scripts(&link) {
+        for script in linked::scripts(&link).await.map_err(|fault| self.refused(fault))? {
             let pinned = Pinned::of(&script).await.map_err(|fault| self.refused(fault))?;
             link.programs.insert(script.display().to_string(), pinned);
         }
