@@ -21,12 +21,16 @@ use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
 
 /// Fields of one item sent together: each is at most some two thousand bytes.
 const FIELDS: usize = 100;
+
+/// One link is worked out at a time.
+static HASHING: Semaphore = Semaphore::const_new(1);
 
 /// What is asked for with `vault add`.
 pub(crate) struct NewLink {
@@ -48,6 +52,8 @@ impl NewLink {
             let known: Vec<&str> = vault_kinds::KINDS.iter().map(|kind| kind.name).collect();
             Refusal::Link(format!("there is no kind of vault '{name}' (there is: {})", known.join(", ")))
         })?;
+        // A hash goes on when its time is up, and takes a place from whatever else is to be looked at.
+        let _alone = HASHING.acquire().await.map_err(|_| Refusal::Task)?;
         let old = old.filter(|old| old.kind == kind.name);
         let secret = |key: &str| kind.setting(key).is_some_and(|setting| setting.is == Is::Secret);
         for key in self.settings.keys() {
@@ -173,13 +179,20 @@ impl Broker {
             }
             _ => {}
         }
+        let action = if old.is_some() { "changed" } else { "added" };
+        let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
+        // Its program's hash, of megabytes, is taken for nobody who could not go on. The question shows it.
+        let is_asked = passphrase.is_none() && client.requester.terminal != 0;
+        if !is_asked {
+            self.prove_passphrase(client, passphrase, &Question::new(title)).await?;
+        }
         let (mut link, kind) = new.link(old).await?;
         if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
-        let action = if old.is_some() { "changed" } else { "added" };
-        let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
-        self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
+        if is_asked {
+            self.prove_passphrase(client, None, &question(title, &link)).await?;
+        }
         let known = kind.secrets(&link.settings);
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
         secrets.retain(|(key, _)| known.iter().any(|one| one.key == *key));

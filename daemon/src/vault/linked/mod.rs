@@ -273,7 +273,7 @@ impl Fault {
 impl From<Unread> for Fault {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::Silent(_) => Self::Unreachable(unread.to_string()),
+            Unread::Silent(_) | Unread::Busy(_) => Self::Unreachable(unread.to_string()),
             _ => Self::Broken(unread.to_string()),
         }
     }

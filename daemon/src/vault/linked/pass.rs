@@ -159,8 +159,8 @@ impl LinkedVault for Pass {
         Box::pin(async {
             let store = self.store.clone();
             let until = since_boot() + patience::LIMIT;
-            let listed = patience::look(move || walk(&store, until)).await;
-            listed.unwrap_or_else(|| Err(Unread::Silent(self.store.clone()).into()))
+            let listed = patience::look_or_say(move || walk(&store, until)).await;
+            listed.unwrap_or_else(|late| Err(Unread::late(late, &self.store).into()))
         })
     }
 

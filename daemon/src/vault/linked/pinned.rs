@@ -31,8 +31,8 @@ impl Pinned {
     /// A program as it is now.
     pub(crate) async fn of(path: &Path) -> Result<Self, Fault> {
         let found = path.to_owned();
-        let looked = patience::look(move || look(&found)).await;
-        let sha256 = looked.unwrap_or_else(|| Err(Unread::Silent(path.to_owned()).into()))?;
+        let looked = patience::look_or_say(move || look(&found)).await;
+        let sha256 = looked.unwrap_or_else(|late| Err(Unread::late(late, path).into()))?;
         Ok(Self { path: path.to_owned(), sha256, home: keyloan_platform::paths::home() })
     }
 
@@ -51,7 +51,7 @@ impl Pinned {
 /// line names.
 pub(super) async fn is_to_be_run(path: &Path) -> Result<bool, Fault> {
     let at = path.to_owned();
-    let looked = patience::look(move || {
+    let looked = patience::look_or_say(move || {
         let is_executable = |found: Metadata| found.is_file() && found.permissions().mode() & 0o111 != 0;
         if is_roots(&at) {
             return false;
@@ -63,7 +63,7 @@ pub(super) async fn is_to_be_run(path: &Path) -> Result<bool, Fault> {
         patience::regular(&at, MOST)
             .is_ok_and(|mut file| file.read_exact(&mut first).is_ok() && first == *b"#!")
     });
-    looked.await.ok_or_else(|| Unread::Silent(path.to_owned()).into())
+    looked.await.map_err(|late| Unread::late(late, path).into())
 }
 
 fn look(path: &Path) -> Result<Option<String>, Fault> {
