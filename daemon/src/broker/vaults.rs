@@ -1,7 +1,6 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::items::in_pieces;
 use super::linked::{Asked, failed, in_time, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
@@ -10,13 +9,13 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
-use crate::vault::linked::{self, Fault, Listed};
+use crate::vault::linked::{self, Fault};
 use crate::vault::local;
 use crate::vault::local::index;
 use keyloan_protocol::control::Message;
-use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
-use keyloan_protocol::names::{FieldName, VaultName};
-use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
+use keyloan_protocol::control::response::{LinkedVault, Reply, VaultReport};
+use keyloan_protocol::names::VaultName;
+use keyloan_protocol::reference::ONE_PASSWORD;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +24,6 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
-
-/// Fields of one item sent together: each is at most some two thousand bytes.
-const FIELDS: usize = 100;
 
 /// One link is worked out at a time.
 static HASHING: Semaphore = Semaphore::const_new(1);
@@ -373,29 +369,6 @@ impl Broker {
             let _ = client.replies.send(Message::new(Reply::VaultStates { states, more: true })).await;
         }
         Ok(Reply::VaultStates { states: Vec::new(), more: false })
-    }
-
-    /// The names of a vault's items: no secret to the user's own programs, as those of the local vault.
-    pub(crate) async fn vault_items(&self, client: &Client, name: VaultName) -> Done {
-        self.open_vault_for(client, "list a vault's items").await?;
-        let links = self.links()?;
-        let asked = self.asked(client, links.meant(&name)?)?;
-        let listed = asked.within(asked.vault.list(&asked.call)).await;
-        let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let items = listed.into_iter().flat_map(|Listed { item, fields }| {
-            let reference = |field: &FieldName| {
-                let (vault, item, field) = (asked.name.clone(), item.clone(), field.clone());
-                Reference { vault, item, field }.to_string()
-            };
-            // An item of so many fields that no reply holds it comes in parts.
-            let mut parts: Vec<Vec<String>> =
-                fields.chunks(FIELDS).map(|fields| fields.iter().map(reference).collect()).collect();
-            if parts.is_empty() {
-                parts.push(Vec::new());
-            }
-            parts.into_iter().map(move |references| ListedItem { item: item.clone(), references })
-        });
-        Ok(in_pieces(client, items, |items, more| Reply::Listed { items, more }).await)
     }
 }
 

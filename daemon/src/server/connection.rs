@@ -86,8 +86,18 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
 }
 
 async fn delivered(socket: &UnixStream, reply: &Message<Reply>) -> bool {
-    let Ok(bytes) = control::encode(reply) else { return false };
-    matches!(timeout(REPLY, socket::send(socket, &bytes)).await, Ok(Ok(())))
+    let encoded = control::encode(reply);
+    let (bytes, is_whole) = match encoded {
+        Ok(bytes) => (bytes, true),
+        // Said, rather than a connection that ends without a word. What was to be said is not delivered.
+        Err(_) => {
+            let cause = "the answer is longer than one message".to_owned();
+            let error = ErrorReply { kind: ErrorKind::Protocol, cause, hint: None, details: Vec::new() };
+            let Ok(bytes) = control::encode(&Message::new(Reply::Error(error))) else { return false };
+            (bytes, false)
+        }
+    };
+    matches!(timeout(REPLY, socket::send(socket, &bytes)).await, Ok(Ok(()))) && is_whole
 }
 
 /// Resolves when the client says something more or is gone.
