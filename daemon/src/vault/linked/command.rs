@@ -3,7 +3,7 @@
 
 use super::links::Link;
 use super::pinned::{self, Pinned};
-use super::runner::{Ended, Order, together};
+use super::runner::{AT_ONCE, Ended, Order, in_rounds};
 use super::{Call, CertificateAsk, Doing, Fault, LinkedVault, Listed, Read};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::ItemName;
@@ -15,8 +15,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Processes at once.
-const AT_ONCE: usize = 4;
 /// The output of a whole batch.
 const BATCH: usize = limits::FRAME;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
@@ -237,16 +235,7 @@ impl LinkedVault for Command {
             if let Some(batch) = &self.batch {
                 return self.many(call, batch, wanted).await;
             }
-            let mut read = Vec::with_capacity(wanted.len());
-            for some in wanted.chunks(AT_ONCE) {
-                for one in together(some.iter().map(|reference| self.one(call, reference)).collect()).await {
-                    match one {
-                        Err(fault) if !fault.is_about_the_item() => return Err(fault),
-                        one => read.push(one),
-                    }
-                }
-            }
-            Ok(read)
+            in_rounds(wanted, AT_ONCE, |reference| self.one(call, reference)).await
         })
     }
 
