@@ -4,6 +4,7 @@
 use nix::fcntl::{OFlag, openat};
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -102,7 +103,8 @@ pub(crate) async fn file(path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
     read.unwrap_or_else(|late| Err(Unread::late(late, path)))
 }
 
-/// The same of a file in a directory, by a name in which no part is a link.
+/// The same of a file in a directory, by a name in which no part is a link, and each is as the directory lists it. A file
+/// system that takes `PYPI` for `pypi`, or one form of Unicode for another, would give the file several names.
 pub(crate) async fn file_in(directory: &Path, name: &str, most: u64) -> Result<Vec<u8>, Unread> {
     let (directory, name, path) = (directory.to_owned(), name.to_owned(), directory.join(name));
     let at = path.clone();
@@ -112,13 +114,28 @@ pub(crate) async fn file_in(directory: &Path, name: &str, most: u64) -> Result<V
             error => Unread::Io(at.clone(), error.into()),
         };
         let mut file = File::open(&directory).map_err(|error| Unread::Io(directory.clone(), error))?;
+        let mut above = directory.clone();
         for part in name.split('/') {
+            if !has(&above, part).map_err(|error| Unread::Io(above.clone(), error))? {
+                return Err(Unread::Io(at.clone(), io::ErrorKind::NotFound.into()));
+            }
+            above.push(part);
             let flags = CAREFULLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             file = openat(&file, part, flags, nix::sys::stat::Mode::empty()).map_err(failed)?.into();
         }
         content(fit(file, &at, most)?, &at, most)
     });
     read.await.unwrap_or_else(|late| Err(Unread::late(late, &path)))
+}
+
+/// Whether a directory lists this name, byte for byte.
+fn has(directory: &Path, name: &str) -> io::Result<bool> {
+    for entry in std::fs::read_dir(directory)? {
+        if entry?.file_name().as_bytes() == name.as_bytes() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn fit(file: File, path: &Path, most: u64) -> Result<File, Unread> {
@@ -139,6 +156,16 @@ fn content(file: File, path: &Path, most: u64) -> Result<Vec<u8>, Unread> {
 mod tests {
     use super::*;
     use std::sync::mpsc;
+
+    #[test]
+    fn a_name_is_what_the_directory_lists() {
+        let root = Path::new("/");
+        for (name, is_there) in
+            [("etc", true), ("ETC", false), ("etc/passwd", false), (".", false), ("et", false)]
+        {
+            assert_eq!(has(root, name).unwrap(), is_there, "{name}");
+        }
+    }
 
     static ONE: Semaphore = Semaphore::const_new(1);
 
