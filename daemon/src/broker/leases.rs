@@ -3,7 +3,7 @@
 //! after the local vault is locked, with what it takes to be let in for that.
 
 use super::Broker;
-use super::linked::Asked;
+use super::linked::{Asked, in_time};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::journal::{self, Level};
@@ -219,8 +219,7 @@ async fn revoked(vault: &dyn LinkedVault, call: &Call, lease: &Lease) -> Result<
     let mut last = Ok(());
     for pause in PAUSES {
         sleep(pause).await;
-        let late = |_| Err(Fault::Unreachable("it did not answer in time".to_owned()));
-        last = timeout(vault.patience(), vault.revoke(call, lease)).await.unwrap_or_else(late);
+        last = in_time(vault.patience(), vault.revoke(call, lease)).await;
         // What it refuses now it will refuse again.
         if matches!(last, Ok(()) | Err(Fault::Refused(_) | Fault::Unable(_))) {
             break;
