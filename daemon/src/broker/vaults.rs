@@ -187,7 +187,11 @@ impl Broker {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
         if is_asked {
-            self.prove_passphrase(client, None, &question(title, &link)).await?;
+            let mut question = question(title, &link);
+            for rule in self.rules_for(&link.name)? {
+                Self::about(&mut question, "under the rule", &rule);
+            }
+            self.prove_passphrase(client, None, &question).await?;
         }
         let known = kind.secrets(&link.settings);
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
