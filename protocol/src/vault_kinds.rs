@@ -11,7 +11,7 @@ pub struct Kind {
     pub about: &'static str,
     pub settings: &'static [Setting],
     /// Whether its titles are searched for directories (`~/coverage`) unless said otherwise: where that costs next to
-    /// nothing and asks nobody.
+    /// nothing, or people expect it. 1Password's app asks before it answers, also for a plan that lends nothing.
     pub searched: bool,
 }
 

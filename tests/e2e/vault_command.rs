@@ -111,6 +111,42 @@ fn a_program_that_was_changed_is_not_run_until_somebody_says_so() {
     assert_eq!(get(&sandbox, "any://a/b").ok().text(), "evil");
 }
 
+/// Links a program of the system's that is given a file of the user's to run, and changes that file.
+fn with_changed_file(program: &str, settings: &[&str], text: &str) -> Sandbox {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    sandbox.write("home/read.sh", "echo right\n");
+    let script = sandbox.write_program("home/script", text);
+    let home = sandbox.path("home").display().to_string();
+    let settings: Vec<String> = settings.iter().map(|setting| setting.replace('~', &home)).collect();
+    let settings = settings.iter().map(String::as_str);
+    let add = ["vault", "add", "any", "--kind", "command", program, "--passphrase-fd", "3"];
+    sandbox.keyed(PASSPHRASE, &add.into_iter().chain(settings).collect::<Vec<_>>()).run().ok();
+    assert_eq!(get(&sandbox, "any://a/b").ok().text(), "right");
+    let listed = sandbox.keyloan(&["vault", "list", "--json"]).run().ok().text();
+    assert!(listed.contains(script.to_str().unwrap()), "{listed}");
+    sandbox.write_program("home/script", text.replace("right", "evil"));
+    sandbox
+}
+
+#[test]
+fn what_signs_certificates_is_pinned_like_what_reads() {
+    let settings = ["read=~/read.sh", "certificate=~/script {role}"];
+    let sandbox = with_changed_file("program=/bin/sh", &settings, "echo right\n");
+    get(&sandbox, "any://a/b").refused(7, "was changed after the vault was added");
+}
+
+#[test]
+fn a_file_that_any_program_is_given_to_run_is_pinned() {
+    for (program, settings) in [
+        ("program=/usr/bin/timeout", "read=5 ~/script {item} {field}"),
+        ("program=/usr/bin/nice", "read=~/script {item}"),
+        ("program=/usr/bin/nice", "read=/bin/sh ~/script {item}"),
+    ] {
+        let sandbox = with_changed_file(program, &[settings, "list=~"], "#!/bin/sh\necho right\n");
+        get(&sandbox, "any://a/b").refused(7, "was changed after the vault was added");
+    }
+}
+
 #[test]
 fn a_program_gets_an_environment_of_its_own_and_no_terminal() {
     let sandbox =

@@ -185,6 +185,33 @@ fn a_link_that_is_changed_while_the_value_is_read_gets_nothing() {
 }
 
 #[test]
+fn a_vault_that_was_replaced_while_a_copy_waited_is_neither_asked_nor_heard_again() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let (go, old_ran) = (sandbox.path("run/go"), sandbox.path("run/old-ran"));
+    let secret = |program: &std::path::Path, text: &str, more: &[&str]| {
+        let setting = format!("program={}", program.display());
+        let add = ["any", "--kind", "command", &setting, "secrets=TOK", "--secret-fd", "TOK=4"];
+        keyloan_e2e::linked::add(&sandbox, text, &[&add[..], more].concat()).run().ok();
+    };
+    let script = format!("#!/bin/sh\necho \"$TOK\" >>{}\necho old\n", old_ran.display());
+    secret(&sandbox.write_program("home/v1", script), "tok-one", &[]);
+    sandbox.set_approver(approver::patient(&go));
+    let requested = || sandbox.events("requested").len();
+    let before = requested();
+    let first = sandbox.keyloan(&["item", "get", "pypi", "token"]).start();
+    keyloan_e2e::eventually("a question stands", || requested() == before + 1);
+    let waiting = sandbox.keyloan(&["item", "copy", "local://pypi/token", "any://a/b"]).start();
+    keyloan_e2e::eventually("another waits behind it", || requested() == before + 2);
+    secret(&sandbox.write_program("home/v2", "#!/bin/sh\necho new\n"), "tok-two", &["--replace"]);
+    sandbox.write("run/go", "");
+    keyloan_e2e::sandbox::finished(first);
+    let copied = keyloan_e2e::sandbox::finished(waiting);
+    assert!(copied.status != 0, "{copied:?}");
+    assert!(!old_ran.exists(), "it saw {}", fs::read_to_string(&old_ran).unwrap());
+    assert_eq!(value(&sandbox, "any://a/b"), "new");
+}
+
+#[test]
 fn the_names_of_a_linked_item_are_shown_without_a_question() {
     let sandbox = Sandbox::with_approver(approver::DENY);
     let database = vault_keepass::made(&sandbox);

@@ -96,6 +96,8 @@ fn on_a_terminal_the_few_questions_of_a_kind_are_asked() {
     let sandbox = Sandbox::with_vault();
     let store = Store::new(&sandbox);
     store.insert("web", "tok\n");
+    // Of a vault that had that name before.
+    sandbox.policy("env[item=pass://old]=deny");
     let terminal = Terminal::open(&sandbox);
     terminal.run("keyloan vault add pass");
     terminal.expect("directory of the password store [~/.password-store]:");
@@ -105,7 +107,7 @@ fn on_a_terminal_the_few_questions_of_a_kind_are_asked() {
     terminal.expect("another home for gpg [none]:");
     terminal.press("Enter");
     let screen = terminal.expect("link a vault");
-    for shown in ["store", ".password-store", "/usr/bin/gpg"] {
+    for shown in ["store", ".password-store", "/usr/bin/gpg", "env[item=pass://old]=deny"] {
         assert!(screen.contains(shown), "{screen}");
     }
     terminal.expect("assphrase");

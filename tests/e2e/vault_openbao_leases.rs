@@ -122,6 +122,18 @@ fn what_is_no_loan_gets_no_account_and_gets_what_has_no_end() {
 }
 
 #[test]
+fn what_is_made_while_a_copy_looks_for_a_free_place_ends_at_once() {
+    let sandbox = Sandbox::with_token(b"tok");
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["mounts=database"], ROOT).ok();
+    let copy = ["item", "copy", "local://pypi/token", "team://database/creds/app/password"];
+    let refused = sandbox.keyloan(&copy).run().refused(7, "is made anew each time");
+    assert!(!refused.stderr.contains("--replace"), "{}", refused.stderr);
+    eventually("it ends", || bao.live("leases").is_empty());
+    eventually("that is in the log", || sandbox.events("lease_ended").len() == 1);
+}
+
+#[test]
 fn it_is_tried_again_while_the_server_does_not_answer() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let bao = OpenBao::start(&sandbox);

@@ -2,6 +2,7 @@
 //! before anything is read; and what stands in a copy's place stays, unless it was asked to replace it.
 
 use super::items::changing;
+use super::leases::Leases;
 use super::{Act, Approved, Beyond, Broker, Client, Refusal, ssh};
 use crate::approval::question::{Certainty, Question};
 use crate::audit::event::Event;
@@ -154,6 +155,7 @@ impl Broker {
         links: &Rc<Links>,
         all: &'a [Copying],
     ) -> Result<Vec<&'a Copying>, Refusal> {
+        self.still_linked(links)?;
         if let Some(Copying { to, replaces: false, .. }) = all.first()
             && !to.vault.is_local()
         {
@@ -170,10 +172,7 @@ impl Broker {
                 return Err(Refusal::Link(format!("{}: {EMPTY}", copying.from)));
             }
         }
-        // Another vault of that name is not the one that the yes was for.
-        if !Rc::ptr_eq(links, &self.links()?) {
-            return Err(Refusal::LinksChanged);
-        }
+        self.still_linked(links)?;
         match copied.first() {
             Some((Copying { to, .. }, value)) if !to.vault.is_local() => {
                 self.write_linked(client, approved, links, to, value).await?;
@@ -188,10 +187,22 @@ impl Broker {
         }
     }
 
+    /// Another vault of that name is not the one that the yes was for.
+    fn still_linked(&self, links: &Rc<Links>) -> Result<(), Refusal> {
+        if Rc::ptr_eq(links, &self.links()?) { Ok(()) } else { Err(Refusal::LinksChanged) }
+    }
+
     /// Only the vault itself knows what is there. What it says is given to nobody.
     async fn check_free(&self, client: &Client, links: &Links, to: &Reference) -> Result<(), Refusal> {
         let asked = self.asked(client, links.meant(&to.vault)?)?;
+        // Looking may make an account.
+        let mut leases = Leases::none(&self.leases);
+        leases.watch(&asked);
         let held = asked.within(asked.vault.read(&asked.call, slice::from_ref(to))).await;
+        if leases.first().is_some() {
+            let cause = format!("{to} is made anew each time, and is no place for a value");
+            return Err(asked.refusal(Fault::Refused(cause)));
+        }
         match held.map_err(|fault| asked.refusal(fault))?.pop() {
             Some(Err(Fault::NoItem(_) | Fault::NoField { .. })) => Ok(()),
             Some(Err(fault)) => Err(asked.refusal(fault)),

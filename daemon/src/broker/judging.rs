@@ -7,12 +7,22 @@ use crate::git_buffer;
 use crate::patience;
 use crate::policy::decide::{Judgement, Seen, Subject, decide, met};
 use crate::policy::parse;
+use crate::policy::print;
 use crate::policy::rule::{Attribute, Kind, Verdict};
 use crate::requester::Requester;
 use keyloan_protocol::control::response::{Explained, Reply};
+use keyloan_protocol::names::VaultName;
 use std::path::{Path, PathBuf};
 
 impl Broker {
+    /// What the policy says of a vault's items by its name. It outlives the vault, and holds for the next of that name.
+    pub(super) fn rules_for(&self, vault: &VaultName) -> Result<Vec<String>, Refusal> {
+        let (item, all) = (format!("item={vault}://"), format!("[vault={vault}]"));
+        let mut rules = self.with_policy(print::print)?;
+        rules.retain(|rule| rule.contains(&item) || rule.contains(&all));
+        Ok(rules)
+    }
+
     /// What the rules say, and beyond them the limits that they set, the yes to the same, and what is always asked.
     pub(super) async fn judge(&self, requester: &Requester, act: &Act) -> Result<Judgement, Refusal> {
         let seen = self.seen(requester).await?;

@@ -3,7 +3,7 @@
 //! after the local vault is locked, with what it takes to be let in for that.
 
 use super::Broker;
-use super::linked::Asked;
+use super::linked::{Asked, in_time};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::journal::{self, Level};
@@ -92,7 +92,9 @@ impl Drop for Leases {
 impl Ends {
     /// They end with the loan.
     pub(super) fn hold(&self, loan: u64, mut leases: Leases) {
-        if leases.first().is_some() {
+        // The secrets of other vaults' links, which came with the request, are not to lie in memory as long.
+        leases.of.retain(|(.., call)| !call.leases.borrow().is_empty());
+        if !leases.of.is_empty() {
             leases.loan = Some(loan);
             self.out.borrow_mut().insert(loan, leases);
         }
@@ -106,10 +108,11 @@ impl Ends {
     /// A vault's link changes: what it lent is ended by what it was, loan or not.
     pub(super) fn end_of(self: &Rc<Self>, vault: &VaultName) {
         let mut ended = Vec::new();
-        for (loan, leases) in self.out.borrow_mut().iter_mut() {
+        self.out.borrow_mut().retain(|loan, leases| {
             let of = leases.of.extract_if(.., |(name, ..)| name == vault).collect();
             ended.push(Leases { ends: Rc::clone(self), loan: Some(*loan), of });
-        }
+            !leases.of.is_empty()
+        });
         drop(ended);
     }
 
@@ -216,8 +219,7 @@ async fn revoked(vault: &dyn LinkedVault, call: &Call, lease: &Lease) -> Result<
     let mut last = Ok(());
     for pause in PAUSES {
         sleep(pause).await;
-        let late = |_| Err(Fault::Unreachable("it did not answer in time".to_owned()));
-        last = timeout(vault.patience(), vault.revoke(call, lease)).await.unwrap_or_else(late);
+        last = in_time(vault.patience(), vault.revoke(call, lease)).await;
         // What it refuses now it will refuse again.
         if matches!(last, Ok(()) | Err(Fault::Refused(_) | Fault::Unable(_))) {
             break;

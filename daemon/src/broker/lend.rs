@@ -210,8 +210,8 @@ impl Broker {
 impl Opened {
     /// Reads the file behind a descriptor, which may lie on a mount that does not answer.
     pub(super) async fn read(descriptor: OwnedFd) -> Result<Self, Refusal> {
-        let read = patience::look(move || Self::read_now(descriptor)).await;
-        read.unwrap_or_else(|| Err(unreadable("its file system does not answer")))
+        let read = patience::look_or_say(move || Self::read_now(descriptor)).await;
+        read.unwrap_or_else(|late| Err(unreadable(late.cause())))
     }
 
     /// Takes the path from the kernel. Where that names another file to us (moved, or mounted over elsewhere)

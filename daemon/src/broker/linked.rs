@@ -120,8 +120,12 @@ impl Broker {
         Ok(self.vault.borrow().read(index::Kind::Sealed, local::VAULTS)?.unwrap_or_default())
     }
 
-    /// A linked vault, with the secrets of its link.
+    /// A linked vault, with the secrets of its link. Secrets and what is open go by its name: a link from before a
+    /// question, which may have been replaced meanwhile, would be given the secrets of the new one, and stay in its place.
     pub(super) fn asked(&self, client: &Client, link: &Link) -> Result<Asked, Refusal> {
+        if self.links()?.named(&link.name) != Some(link) {
+            return Err(Refusal::LinksChanged);
+        }
         let secrets = links::secrets(self.sealed_links()?, &link.name);
         let mut opened = self.linked.vaults.borrow_mut();
         let vault = if let Some(vault) = opened.get(&link.name) {

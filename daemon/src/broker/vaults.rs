@@ -1,7 +1,6 @@
 //! Which vaults are linked: `keyloan vault`. Every change wants the passphrase, under a question that shows what is
 //! linked and which programs that will run.
 
-use super::items::in_pieces;
 use super::linked::{Asked, failed, in_time, named};
 use super::{Broker, Client, Refusal};
 use crate::approval::question::Question;
@@ -10,23 +9,24 @@ use crate::audit::sink::Durable;
 use crate::clock;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
-use crate::vault::linked::{self, Fault, Listed};
+use crate::vault::linked::{self, Fault};
 use crate::vault::local;
 use crate::vault::local::index;
 use keyloan_protocol::control::Message;
-use keyloan_protocol::control::response::{LinkedVault, ListedItem, Reply, VaultReport};
-use keyloan_protocol::names::{FieldName, VaultName};
-use keyloan_protocol::reference::{ONE_PASSWORD, Reference};
+use keyloan_protocol::control::response::{LinkedVault, Reply, VaultReport};
+use keyloan_protocol::names::VaultName;
+use keyloan_protocol::reference::ONE_PASSWORD;
 use keyloan_protocol::secret::SecretBytes;
 use keyloan_protocol::vault_kinds::{self, Is, Kind, Needed, Secret};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 type Done = Result<Reply, Refusal>;
 
-/// Fields of one item sent together: each is at most some two thousand bytes.
-const FIELDS: usize = 100;
+/// One link is worked out at a time.
+static HASHING: Semaphore = Semaphore::const_new(1);
 
 /// What is asked for with `vault add`.
 pub(crate) struct NewLink {
@@ -48,6 +48,8 @@ impl NewLink {
             let known: Vec<&str> = vault_kinds::KINDS.iter().map(|kind| kind.name).collect();
             Refusal::Link(format!("there is no kind of vault '{name}' (there is: {})", known.join(", ")))
         })?;
+        // A hash goes on when its time is up, and takes a place from whatever else is to be looked at.
+        let _alone = HASHING.acquire().await.map_err(|_| Refusal::Task)?;
         let old = old.filter(|old| old.kind == kind.name);
         let secret = |key: &str| kind.setting(key).is_some_and(|setting| setting.is == Is::Secret);
         for key in self.settings.keys() {
@@ -102,7 +104,7 @@ impl NewLink {
                 }
             }
         }
-        for script in linked::scripts(&link) {
+        for script in linked::scripts(&link).await.map_err(|fault| self.refused(fault))? {
             let pinned = Pinned::of(&script).await.map_err(|fault| self.refused(fault))?;
             link.programs.insert(script.display().to_string(), pinned);
         }
@@ -173,13 +175,24 @@ impl Broker {
             }
             _ => {}
         }
+        let action = if old.is_some() { "changed" } else { "added" };
+        let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
+        // Its program's hash, of megabytes, is taken for nobody who could not go on. The question shows it.
+        let is_asked = passphrase.is_none() && client.requester.terminal != 0;
+        if !is_asked {
+            self.prove_passphrase(client, passphrase, &Question::new(title)).await?;
+        }
         let (mut link, kind) = new.link(old).await?;
         if link.name.as_str() == ONE_PASSWORD && kind.name != "onepassword" {
             return Err(Refusal::Input("'op' is 1Password's, and no other vault can have its name"));
         }
-        let action = if old.is_some() { "changed" } else { "added" };
-        let title = if old.is_some() { "change how a vault is linked" } else { "link a vault" };
-        self.prove_passphrase(client, passphrase, &question(title, &link)).await?;
+        if is_asked {
+            let mut question = question(title, &link);
+            for rule in self.rules_for(&link.name)? {
+                Self::about(&mut question, "under the rule", &rule);
+            }
+            self.prove_passphrase(client, None, &question).await?;
+        }
         let known = kind.secrets(&link.settings);
         let mut secrets = self.kept_secrets(old.filter(|old| old.kind == link.kind), &new.secrets)?;
         secrets.retain(|(key, _)| known.iter().any(|one| one.key == *key));
@@ -314,6 +327,11 @@ impl Broker {
 
     /// How vaults are, each told as soon as it is known.
     pub(crate) async fn vault_test(&self, client: &Client, names: Vec<VaultName>) -> Done {
+        // Each costs its secrets read and a program run, without a yes: once, whatever a request has of names.
+        let names: BTreeSet<VaultName> = names.into_iter().collect();
+        if names.len() > links::MOST + 1 {
+            return Err(Refusal::Input("at most 17 vaults can be looked at, and no more can be linked"));
+        }
         self.open_vault_for(client, "look at the linked vaults").await?;
         let links = self.links()?;
         let all = names.is_empty();
@@ -324,17 +342,13 @@ impl Broker {
             hint: state.err().and_then(|(_, hint)| hint),
         };
         let mut testing = JoinSet::new();
-        if all || names.iter().any(VaultName::is_local) {
+        if all || names.contains(&VaultName::local()) {
             let local = report(&VaultName::local(), Ok(()));
             testing.spawn_local(async move { local });
         }
-        let named: Vec<&Link> = if all {
-            links.iter().collect()
-        } else {
-            let linked = names.iter().filter(|name| !name.is_local());
-            linked.map(|name| links.meant(name)).collect::<Result<_, _>>()?
-        };
-        for link in named {
+        let linked = names.iter().filter(|name| !name.is_local());
+        let meant: Vec<&Link> = linked.map(|name| links.meant(name)).collect::<Result<_, _>>()?;
+        for link in links.iter().filter(|link| all || meant.contains(link)) {
             match self.asked(client, link) {
                 Ok(asked) => {
                     testing.spawn_local(async move {
@@ -359,29 +373,6 @@ impl Broker {
             let _ = client.replies.send(Message::new(Reply::VaultStates { states, more: true })).await;
         }
         Ok(Reply::VaultStates { states: Vec::new(), more: false })
-    }
-
-    /// The names of a vault's items: no secret to the user's own programs, as those of the local vault.
-    pub(crate) async fn vault_items(&self, client: &Client, name: VaultName) -> Done {
-        self.open_vault_for(client, "list a vault's items").await?;
-        let links = self.links()?;
-        let asked = self.asked(client, links.meant(&name)?)?;
-        let listed = asked.within(asked.vault.list(&asked.call)).await;
-        let listed = listed.map_err(|fault| asked.refusal(fault))?;
-        let items = listed.into_iter().flat_map(|Listed { item, fields }| {
-            let reference = |field: &FieldName| {
-                let (vault, item, field) = (asked.name.clone(), item.clone(), field.clone());
-                Reference { vault, item, field }.to_string()
-            };
-            // An item of so many fields that no reply holds it comes in parts.
-            let mut parts: Vec<Vec<String>> =
-                fields.chunks(FIELDS).map(|fields| fields.iter().map(reference).collect()).collect();
-            if parts.is_empty() {
-                parts.push(Vec::new());
-            }
-            parts.into_iter().map(move |references| ListedItem { item: item.clone(), references })
-        });
-        Ok(in_pieces(client, items, |items, more| Reply::Listed { items, more }).await)
     }
 }
 

@@ -86,8 +86,20 @@ pub(crate) async fn serve(broker: &Rc<Broker>, socket: UnixStream, peer: Peer) {
 }
 
 async fn delivered(socket: &UnixStream, reply: &Message<Reply>) -> bool {
-    let Ok(bytes) = control::encode(reply) else { return false };
-    matches!(timeout(REPLY, socket::send(socket, &bytes)).await, Ok(Ok(())))
+    if let Ok(bytes) = control::encode(reply) {
+        return sent(socket, &bytes).await;
+    }
+    // Said, rather than a connection that ends without a word. What was to be said is not delivered.
+    let cause = "the answer is longer than one message".to_owned();
+    let error = ErrorReply { kind: ErrorKind::Protocol, cause, hint: None, details: Vec::new() };
+    if let Ok(bytes) = control::encode(&Message::new(Reply::Error(error))) {
+        sent(socket, &bytes).await;
+    }
+    false
+}
+
+async fn sent(socket: &UnixStream, bytes: &[u8]) -> bool {
+    matches!(timeout(REPLY, socket::send(socket, bytes)).await, Ok(Ok(())))
 }
 
 /// Resolves when the client says something more or is gone.

@@ -1,9 +1,9 @@
 //! Any program that prints a value: for vaults that keyloan does not know. It is run by its pinned path with arguments
-//! from a template, never by a shell. What an interpreter is given to run is pinned as well.
+//! from a template, never by a shell. What it is given to run is pinned as well.
 
 use super::links::Link;
-use super::pinned::Pinned;
-use super::runner::{Ended, Order, together};
+use super::pinned::{self, Pinned};
+use super::runner::{AT_ONCE, Ended, Order, in_rounds};
 use super::{Call, CertificateAsk, Doing, Fault, LinkedVault, Listed, Read};
 use keyloan_protocol::limits;
 use keyloan_protocol::names::ItemName;
@@ -15,13 +15,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// Processes at once.
-const AT_ONCE: usize = 4;
 /// The output of a whole batch.
 const BATCH: usize = limits::FRAME;
 const SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 
-/// Programs that run what their arguments name, without the number of their version.
+/// Programs that run what their arguments name even where that does not look like a program, without the number of their
+/// version.
 const INTERPRETERS: [&str; 26] = [
     "ash", "awk", "bash", "bun", "busybox", "dash", "deno", "env", "fish", "gawk", "guile", "java", "ksh",
     "lua", "mawk", "mksh", "node", "nodejs", "perl", "php", "python", "ruby", "Rscript", "sh", "tclsh",
@@ -236,16 +235,7 @@ impl LinkedVault for Command {
             if let Some(batch) = &self.batch {
                 return self.many(call, batch, wanted).await;
             }
-            let mut read = Vec::with_capacity(wanted.len());
-            for some in wanted.chunks(AT_ONCE) {
-                for one in together(some.iter().map(|reference| self.one(call, reference)).collect()).await {
-                    match one {
-                        Err(fault) if !fault.is_about_the_item() => return Err(fault),
-                        one => read.push(one),
-                    }
-                }
-            }
-            Ok(read)
+            in_rounds(wanted, AT_ONCE, |reference| self.one(call, reference)).await
         })
     }
 
@@ -276,16 +266,28 @@ impl LinkedVault for Command {
     }
 }
 
-/// The files that an interpreter is given to run.
-pub(super) fn scripts(link: &Link) -> Vec<PathBuf> {
+/// The files that its arguments have a program run. What an interpreter is given is one in any form; any other program
+/// may be a wrapper (`timeout`, `nice`, `find`), so whatever could be run there counts.
+pub(super) async fn scripts(link: &Link) -> Result<Vec<PathBuf>, Fault> {
     let program = link.programs.get("program").and_then(|program| program.path.file_name()?.to_str());
     let version = |c: char| c.is_ascii_digit() || c == '.' || c == '-';
-    if !program.is_some_and(|name| INTERPRETERS.contains(&name.trim_end_matches(version))) {
-        return Vec::new();
+    let is_interpreter = program.is_some_and(|name| INTERPRETERS.contains(&name.trim_end_matches(version)));
+    // All settings, since one that is no template has no word that is a path.
+    let words =
+        link.settings.values().filter_map(|text| Template::parse(text).ok()).flat_map(|template| template.0);
+    let mut scripts: Vec<PathBuf> = words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect();
+    scripts.sort_unstable();
+    scripts.dedup();
+    if !is_interpreter {
+        let mut run = Vec::with_capacity(scripts.len());
+        for path in scripts {
+            if pinned::is_to_be_run(&path).await? {
+                run.push(path);
+            }
+        }
+        scripts = run;
     }
-    let templates = ["read", "batch", "list", "test"].into_iter().filter_map(|key| link.setting(key));
-    let words = templates.filter_map(|text| Template::parse(text).ok()).flat_map(|template| template.0);
-    words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+    Ok(scripts)
 }
 
 /// Not one that says what the program itself is or loads.

@@ -274,7 +274,7 @@ impl Fault {
 impl From<Unread> for Fault {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::Silent(_) => Self::Unreachable(unread.to_string()),
+            Unread::Silent(_) | Unread::Busy(_) => Self::Unreachable(unread.to_string()),
             _ => Self::Broken(unread.to_string()),
         }
     }
@@ -291,8 +291,8 @@ pub(crate) fn hint(name: &VaultName, vault: &dyn LinkedVault, fault: &Fault) -> 
 }
 
 /// Files that a link has its program run, and that are pinned like that.
-pub(crate) fn scripts(link: &Link) -> Vec<PathBuf> {
-    if link.kind == "command" { command::scripts(link) } else { Vec::new() }
+pub(crate) async fn scripts(link: &Link) -> Result<Vec<PathBuf>, Fault> {
+    if link.kind == "command" { command::scripts(link).await } else { Ok(Vec::new()) }
 }
 
 /// A vault by its link. What costs anything is left until it is asked for something.

@@ -10,7 +10,7 @@
 
 use super::links::Link;
 use super::pinned::Pinned;
-use super::runner::{Ended, Order, together};
+use super::runner::{Ended, Order, in_rounds};
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read};
 use crate::clock::since_boot;
 use crate::patience::{self, Unread};
@@ -25,8 +25,8 @@ use std::time::Duration;
 
 /// A person may have to find a passphrase or a card.
 const DEADLINE: Duration = Duration::from_secs(90);
-/// Processes at once.
-const AT_ONCE: usize = 4;
+/// The first file alone: while the agent asks for a passphrase, each further process would have it ask again.
+const FIRST: usize = 1;
 /// Files and directories of one store, and directories above one another.
 const FILES: usize = 100_000;
 const DEEP: usize = 32;
@@ -108,24 +108,6 @@ impl Pass {
         }
         Ok(names)
     }
-
-    async fn texts(&self, call: &Call, items: &[&ItemName]) -> Result<Vec<Read>, Fault> {
-        let mut texts = Vec::with_capacity(items.len());
-        let mut rest = items;
-        // The first alone: while the agent asks for a passphrase, each further process would have it ask again.
-        let mut at_once = 1;
-        while !rest.is_empty() {
-            let (some, after) = rest.split_at(at_once.min(rest.len()));
-            texts.extend(together(some.iter().map(|item| self.text(call, item)).collect()).await);
-            if let Some(Err(fault)) =
-                texts.iter().find(|text| matches!(text, Err(fault) if !fault.is_about_the_item()))
-            {
-                return Err(fault.clone());
-            }
-            (rest, at_once) = (after, AT_ONCE);
-        }
-        Ok(texts)
-    }
 }
 
 impl LinkedVault for Pass {
@@ -159,8 +141,8 @@ impl LinkedVault for Pass {
         Box::pin(async {
             let store = self.store.clone();
             let until = since_boot() + patience::LIMIT;
-            let listed = patience::look(move || walk(&store, until)).await;
-            listed.unwrap_or_else(|| Err(Unread::Silent(self.store.clone()).into()))
+            let listed = patience::look_or_say(move || walk(&store, until)).await;
+            listed.unwrap_or_else(|late| Err(Unread::late(late, &self.store).into()))
         })
     }
 
@@ -169,7 +151,7 @@ impl LinkedVault for Pass {
             let mut items: Vec<&ItemName> = wanted.iter().map(|reference| &reference.item).collect();
             items.sort_unstable();
             items.dedup();
-            let texts = self.texts(call, &items).await?;
+            let texts = in_rounds(&items, FIRST, |item| self.text(call, item)).await?;
             let texts: HashMap<&ItemName, Read> = items.into_iter().zip(texts).collect();
             let one = |reference: &Reference| match texts.get(&reference.item) {
                 Some(Ok(text)) => field(text.expose(), reference),

@@ -10,7 +10,9 @@ use data_encoding::HEXLOWER;
 use keyloan_platform::program::{is_nobody_elses, is_roots};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::fs::Metadata;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The longest program whose hash is taken; one that holds an interpreter of its own is some hundred megabytes.
@@ -29,8 +31,8 @@ impl Pinned {
     /// A program as it is now.
     pub(crate) async fn of(path: &Path) -> Result<Self, Fault> {
         let found = path.to_owned();
-        let looked = patience::look(move || look(&found)).await;
-        let sha256 = looked.unwrap_or_else(|| Err(Unread::Silent(path.to_owned()).into()))?;
+        let looked = patience::look_or_say(move || look(&found)).await;
+        let sha256 = looked.unwrap_or_else(|late| Err(Unread::late(late, path).into()))?;
         Ok(Self { path: path.to_owned(), sha256, home: keyloan_platform::paths::home() })
     }
 
@@ -43,6 +45,25 @@ impl Pinned {
         }
         Err(Fault::Changed(self.path.display().to_string()))
     }
+}
+
+/// Whether a file that is not root's alone to change would run if a program were told to: by itself, or by what its first
+/// line names.
+pub(super) async fn is_to_be_run(path: &Path) -> Result<bool, Fault> {
+    let at = path.to_owned();
+    let looked = patience::look_or_say(move || {
+        let is_executable = |found: Metadata| found.is_file() && found.permissions().mode() & 0o111 != 0;
+        if is_roots(&at) {
+            return false;
+        }
+        if std::fs::metadata(&at).is_ok_and(is_executable) {
+            return true;
+        }
+        let mut first = [0; 2];
+        patience::regular(&at, MOST)
+            .is_ok_and(|mut file| file.read_exact(&mut first).is_ok() && first == *b"#!")
+    });
+    looked.await.map_err(|late| Unread::late(late, path).into())
 }
 
 fn look(path: &Path) -> Result<Option<String>, Fault> {

@@ -1,13 +1,15 @@
 //! Running a vault's program: by its pinned path, in an environment of the kind's own making, without a terminal, in a
 //! session of its own, for a time. What it prints is read into buffers that are wiped, up to a limit. It ends with
-//! whatever wanted it, and so does all that it started.
+//! whatever wanted it, and so does what it started, but for what left its process group (setsid(2)), as gpg-agent has to:
+//! that keeps what the program gave it, the link's secrets too.
 //!
 //! Its output goes over pipes, since some programs take no socket there. A program of the same user could open such a
 //! pipe, and could as well trace whoever holds it.
 
-use super::Fault;
 use super::pinned::Pinned;
+use super::{Fault, Read};
 use keyloan_platform::program::{Group, set_apart};
+use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use std::ffi::OsString;
 use std::io;
@@ -35,6 +37,9 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Read at once.
 const PIECE: usize = 64 * 1024;
+
+/// Processes of one request at once.
+pub(super) const AT_ONCE: usize = 4;
 
 /// What is to be run.
 pub(super) struct Order<'a> {
@@ -211,6 +216,35 @@ async fn whole(mut from: impl AsyncRead + Unpin, most: usize) -> Result<SecretBy
         all.extend_from_slice(&piece[..open.min(PIECE)]);
     }
     Ok(SecretBytes::copy_of(&all))
+}
+
+/// Reads these, some at once, and the first so many before the others. A fault that is not about an item ends it, and so
+/// do values of which one request can use no more: each alone is within its limit, and there may be a thousand.
+pub(super) async fn in_rounds<'a, T, F: Future<Output = Read>>(
+    wanted: &'a [T],
+    first: usize,
+    read_one: impl Fn(&'a T) -> F,
+) -> Result<Vec<Read>, Fault> {
+    let mut read = Vec::with_capacity(wanted.len());
+    let (mut rest, mut at_once, mut bytes) = (wanted, first, 0);
+    while !rest.is_empty() {
+        let (some, after) = rest.split_at(at_once.min(rest.len()));
+        for one in together(some.iter().map(&read_one).collect()).await {
+            match &one {
+                Err(fault) if !fault.is_about_the_item() => return Err(fault.clone()),
+                Ok(value) => bytes += value.len(),
+                Err(_) => {}
+            }
+            read.push(one);
+        }
+        if bytes > limits::FRAME {
+            let cause =
+                format!("{bytes} bytes or more in all, and one request has at most {}", limits::FRAME);
+            return Err(Fault::Refused(cause));
+        }
+        (rest, at_once) = (after, AT_ONCE);
+    }
+    Ok(read)
 }
 
 /// Several that do not wait for one another.
