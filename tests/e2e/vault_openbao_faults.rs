@@ -62,6 +62,27 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
 }
 
 #[test]
+fn a_time_without_end_ends_nothing_here() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&[], ROOT).ok();
+    let daemon = sandbox.daemon();
+    let auth = json!({"client_token": "x", "lease_duration": u64::MAX, "renewable": true});
+    for about in [
+        json!({"creation_ttl": u64::MAX, "ttl": u64::MAX, "renewable": true}),
+        json!({"creation_ttl": u64::MAX, "ttl": 1, "renewable": true}),
+    ] {
+        bao.mode(&json!({"only": "auth/token/", "status": 200, "body": {"data": about, "auth": auth}}));
+        for _ in 0..3 {
+            assert_eq!(state(&sandbox), "ready");
+        }
+        sandbox.keyloan(&["lock"]).run().ok();
+        sandbox.unlock().ok();
+    }
+    assert_eq!(sandbox.daemon(), daemon, "it is the same process");
+}
+
+#[test]
 fn a_server_that_hangs_ends_in_an_error_and_delays_nobody_else() {
     let sandbox = Sandbox::with_token(b"local");
     let bao = OpenBao::start(&sandbox);

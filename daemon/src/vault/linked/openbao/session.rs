@@ -24,6 +24,9 @@ pub(super) const WRAPPED: &str = "wrapped-secret-id";
 /// The longest token; those of batches are long.
 const LONGEST: u64 = 16 * 1024;
 
+/// The longest time that is believed. A server may say any number, and with sums of those the daemon would end.
+const AGE: u64 = 10 * 366 * 24 * 3600;
+
 pub(super) enum SignIn {
     Token,
     Role {
@@ -184,7 +187,7 @@ async fn login(talk: &mut Talk<'_>, call: &Call, id: &str, mount: &str) -> Resul
     Ok(Held {
         token: Rc::new(SecretBytes::new(auth.client_token.into_bytes())),
         since: clock::since_boot(),
-        lasts: Duration::from_secs(auth.lease_duration),
+        lasts: seconds(auth.lease_duration),
         renewable: auth.renewable,
     })
 }
@@ -199,9 +202,9 @@ async fn about(talk: &mut Talk<'_>, token: SecretBytes) -> Result<Held, Fault> {
         _ if !api::is_good(&answer) => return Err(api::fault(&answer, "the token")),
         _ => {
             let about: About = api::part(api::body(&answer)?.data)?;
-            let lasts = about.creation_ttl.max(about.ttl);
-            held.lasts = Duration::from_secs(lasts);
-            held.since = now.saturating_sub(Duration::from_secs(lasts.saturating_sub(about.ttl)));
+            let (left, all) = (seconds(about.ttl), seconds(about.creation_ttl));
+            held.lasts = all.max(left);
+            held.since = now.saturating_sub(held.lasts.saturating_sub(left));
             held.renewable = about.renewable;
         }
     }
@@ -222,9 +225,13 @@ async fn renewed(talk: &mut Talk<'_>, held: &Held) -> Result<Option<Duration>, F
         return Err(api::fault(&answer, "renewing the token"));
     }
     let auth: Auth = api::part(api::body(&answer)?.auth)?;
-    let lasts = Duration::from_secs(auth.lease_duration);
+    let lasts = seconds(auth.lease_duration);
     // Near the longest time that a token may have at all, the server gives less than it was asked for.
     Ok((lasts * 2 >= held.lasts).then_some(lasts))
+}
+
+fn seconds(said: u64) -> Duration {
+    Duration::from_secs(said.min(AGE))
 }
 
 fn in_file(path: &Path) -> Result<SecretBytes, Fault> {
