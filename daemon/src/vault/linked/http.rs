@@ -111,15 +111,19 @@ impl Server {
         if authority.as_str().contains('@') || uri.query().is_some() {
             return Err(bad("holds more than a server and a path"));
         }
+        // What is no port would be taken for none, and another server than the one that was named gets the token.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => None,
+            rest => {
+                let port = rest.and_then(|rest| rest.strip_prefix(':')?.parse::<u16>().ok());
+                Some(port.filter(|port| *port != 0).ok_or_else(|| bad("has a port that is none"))?)
+            }
+        };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let at = match uri.scheme_str() {
-            Some("https") => {
-                At::Tls { host, port: authority.port_u16().unwrap_or(443), ca, config: OnceCell::new() }
-            }
+            Some("https") => At::Tls { host, port: port.unwrap_or(443), ca, config: OnceCell::new() },
             Some("http") => match host.parse::<IpAddr>() {
-                Ok(address) if address.is_loopback() => {
-                    At::Plain { address, port: authority.port_u16().unwrap_or(80) }
-                }
+                Ok(address) if address.is_loopback() => At::Plain { address, port: port.unwrap_or(80) },
                 _ => return Err(bad("is not encrypted: http goes to 127.0.0.1 or [::1] alone, else https")),
             },
             _ => return Err(bad("begins neither with https:// nor with http://")),
@@ -321,6 +325,22 @@ mod tests {
         ] {
             assert!(Server::parse(bad, None).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_port_that_is_none_does_not_become_another() {
+        for bad in [
+            "http://127.0.0.1:82000",
+            "https://vault.example:65536/team",
+            "https://vault.example:",
+            "https://vault.example:0",
+            "https://[::1]:99999",
+        ] {
+            let cause = Server::parse(bad, None).err().unwrap().to_string();
+            assert!(cause.contains("has a port that is none"), "{cause}");
+        }
+        let server = Server::parse("https://[::1]:65535/team", None).unwrap();
+        assert!(matches!(server.at, At::Tls { port: 65535, .. }));
     }
 
     #[test]
