@@ -26,6 +26,8 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
     let error = |status: u16, said: &str| json!({"status": status, "body": {"errors": [said]}});
     let mut limited = error(429, "request path \"s3cret\": rate limit quota exceeded");
     limited["headers"] = json!({"Retry-After": "7"});
+    let mut wordy = limited.clone();
+    wordy["headers"] = json!({"Retry-After": "never, s3cret"});
     let mut elsewhere = error(307, "s3cret");
     elsewhere["headers"] = json!({"Location": "https://elsewhere.example/v1/secret/data/ci/pypi"});
     for (mode, said, key) in [
@@ -37,6 +39,7 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
         (error(502, "s3cret"), "nothing is behind the address", "unreachable"),
         (error(473, "s3cret"), "stands by", "unreachable"),
         (limited, "asked too often; it answers again in 7 s", "rate_limited"),
+        (wordy, "asked too often; it answers again later", "rate_limited"),
         (elsewhere, "sends to another one, which keyloan does not follow", "refused"),
         (json!({"behave": "garbage"}), "no OpenBao and no Vault", "broken"),
         (json!({"status": 200, "body": {"data": "s3cret"}}), "no OpenBao and no Vault", "broken"),

@@ -81,8 +81,8 @@ pub(super) struct Ask<'a> {
 
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// `Retry-After`, where the server said one.
-    pub(super) retry_after: Option<String>,
+    /// `Retry-After` in seconds, where the server said so: its words are not passed on.
+    pub(super) retry_after: Option<u32>,
     pub(super) body: SecretBytes,
 }
 
@@ -209,6 +209,14 @@ impl Server {
     }
 }
 
+impl Answer {
+    /// What it means that it was asked too often.
+    pub(super) fn rate_limited(&self) -> Fault {
+        let until = self.retry_after.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} s"));
+        Fault::RateLimited { until }
+    }
+}
+
 impl Connection<'_> {
     /// The server has ended it.
     pub(super) fn is_over(&self) -> bool {
@@ -251,9 +259,10 @@ impl Connection<'_> {
             read.extend_from_slice(&data);
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = retry_after.and_then(|text| text.parse().ok());
         Ok(Answer {
             status: head.status.as_u16(),
-            retry_after: retry_after.map(|text| escaped(text, 40)),
+            retry_after,
             body: SecretBytes::new(read),
         })
     }

@@ -163,14 +163,7 @@ fn parsed<T: DeserializeOwned>(answer: &Answer, missing: impl FnOnce() -> Fault)
             "the Connect server's token is not for that, or not for that vault".to_owned(),
         )),
         404 => Err(missing()),
-        429 => {
-            let until = match answer.retry_after.as_deref() {
-                Some(text) if text.parse::<u32>().is_ok() => format!("in {text} s"),
-                Some(text) => text.to_owned(),
-                None => "later".to_owned(),
-            };
-            Err(Fault::RateLimited { until })
-        }
+        429 => Err(answer.rate_limited()),
         status @ 500.. => {
             Err(Fault::Unreachable(format!("the Connect server is in trouble itself (status {status})")))
         }

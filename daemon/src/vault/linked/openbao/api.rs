@@ -89,12 +89,7 @@ pub(super) fn fault(answer: &Answer, about: &str) -> Fault {
         400 => Fault::Refused(format!("{about}: the server takes that for a bad request")),
         403 => Fault::Refused(format!("{about}: permission denied, no policy of the token allows that")),
         404 | 405 => Fault::Refused(format!("{about}: the server has nothing of that kind there")),
-        429 => {
-            let seconds =
-                |text: &String| text.parse().map_or_else(|_| text.clone(), |s: u64| format!("in {s} s"));
-            let until = answer.retry_after.as_ref().map_or_else(|| "later".to_owned(), seconds);
-            Fault::RateLimited { until }
-        }
+        429 => answer.rate_limited(),
         301..=308 => {
             Fault::Refused("the server sends to another one, which keyloan does not follow".to_owned())
         }
@@ -148,7 +143,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        let retry_after = (status == 429).then(|| "7".to_owned());
+        let retry_after = (status == 429).then_some(7);
         Answer { status, retry_after, body: SecretBytes::copy_of(body.as_bytes()) }
     }
 
