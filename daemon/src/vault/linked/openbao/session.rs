@@ -112,12 +112,12 @@ impl Session {
         if let Some(now) = held.as_mut()
             && now.is_mostly_used()
         {
-            match renewed(talk, now).await? {
-                Some(lasts) => (now.since, now.lasts) = (clock::since_boot(), lasts),
+            match renewed(talk, now).await {
+                Ok(Some(lasts)) => (now.since, now.lasts) = (clock::since_boot(), lasts),
                 // What it lent ends with the old one, at the time that the server has set for that.
-                None if may_sign_in => (*held, is_old) = (Some(self.signed_in(talk, call).await?), false),
-                // The server says when it is over.
-                None => {}
+                Ok(None) if may_sign_in => (*held, is_old) = (Some(self.signed_in(talk, call).await?), false),
+                // A third of its time is left, and the server says when it is over.
+                Ok(None) | Err(_) => {}
             }
         }
         let now = match held.as_mut() {
