@@ -202,10 +202,20 @@ fn a_wrapped_secret_id_is_unwrapped_once_and_a_used_one_is_told() {
     let listed = sandbox.keyloan(&["vault", "list"]).run().ok().text();
     assert!(listed.contains("secret-id is kept") && !listed.contains("wrapped"), "{listed}");
     let again = bao.link(&[role, "--replace"], &[("wrapped-secret-id", "wrap-1")]);
-    again.refused(7, "somebody else has used it before");
+    again.refused(7, "somebody who took it");
     sandbox.stop();
     sandbox.unlock().ok();
     assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok", "the link is as it was");
+}
+
+#[test]
+fn a_wrapped_secret_id_that_was_unwrapped_for_nothing_is_told() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    let wrapped = &[("wrapped-secret-id", "wrap-1")];
+    bao.link(&["role-id=typo"], wrapped).refused(7, "not signed in; the wrapping token is used up by that");
+    bao.link(&["role-id=role-1"], wrapped).refused(7, "if not by a 'vault add' of yours");
+    assert_eq!(bao.live("tokens"), ["root-token"]);
 }
 
 #[test]

@@ -211,9 +211,17 @@ impl LinkedVault for OpenBao {
     fn settle<'a>(&'a self, call: &'a mut Call) -> Doing<'a, ()> {
         Box::pin(async {
             let Some(wrapping) = call.secrets.take(session::WRAPPED) else { return Ok(()) };
-            let unwrapped = wrapped::unwrapped(&mut self.api.talk(), &wrapping, &self.approle).await?;
+            let mut talk = self.api.talk();
+            let unwrapped = wrapped::unwrapped(&mut talk, &wrapping, &self.approle).await?;
             call.secrets.put(session::SECRET_ID, unwrapped);
-            Ok(())
+            // Said now, since the wrapping token does not give it out again.
+            let lost = |fault: Fault| {
+                Fault::Refused(format!(
+                    "signing in with the secret id that was wrapped: {fault}; the wrapping token is used up by that, \
+                     and the secret id is not kept: have it revoked and get another, and look at the role id"
+                ))
+            };
+            self.session.token(&mut talk, call).await.map(drop).map_err(lost)
         })
     }
 

@@ -25,7 +25,8 @@ struct Inside {
 
 fn taken() -> Fault {
     Fault::Refused(
-        "the wrapping token gives out nothing any more: it is too old, or somebody else has used it before"
+        "the wrapping token gives out nothing any more: it is too old, or was used before, and if not by a \
+         'vault add' of yours then by somebody who took it"
             .to_owned(),
     )
 }
