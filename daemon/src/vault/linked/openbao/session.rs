@@ -7,6 +7,7 @@ use crate::clock;
 use crate::patience;
 use crate::vault::linked::{Call, Fault};
 use hyper::Method;
+use keyloan_protocol::limits;
 use keyloan_protocol::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -23,9 +24,6 @@ pub(super) const WRAPPED: &str = "wrapped-secret-id";
 
 /// The longest token; those of batches are long.
 const LONGEST: u64 = 16 * 1024;
-
-/// The longest time that is believed. A server may say any number, and with sums of those the daemon would end.
-const AGE: u64 = 10 * 366 * 24 * 3600;
 
 pub(super) enum SignIn {
     Token,
@@ -230,8 +228,9 @@ async fn renewed(talk: &mut Talk<'_>, held: &Held) -> Result<Option<Duration>, F
     Ok((lasts * 2 >= held.lasts).then_some(lasts))
 }
 
+/// A server may say any number, and sums of the largest overflow.
 fn seconds(said: u64) -> Duration {
-    Duration::from_secs(said.min(AGE))
+    Duration::from_secs(said.min(limits::SECONDS))
 }
 
 fn in_file(path: &Path) -> Result<SecretBytes, Fault> {
