@@ -86,6 +86,21 @@ fn a_time_without_end_ends_nothing_here() {
 }
 
 #[test]
+fn a_list_without_end_is_given_up_at_once() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["kv=2"], ROOT).ok();
+    for end in ["", "/"] {
+        let before = bao.requests("secret/metadata/").len();
+        let keys: Vec<String> = (0..40_000).map(|at| format!("{at}{end}")).collect();
+        bao.mode(&json!({"only": "secret/metadata/", "status": 200, "body": {"data": {"keys": keys}}}));
+        let listed = sandbox.keyloan(&["item", "list", "--vault", "team"]).run();
+        listed.refused(7, "it has more than 20000 items, or 1000 folders");
+        assert_eq!(bao.requests("secret/metadata/").len(), before + 1);
+    }
+}
+
+#[test]
 fn a_server_that_hangs_ends_in_an_error_and_delays_nobody_else() {
     let sandbox = Sandbox::with_token(b"local");
     let bao = OpenBao::start(&sandbox);

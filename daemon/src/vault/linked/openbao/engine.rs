@@ -6,15 +6,20 @@ use super::paths::{Place, encoded};
 use crate::vault::linked::http::Answer;
 use crate::vault::linked::{Fault, Lease, Listed, Read};
 use hyper::Method;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 
-/// The most items and folders of a list: each folder is a request.
+/// The most items and folders of a list, found or still to be looked into: each folder is a request.
 const ITEMS: usize = 20_000;
 const FOLDERS: usize = 1000;
+/// The most bytes of all answers of a list.
+const LISTS: usize = 4 * limits::FRAME;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
@@ -41,6 +46,7 @@ struct Options {
 
 #[derive(Deserialize)]
 struct Keys {
+    #[serde(deserialize_with = "some")]
     keys: Vec<String>,
 }
 
@@ -201,7 +207,12 @@ impl Signed<'_> {
     pub(super) async fn list(&mut self) -> Result<Vec<Listed>, Fault> {
         let vault = self.vault;
         let mut listed = Vec::new();
-        let mut folders = 0;
+        let (mut folders, mut bytes) = (0, 0);
+        let too_many = || {
+            Fault::Refused(format!(
+                "it has more than {ITEMS} items, or {FOLDERS} folders, and that is not listed"
+            ))
+        };
         for mount in vault.mounts.all() {
             let below = match self.engine(mount).await? {
                 Engine::Kv2 => "/metadata",
@@ -211,11 +222,6 @@ impl Signed<'_> {
             let mut left = VecDeque::from([String::new()]);
             while let Some(folder) = left.pop_front() {
                 folders += 1;
-                if folders > FOLDERS || listed.len() > ITEMS {
-                    return Err(Fault::Refused(format!(
-                        "it has more than {ITEMS} items, or {FOLDERS} folders, and that is not listed"
-                    )));
-                }
                 let path = format!("{}{below}/{}?list=true", encoded(mount), encoded(&folder));
                 let answer = self.get(&path).await?;
                 match answer.status {
@@ -226,11 +232,22 @@ impl Signed<'_> {
                     }
                     _ => {}
                 }
+                bytes += answer.body.len();
+                if bytes > LISTS {
+                    return Err(too_many());
+                }
                 let Keys { keys } = api::part(api::body(&answer)?.data)?;
                 for key in keys {
+                    // Before each, since one answer holds a million of them.
+                    if folders + left.len() >= FOLDERS || listed.len() >= ITEMS {
+                        return Err(too_many());
+                    }
                     let path = format!("{folder}{key}");
                     if key.ends_with('/') {
-                        left.push_back(path);
+                        // Nothing below a longer one has a name that could be asked for.
+                        if path.len() <= limits::NAME {
+                            left.push_back(path);
+                        }
                     } else if let Some(item) = vault.mounts.item(mount, &path)
                         && let Ok(item) = ItemName::parse(&item)
                     {
@@ -241,6 +258,30 @@ impl Signed<'_> {
         }
         Ok(listed)
     }
+}
+
+/// As many names as are listed at all, and one more.
+fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Some;
+    impl<'de> Visitor<'de> for Some {
+        type Value = Vec<String>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("names")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+            let mut some = Vec::new();
+            while some.len() <= ITEMS
+                && let Option::Some(name) = names.next_element()?
+            {
+                some.push(name);
+            }
+            while names.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(some)
+        }
+    }
+    from.deserialize_seq(Some)
 }
 
 impl Place<'_> {
