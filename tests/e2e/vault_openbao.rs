@@ -172,6 +172,45 @@ fn a_token_that_the_server_forgot_is_got_anew_by_a_role() {
 }
 
 #[test]
+fn a_login_whose_asker_went_away_is_known_and_ends_with_the_lock() {
+    for is_locked_before in [false, true] {
+        let sandbox = Sandbox::with_approver(approver::ALLOW);
+        let bao = OpenBao::start(&sandbox);
+        bao.link(&["role-id=role-1"], ROLE).ok();
+        keyloan_e2e::eventually("the token of the try is revoked", || bao.live("tokens") == ["root-token"]);
+        let logins = count(&bao, "auth/approle/login") + 1;
+        bao.mode(&json!({"only": "auth/approle/login", "behave": "wait"}));
+        for _ in 0..3 {
+            let test = sandbox.keyloan(&["vault", "test", "team"]).start();
+            keyloan_e2e::eventually("it signs in", || count(&bao, "auth/approle/login") == logins);
+            keyloan_e2e::Running(test).end();
+            sandbox.keyloan(&["status"]).run().ok();
+        }
+        assert_eq!(bao.live("tokens").len(), 2, "one login for all");
+        if is_locked_before {
+            sandbox.keyloan(&["lock"]).run().ok();
+        }
+        bao.answers_again();
+        sandbox.keyloan(&["lock"]).run().ok();
+        keyloan_e2e::eventually("the token ends", || bao.live("tokens") == ["root-token"]);
+    }
+}
+
+#[test]
+fn the_login_of_a_link_that_was_given_up_ends() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.mode(&json!({"only": "auth/approle/login", "behave": "wait"}));
+    let linking = bao.linking(&["role-id=role-1"], ROLE).start();
+    keyloan_e2e::eventually("it signs in", || count(&bao, "auth/approle/login") == 1);
+    keyloan_e2e::Running(linking).end();
+    sandbox.keyloan(&["status"]).run().ok();
+    assert_eq!(bao.live("tokens").len(), 2);
+    bao.answers_again();
+    keyloan_e2e::eventually("the token ends", || bao.live("tokens") == ["root-token"]);
+}
+
+#[test]
 fn a_token_file_is_read_anew_each_time() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let bao = OpenBao::start(&sandbox);

@@ -21,6 +21,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -46,6 +47,10 @@ const CERTIFICATES: u64 = 4 * 1024 * 1024;
 /// A server, connected to as often as needed.
 pub(super) struct Server {
     at: At,
+    named: Rc<Named>,
+}
+
+struct Named {
     /// What a request says in `Host`.
     host: HeaderValue,
     /// Before every path, without a slash at its end.
@@ -86,8 +91,8 @@ pub(super) struct Answer {
     pub(super) body: SecretBytes,
 }
 
-pub(super) struct Connection<'a> {
-    server: &'a Server,
+pub(super) struct Connection {
+    server: Rc<Named>,
     requests: SendRequest<Full<Bytes>>,
     /// Ended with this.
     _task: Task,
@@ -130,25 +135,22 @@ impl Server {
         };
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("is none"))?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { at, host, prefix, shown: authority.to_string() })
+        let named = Named { host, prefix, shown: authority.to_string() };
+        Ok(Self { at, named: Rc::new(named) })
     }
 
     #[allow(dead_code, reason = "see `At::Unix`")]
     pub(super) fn unix(socket: &Path, host: &'static str) -> Self {
-        Self {
-            at: At::Unix(socket.to_owned()),
-            host: HeaderValue::from_static(host),
-            prefix: String::new(),
-            shown: socket.display().to_string(),
-        }
+        let (host, shown) = (HeaderValue::from_static(host), socket.display().to_string());
+        Self { at: At::Unix(socket.to_owned()), named: Rc::new(Named { host, prefix: String::new(), shown }) }
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection<'_>, Fault> {
+    pub(super) async fn connect(&self) -> Result<Connection, Fault> {
         let late = |_| Err(self.unreachable(&format!("it did not answer within {} s", CONNECT.as_secs())));
         timeout(CONNECT, self.connect_now()).await.unwrap_or_else(late)
     }
 
-    async fn connect_now(&self) -> Result<Connection<'_>, Fault> {
+    async fn connect_now(&self) -> Result<Connection, Fault> {
         let failed = |error: io::Error| self.unreachable(&cause(&error));
         match &self.at {
             At::Unix(socket) => self.spoken(UnixStream::connect(socket).await.map_err(failed)?).await,
@@ -158,7 +160,7 @@ impl Server {
             At::Tls { host, port, ca, config } => {
                 let config = config.get_or_try_init(|| tls(ca.clone())).await?;
                 let name = ServerName::try_from(host.clone())
-                    .map_err(|_| Fault::Broken(format!("{} is no server's name", self.shown)))?;
+                    .map_err(|_| Fault::Broken(format!("{} is no server's name", self.named.shown)))?;
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(name, stream).await;
@@ -170,18 +172,18 @@ impl Server {
     async fn spoken(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    ) -> Result<Connection<'_>, Fault> {
+    ) -> Result<Connection, Fault> {
         let shaken = http1::handshake(TokioIo::new(stream)).await;
         let (requests, connection) = shaken.map_err(|_| self.unreachable("it does not speak HTTP"))?;
         let task = tokio::task::spawn_local(async move {
             // Whoever waits for an answer is told.
             let _ = connection.await;
         });
-        Ok(Connection { server: self, requests, _task: Task(task) })
+        Ok(Connection { server: Rc::clone(&self.named), requests, _task: Task(task) })
     }
 
     fn unreachable(&self, cause: &str) -> Fault {
-        Fault::Unreachable(format!("{}: {cause}", self.shown))
+        self.named.unreachable(cause)
     }
 
     fn untrusted(&self, error: &io::Error) -> Fault {
@@ -205,7 +207,13 @@ impl Server {
             Some(_) => "it does not speak TLS as it should",
             None => return self.unreachable(&cause(error)),
         };
-        Fault::Refused(format!("{}: {cause}", self.shown))
+        Fault::Refused(format!("{}: {cause}", self.named.shown))
+    }
+}
+
+impl Named {
+    fn unreachable(&self, cause: &str) -> Fault {
+        Fault::Unreachable(format!("{}: {cause}", self.shown))
     }
 }
 
@@ -217,14 +225,14 @@ impl Answer {
     }
 }
 
-impl Connection<'_> {
+impl Connection {
     /// The server has ended it.
     pub(super) fn is_over(&self) -> bool {
         self.requests.is_closed()
     }
 
     pub(super) async fn send(&mut self, ask: Ask<'_>) -> Result<Answer, Fault> {
-        let server = self.server;
+        let server = Rc::clone(&self.server);
         let broken = |cause: &str| Fault::Broken(format!("{}: {cause}", server.shown));
         let mut request = hyper::Request::builder()
             .method(ask.method)
@@ -260,11 +268,7 @@ impl Connection<'_> {
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|text| text.parse().ok());
-        Ok(Answer {
-            status: head.status.as_u16(),
-            retry_after,
-            body: SecretBytes::new(read),
-        })
+        Ok(Answer { status: head.status.as_u16(), retry_after, body: SecretBytes::new(read) })
     }
 }
 
@@ -355,6 +359,6 @@ mod tests {
     #[test]
     fn a_path_in_the_address_comes_before_every_other() {
         let server = Server::parse("https://vault.example/team/", None).unwrap();
-        assert_eq!(server.prefix, "/team");
+        assert_eq!(server.named.prefix, "/team");
     }
 }

@@ -31,7 +31,7 @@ impl Connect {
         Ok(Self { server, sets: link.setting(SETS).unwrap_or_default().to_owned() })
     }
 
-    async fn session(&self, call: &Call) -> Result<Session<'_>, Fault> {
+    async fn session(&self, call: &Call) -> Result<Session, Fault> {
         let no_token = || Fault::Refused("its link has no token for the Connect server".to_owned());
         let token = call.secrets.expose(TOKEN).ok_or_else(no_token)?;
         let bearer = SecretBytes::new([b"Bearer ", token.expose()].concat());
@@ -41,14 +41,14 @@ impl Connect {
 }
 
 /// One connection, and what was found on it.
-struct Session<'a> {
-    connection: Connection<'a>,
+struct Session {
+    connection: Connection,
     bearer: SecretBytes,
     vaults: HashMap<String, Result<String, Fault>>,
     items: HashMap<(String, String), Result<Item, Fault>>,
 }
 
-impl Session<'_> {
+impl Session {
     async fn ask(&mut self, method: Method, path: &str, json: Option<SecretBytes>) -> Result<Answer, Fault> {
         let headers = [("authorization", &self.bearer)];
         self.connection.send(Ask { method, path, headers: &headers, json, most: MOST }).await

@@ -8,6 +8,7 @@ use keyloan_protocol::secret::SecretBytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 pub(super) struct Api {
     pub(super) server: Server,
@@ -15,9 +16,9 @@ pub(super) struct Api {
 }
 
 /// Requests one after another, over as few connections as the server allows.
-pub(super) struct Talk<'a> {
-    api: &'a Api,
-    connection: Option<Connection<'a>>,
+pub(super) struct Talk {
+    api: Rc<Api>,
+    connection: Option<Connection>,
 }
 
 /// What every answer is made of.
@@ -50,12 +51,20 @@ pub(super) struct Metadata {
 pub(super) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 impl Api {
-    pub(super) fn talk(&self) -> Talk<'_> {
-        Talk { api: self, connection: None }
+    pub(super) fn talk(self: &Rc<Self>) -> Talk {
+        Talk { api: Rc::clone(self), connection: None }
     }
 }
 
-impl Talk<'_> {
+impl Talk {
+    /// A server may end a connection after any answer.
+    pub(super) async fn connected(&mut self) -> Result<&mut Connection, Fault> {
+        if self.connection.as_ref().is_none_or(Connection::is_over) {
+            self.connection = Some(self.api.server.connect().await?);
+        }
+        self.connection.as_mut().ok_or_else(garbage)
+    }
+
     pub(super) async fn send(
         &mut self,
         method: Method,
@@ -63,16 +72,13 @@ impl Talk<'_> {
         token: Option<&SecretBytes>,
         json: Option<SecretBytes>,
     ) -> Result<Answer, Fault> {
-        // A server may end a connection after any answer.
-        if self.connection.as_ref().is_none_or(Connection::is_over) {
-            self.connection = Some(self.api.server.connect().await?);
-        }
-        let connection = self.connection.as_mut().ok_or_else(garbage)?;
+        let api = Rc::clone(&self.api);
+        let connection = self.connected().await?;
         // An agent in front of the server may want it, since no other program sends it by accident.
         let genuine = SecretBytes::copy_of(b"true");
         let mut headers = vec![("x-vault-request", &genuine)];
         headers.extend(token.map(|token| ("x-vault-token", token)));
-        headers.extend(self.api.namespace.as_ref().map(|namespace| ("x-vault-namespace", namespace)));
+        headers.extend(api.namespace.as_ref().map(|namespace| ("x-vault-namespace", namespace)));
         let path = format!("/v1/{path}");
         connection.send(Ask { method, path: &path, headers: &headers, json, most: limits::FRAME }).await
     }

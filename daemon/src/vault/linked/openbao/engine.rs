@@ -4,7 +4,7 @@ use super::Signed;
 use super::api::{self, Fields, Versioned};
 use super::paths::{Place, encoded};
 use crate::vault::linked::http::Answer;
-use crate::vault::linked::{Fault, Lease, Listed, Read};
+use crate::vault::linked::{Fault, Listed, Read};
 use hyper::Method;
 use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
@@ -128,14 +128,14 @@ impl Signed<'_> {
         let vault = self.vault;
         let place = vault.mounts.place(item.as_str())?;
         let engine = self.engine(place.mount).await?;
-        let answer = self.get(&place.at(engine)).await?;
+        let answer = match engine {
+            Engine::Kv1 | Engine::Kv2 => self.get(&place.at(engine)).await?,
+            Engine::Other => self.make(item, &place.at(engine)).await?,
+        };
         if !api::is_good(&answer) {
             return Err(missing(&answer, item));
         }
         let body = api::body(&answer)?;
-        if let Some(id) = body.lease_id.filter(|id| !id.is_empty()) {
-            self.call.leases.borrow_mut().push(Lease { item: item.clone(), id });
-        }
         let data = if engine == Engine::Kv2 {
             let version: Versioned = api::part(body.data)?;
             version

@@ -33,7 +33,7 @@ fn taken() -> Fault {
 
 /// The secret id behind a wrapping token, which is then used up.
 pub(super) async fn unwrapped(
-    talk: &mut Talk<'_>,
+    talk: &mut Talk,
     wrapping: &SecretBytes,
     role_mount: &str,
 ) -> Result<SecretBytes, Fault> {
