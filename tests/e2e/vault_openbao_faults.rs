@@ -101,6 +101,21 @@ fn a_list_without_end_is_given_up_at_once() {
 }
 
 #[test]
+fn answers_that_are_too_much_together_are_not_gathered() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["kv=1"], ROOT).ok();
+    let large =
+        json!({"status": 200, "body": {"data": {"a": "x".repeat(6 * 1024 * 1024)}}, "only": "secret/"});
+    let line = |at: usize| format!("V{at} = \"team://large/{at}/a\"\n");
+    sandbox.write("project/.keyloan.toml", format!("[env]\n{}", (0..20).map(line).collect::<String>()));
+    sandbox.keyloan(&["trust"]).run().ok();
+    bao.mode(&large);
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "more than 32 MiB together");
+    assert_eq!(bao.requests("secret/large/").len(), 6);
+}
+
+#[test]
 fn a_server_that_hangs_ends_in_an_error_and_delays_nobody_else() {
     let sandbox = Sandbox::with_token(b"local");
     let bao = OpenBao::start(&sandbox);

@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Uri};
 use hyper_util::rt::TokioIo;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use rustls::pki_types::pem::PemObject;
@@ -32,6 +33,9 @@ use tokio_rustls::TlsConnector;
 
 /// To be connected; what it is asked then has the vault's own patience.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// The most bytes of all answers to one request of keyloan's: what is lent at once has 7 MiB.
+const TOGETHER: usize = 4 * limits::FRAME;
 
 /// Where systems keep the certificates of those that sign others, in the order of a look.
 const ROOTS: &[&str] = &[
@@ -218,6 +222,13 @@ impl Named {
 }
 
 impl Answer {
+    /// With those before it, which came to so much.
+    pub(super) fn added(self, heard: &mut usize) -> Result<Self, Fault> {
+        *heard = heard.saturating_add(self.body.len());
+        let cause = || format!("its answers have more than {} MiB together", TOGETHER / 1024 / 1024);
+        if *heard > TOGETHER { Err(Fault::Refused(cause())) } else { Ok(self) }
+    }
+
     /// What it means that it was asked too often.
     pub(super) fn rate_limited(&self) -> Fault {
         let until = self.retry_after.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} s"));

@@ -36,7 +36,7 @@ impl Connect {
         let token = call.secrets.expose(TOKEN).ok_or_else(no_token)?;
         let bearer = SecretBytes::new([b"Bearer ", token.expose()].concat());
         let connection = self.server.connect().await?;
-        Ok(Session { connection, bearer, vaults: HashMap::new(), items: HashMap::new() })
+        Ok(Session { connection, bearer, heard: 0, vaults: HashMap::new(), items: HashMap::new() })
     }
 }
 
@@ -44,6 +44,7 @@ impl Connect {
 struct Session {
     connection: Connection,
     bearer: SecretBytes,
+    heard: usize,
     vaults: HashMap<String, Result<String, Fault>>,
     items: HashMap<(String, String), Result<Item, Fault>>,
 }
@@ -51,7 +52,8 @@ struct Session {
 impl Session {
     async fn ask(&mut self, method: Method, path: &str, json: Option<SecretBytes>) -> Result<Answer, Fault> {
         let headers = [("authorization", &self.bearer)];
-        self.connection.send(Ask { method, path, headers: &headers, json, most: MOST }).await
+        let ask = Ask { method, path, headers: &headers, json, most: MOST };
+        self.connection.send(ask).await?.added(&mut self.heard)
     }
 
     async fn get<T: DeserializeOwned>(

@@ -19,6 +19,7 @@ pub(super) struct Api {
 pub(super) struct Talk {
     api: Rc<Api>,
     connection: Option<Connection>,
+    heard: usize,
 }
 
 /// What every answer is made of.
@@ -52,7 +53,7 @@ pub(super) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 impl Api {
     pub(super) fn talk(self: &Rc<Self>) -> Talk {
-        Talk { api: Rc::clone(self), connection: None }
+        Talk { api: Rc::clone(self), connection: None, heard: 0 }
     }
 }
 
@@ -80,7 +81,8 @@ impl Talk {
         headers.extend(token.map(|token| ("x-vault-token", token)));
         headers.extend(api.namespace.as_ref().map(|namespace| ("x-vault-namespace", namespace)));
         let path = format!("/v1/{path}");
-        connection.send(Ask { method, path: &path, headers: &headers, json, most: limits::FRAME }).await
+        let ask = Ask { method, path: &path, headers: &headers, json, most: limits::FRAME };
+        connection.send(ask).await?.added(&mut self.heard)
     }
 }
 

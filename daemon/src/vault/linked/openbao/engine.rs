@@ -18,8 +18,6 @@ use std::fmt;
 /// The most items and folders of a list, found or still to be looked into: each folder is a request.
 const ITEMS: usize = 20_000;
 const FOLDERS: usize = 1000;
-/// The most bytes of all answers of a list.
-const LISTS: usize = 4 * limits::FRAME;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Engine {
@@ -207,7 +205,7 @@ impl Signed<'_> {
     pub(super) async fn list(&mut self) -> Result<Vec<Listed>, Fault> {
         let vault = self.vault;
         let mut listed = Vec::new();
-        let (mut folders, mut bytes) = (0, 0);
+        let mut folders = 0;
         let too_many = || {
             Fault::Refused(format!(
                 "it has more than {ITEMS} items, or {FOLDERS} folders, and that is not listed"
@@ -231,10 +229,6 @@ impl Signed<'_> {
                         return Err(api::fault(&answer, &format!("the list of '{mount}'")));
                     }
                     _ => {}
-                }
-                bytes += answer.body.len();
-                if bytes > LISTS {
-                    return Err(too_many());
                 }
                 let Keys { keys } = api::part(api::body(&answer)?.data)?;
                 for key in keys {
