@@ -58,7 +58,7 @@ pub enum Needed {
 }
 
 /// Every kind, in the order of lists.
-pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO, ONEPASSWORD];
+pub const KINDS: &[Kind] = &[PASS, KEEPASS, COMMAND, KEYRING, OPENBAO, ONEPASSWORD, BITWARDEN, RBW];
 
 const PASS: Kind = Kind {
     name: "pass",
@@ -180,6 +180,45 @@ const ONEPASSWORD: Kind = Kind {
 const fn secret(key: &'static str, asks: &'static str) -> Setting {
     Setting { key, asks, is: Is::Secret, needed: Needed::No }
 }
+
+const BITWARDEN: Kind = Kind {
+    name: "bitwarden",
+    about: "Bitwarden, by its own program bw",
+    settings: &[
+        Setting { key: "bw", asks: "bw", is: Is::Program, needed: Needed::Else("/usr/local/bin/bw") },
+        Setting {
+            key: "appdata",
+            asks: "the directory that bw keeps the account in (BITWARDENCLI_APPDATA_DIR)",
+            is: Is::Path,
+            needed: Needed::Else("~/.config/Bitwarden CLI"),
+        },
+        Setting {
+            key: "ca",
+            asks: "a file with the certificate that signed its server's, where the system does not know that",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+        text("minutes", "for how many minutes bw is kept open without use", Needed::Else("5")),
+        Setting { key: "password", asks: "master password", is: Is::Secret, needed: Needed::No },
+    ],
+    searched: false,
+};
+
+const RBW: Kind = Kind {
+    name: "rbw",
+    about: "Bitwarden, by the program rbw and its agent",
+    settings: &[
+        Setting { key: "rbw", asks: "rbw", is: Is::Program, needed: Needed::Else("/usr/bin/rbw") },
+        text("profile", "its profile, where it is not the usual one (RBW_PROFILE)", Needed::No),
+        Setting {
+            key: "runtime",
+            asks: "the directory with its agent's, where that is not the desktop's XDG_RUNTIME_DIR",
+            is: Is::Path,
+            needed: Needed::No,
+        },
+    ],
+    searched: false,
+};
 
 const fn text(key: &'static str, asks: &'static str, needed: Needed) -> Setting {
     Setting { key, asks, is: Is::Text, needed }

@@ -155,6 +155,18 @@ fn tokens_are_renewed_while_they_are_used_and_got_anew_where_that_is_not_enough(
 }
 
 #[test]
+fn a_token_that_cannot_be_renewed_just_now_is_used_as_it_is() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::started(&sandbox, "bao", Tls::Good, &json!({"ttl": 3, "tokens": ["mine"]}));
+    bao.link(&[], &[("token", "mine")]).ok();
+    assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
+    std::thread::sleep(Duration::from_millis(2200));
+    bao.mode(&json!({"only": "auth/token/renew-self", "status": 500}));
+    assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
+    assert!(count(&bao, "auth/token/renew-self") > 0);
+}
+
+#[test]
 fn a_token_that_the_server_forgot_is_got_anew_by_a_role() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let bao = OpenBao::start(&sandbox);

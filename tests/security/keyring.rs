@@ -22,7 +22,7 @@ def serve(other):
 while True: threading.Thread(target=serve, args=(listening.accept()[0],), daemon=True).start()
 "#;
 
-/// What has the keyring's name on a real bus.
+/// What has the keyring's name on a real bus. 33 bytes never decrypt; 32 would once in 256 runs, by chance.
 const SERVICE: &str = r#"
 import os, sys
 from gi.repository import Gio, GLib
@@ -38,7 +38,7 @@ ANSWERS = {
     "GetAll": ("(a{sv})", ({"Label": GLib.Variant("s", "x"), "Attributes": GLib.Variant("a{ss}", {"n": "x"})},)),
     "OpenSession": ("(vo)", (GLib.Variant("ay", [1] if mode == "key" else [2]), session)),
     "GetSecrets": ("(a{o(oayays)})", ({} if mode == "nothing" else
-        {item: (session, b"iv" if mode == "vector" else b"v" * 16, b"c" * 32, "text/plain")},)),
+        {item: (session, b"iv" if mode == "vector" else b"v" * 16, b"c" * 33, "text/plain")},)),
 }
 def answered(connection, message, incoming):
     if not incoming or message.get_message_type() != Gio.DBusMessageType.METHOD_CALL: return message

@@ -128,7 +128,7 @@ fn a_flood_of_refusals_makes_one_notification_without_a_word_of_the_requesters()
     let notifications = Notifications::serve(&sandbox, &desktop);
     sandbox.policy("item.write=deny");
     unlocked_on(&desktop, &sandbox, "/usr/bin/pinentry-gtk-2");
-    let name = "<b>x</b> <a href=\"https://evil.example\">&amp;\\033[2J";
+    let name = "<b>x</b> <a href=\"https:/evil.example\">&amp;\\033[2J";
     for _ in 0..30 {
         sandbox.keyloan(&["item", "set", name, "field"]).stdin("x").run().refused(5, "item.write=deny");
     }

@@ -12,6 +12,7 @@
 
 pub mod agent;
 pub mod approver;
+pub mod bitwarden;
 pub mod desktop;
 pub mod keepass;
 pub mod keyring;

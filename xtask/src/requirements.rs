@@ -38,8 +38,12 @@ const REQUIREMENTS: &[Requirement] = &[
     tests("oathtool", &["oathtool"], "says what a one-time password must be"),
     tests("systemd", &["systemd-socket-activate"], "starts the daemon as its socket unit does"),
     tests("curl", &["curl"], "reads a lent netrc and a lent directory of settings; logs in by the agent"),
-    tests("nodejs", &["node"], "reads lent files, its children too"),
-    tests("npm", &["npm"], "reads lent settings"),
+    tests(
+        "nodejs",
+        &["node"],
+        "reads lent files, its children too; runs Bitwarden's bw, and the double of its server",
+    ),
+    tests("npm", &["npm"], "reads lent settings; installs Bitwarden's bw"),
     tests("awscli", &["aws"], "reads lent credentials"),
     tests("python3-pip", &["pip3"], "reads lent settings"),
     tests("git", &["git"], "reads lent settings and credentials; pushes, signs and verifies by the agent"),
@@ -118,9 +122,9 @@ const REQUIREMENTS: &[Requirement] = &[
         &["keepassxc-cli"],
         "writes the databases that keyloan reads, and reads those it wrote",
     ),
+    tests("openssl", &["openssl"], "a CA of the tests' own, and what it signs"),
     tests("gnome-keyring", &["gnome-keyring-daemon"], "the keyring of a desktop"),
     tests("libsecret-tools", &["secret-tool"], "writes what keyloan reads there, and reads what it wrote"),
-    tests("openssl", &["openssl"], "a CA of the tests' own, and what it signs"),
     tests(
         "python3",
         &["/usr/bin/python3", "-c", "import http.server, ssl"],
@@ -143,7 +147,6 @@ const REQUIREMENTS: &[Requirement] = &[
         &["sh", "-c", "ls /usr/lib/*/qt5/plugins/platforms/libqwayland-generic.so"],
         "windows of pinentry-qt on Wayland",
     ),
-    tests("openssl", &["openssl"], "an authority and its certificates, for the double of a Connect server"),
     tests(
         "python3",
         &["/usr/bin/python3", "-c", "import http.server, json, ssl"],

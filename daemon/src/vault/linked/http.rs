@@ -18,6 +18,7 @@ use keyloan_protocol::secret::SecretBytes;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use std::cell::Cell;
 use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -74,8 +75,8 @@ enum At {
         address: IpAddr,
         port: u16,
     },
-    #[allow(dead_code, reason = "for a vault that listens on a socket")]
-    Unix(PathBuf),
+    /// Connected already, to be taken once.
+    Given(Cell<Option<UnixStream>>),
 }
 
 pub(super) struct Ask<'a> {
@@ -143,10 +144,11 @@ impl Server {
         Ok(Self { at, named: Rc::new(named) })
     }
 
-    #[allow(dead_code, reason = "see `At::Unix`")]
-    pub(super) fn unix(socket: &Path, host: &'static str) -> Self {
-        let (host, shown) = (HeaderValue::from_static(host), socket.display().to_string());
-        Self { at: At::Unix(socket.to_owned()), named: Rc::new(Named { host, prefix: String::new(), shown }) }
+    /// What speaks HTTP at the other end of this.
+    pub(super) fn given(stream: UnixStream, host: &'static str, shown: String) -> Self {
+        let at = At::Given(Cell::new(Some(stream)));
+        let named = Named { host: HeaderValue::from_static(host), prefix: String::new(), shown };
+        Self { at, named: Rc::new(named) }
     }
 
     pub(super) async fn connect(&self) -> Result<Connection, Fault> {
@@ -157,7 +159,10 @@ impl Server {
     async fn connect_now(&self) -> Result<Connection, Fault> {
         let failed = |error: io::Error| self.unreachable(&cause(&error));
         match &self.at {
-            At::Unix(socket) => self.spoken(UnixStream::connect(socket).await.map_err(failed)?).await,
+            At::Given(stream) => {
+                let stream = stream.take().ok_or_else(|| self.unreachable("the connection broke"))?;
+                self.spoken(stream).await
+            }
             At::Plain { address, port } => {
                 self.spoken(TcpStream::connect((*address, *port)).await.map_err(failed)?).await
             }
@@ -286,7 +291,6 @@ impl Connection {
 fn cause(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "nobody listens there".to_owned(),
-        io::ErrorKind::NotFound => "there is no such socket".to_owned(),
         io::ErrorKind::UnexpectedEof => "the connection broke".to_owned(),
         _ => escaped(&error.to_string(), 200),
     }

@@ -4,8 +4,8 @@
 //! is one batch. Nothing here is kept from one request to the next but what a kind itself must keep (a process of its
 //! own, a token), and that goes when the local vault is locked.
 
+mod bitwarden;
 mod command;
-#[allow(dead_code, reason = "not every kind talks over a Unix socket")]
 mod http;
 mod keepass;
 #[cfg(target_os = "linux")]
@@ -16,6 +16,7 @@ mod onepassword;
 mod openbao;
 mod pass;
 pub(crate) mod pinned;
+mod rbw;
 mod runner;
 
 pub(crate) use lease::Lease;
@@ -300,6 +301,8 @@ pub(crate) fn open(link: &Link) -> Result<Rc<dyn LinkedVault>, Fault> {
         "keyring" => Ok(Rc::new(keyring::Keyring::open(link)?)),
         #[cfg(not(target_os = "linux"))]
         "keyring" => Err(Fault::Unable("keyloan reads the keyrings of Linux desktops alone".to_owned())),
+        "bitwarden" => Ok(Rc::new(bitwarden::Bitwarden::open(link)?)),
+        "rbw" => Ok(Rc::new(rbw::Rbw::open(link)?)),
         "onepassword" => onepassword::open(link),
         other => Err(Fault::Broken(format!("this keyloan does not know vaults of the kind '{other}'"))),
     }

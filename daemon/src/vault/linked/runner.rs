@@ -11,11 +11,13 @@ use keyloan_platform::program::{Group, set_apart};
 use keyloan_protocol::secret::SecretBytes;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::ChildStdin;
+use tokio::process::{Child, ChildStdin};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -24,6 +26,12 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// The most that is read of what it says besides; what is kept of that is for the kind to look at, never to show.
 const ERRORS: usize = 256 * 1024;
+
+/// The same of a program that stays.
+const BEGINNING: usize = 16 * 1024;
+
+/// For a program that has closed its end of everything to be gone.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Read at once.
 const PIECE: usize = 64 * 1024;
@@ -79,8 +87,15 @@ impl Order<'_> {
         timeout(self.deadline, spoken).await.unwrap_or_else(|_| Err(late()))
     }
 
+    fn start(&self) -> io::Result<Child> {
+        let mut command = self.command();
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        tokio::process::Command::from(command).kill_on_drop(true).spawn()
+    }
+
     #[expect(clippy::disallowed_methods, reason = "the spawner of vault programs")]
-    fn start(&self) -> io::Result<tokio::process::Child> {
+    fn command(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program.path);
         command.args(&self.arguments).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8");
         // What a script of Python's loads from the user's own packages is nobody's pin.
@@ -89,11 +104,69 @@ impl Order<'_> {
             command.env("HOME", home);
         }
         command.envs(self.variables.iter().map(|(name, value)| (name, value))).current_dir("/");
-        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         set_apart(&mut command);
-        tokio::process::Command::from(command).kill_on_drop(true).spawn()
+        command
     }
+
+    /// Starts it to stay, with this as its standard input. What it says on standard output goes nowhere.
+    pub(super) async fn keep(self, input: OwnedFd) -> Result<Kept, Fault> {
+        self.program.check().await?;
+        let mut command = self.command();
+        command.stdin(Stdio::from(input)).stdout(Stdio::null()).stderr(Stdio::piped());
+        let child = tokio::process::Command::from(command).kill_on_drop(true).spawn();
+        let path = self.program.path.display();
+        let mut child = child.map_err(|error| Fault::Broken(format!("{path} cannot be started: {error}")))?;
+        let group = Group(child.id());
+        let errors = child.stderr.take();
+        let said = tokio::task::spawn_local(async move {
+            match errors {
+                Some(errors) => beginning(errors).await,
+                None => SecretBytes::copy_of(b""),
+            }
+        });
+        Ok(Kept { child, said, _group: group })
+    }
+}
+
+/// A program that stays until this is dropped, and then ends with all that it started.
+pub(super) struct Kept {
+    child: Child,
+    said: JoinHandle<SecretBytes>,
+    _group: Group,
+}
+
+impl Kept {
+    pub(super) fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The status that it ended with and the beginning of what it said, where it has ended or does now. Its output is for
+    /// the kind to look at, never to show.
+    pub(super) async fn ended(mut self) -> Option<(Option<i32>, SecretBytes)> {
+        let status = timeout(LAST_WORDS, self.child.wait()).await.ok()?.ok()?;
+        let said = timeout(LAST_WORDS, &mut self.said).await.ok()?.ok()?;
+        Some((status.code(), said))
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.said.abort();
+    }
+}
+
+/// The first of what is said; the rest is heard, so that nobody waits for a reader, and forgotten.
+async fn beginning(mut from: impl AsyncRead + Unpin) -> SecretBytes {
+    let mut kept = Zeroizing::new(Vec::with_capacity(BEGINNING));
+    let mut piece = Zeroizing::new(vec![0; BEGINNING]);
+    while let Ok(read) = from.read(&mut piece).await {
+        if read == 0 {
+            break;
+        }
+        let wanted = read.min(BEGINNING - kept.len());
+        kept.extend_from_slice(&piece[..wanted]);
+    }
+    SecretBytes::copy_of(&kept)
 }
 
 enum Unread {
