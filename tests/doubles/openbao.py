@@ -249,6 +249,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         behave = mode.get("behave")
         if behave == "hang":
             time.sleep(1000)
+        while behave == "wait" and os.path.exists(path_of("mode")):
+            time.sleep(0.05)
         text = json.dumps(content).encode() + b"\n" if content is not None else b""
         if behave == "garbage":
             text = b"\x00\xff<html>s3cret</html>"

@@ -155,6 +155,18 @@ fn tokens_are_renewed_while_they_are_used_and_got_anew_where_that_is_not_enough(
 }
 
 #[test]
+fn a_token_that_cannot_be_renewed_just_now_is_used_as_it_is() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::started(&sandbox, "bao", Tls::Good, &json!({"ttl": 3, "tokens": ["mine"]}));
+    bao.link(&[], &[("token", "mine")]).ok();
+    assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
+    std::thread::sleep(Duration::from_millis(2200));
+    bao.mode(&json!({"only": "auth/token/renew-self", "status": 500}));
+    assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
+    assert!(count(&bao, "auth/token/renew-self") > 0);
+}
+
+#[test]
 fn a_token_that_the_server_forgot_is_got_anew_by_a_role() {
     let sandbox = Sandbox::with_approver(approver::ALLOW);
     let bao = OpenBao::start(&sandbox);
@@ -169,6 +181,45 @@ fn a_token_that_the_server_forgot_is_got_anew_by_a_role() {
     let bao = OpenBao::started(&sandbox, "bao", Tls::Good, &json!({"port": port}));
     assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok");
     assert_eq!(count(&bao, "auth/approle/login"), logins + 1, "a policy's no is not taken for that");
+}
+
+#[test]
+fn a_login_whose_asker_went_away_is_known_and_ends_with_the_lock() {
+    for is_locked_before in [false, true] {
+        let sandbox = Sandbox::with_approver(approver::ALLOW);
+        let bao = OpenBao::start(&sandbox);
+        bao.link(&["role-id=role-1"], ROLE).ok();
+        keyloan_e2e::eventually("the token of the try is revoked", || bao.live("tokens") == ["root-token"]);
+        let logins = count(&bao, "auth/approle/login") + 1;
+        bao.mode(&json!({"only": "auth/approle/login", "behave": "wait"}));
+        for _ in 0..3 {
+            let test = sandbox.keyloan(&["vault", "test", "team"]).start();
+            keyloan_e2e::eventually("it signs in", || count(&bao, "auth/approle/login") == logins);
+            keyloan_e2e::Running(test).end();
+            sandbox.keyloan(&["status"]).run().ok();
+        }
+        assert_eq!(bao.live("tokens").len(), 2, "one login for all");
+        if is_locked_before {
+            sandbox.keyloan(&["lock"]).run().ok();
+        }
+        bao.answers_again();
+        sandbox.keyloan(&["lock"]).run().ok();
+        keyloan_e2e::eventually("the token ends", || bao.live("tokens") == ["root-token"]);
+    }
+}
+
+#[test]
+fn the_login_of_a_link_that_was_given_up_ends() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.mode(&json!({"only": "auth/approle/login", "behave": "wait"}));
+    let linking = bao.linking(&["role-id=role-1"], ROLE).start();
+    keyloan_e2e::eventually("it signs in", || count(&bao, "auth/approle/login") == 1);
+    keyloan_e2e::Running(linking).end();
+    sandbox.keyloan(&["status"]).run().ok();
+    assert_eq!(bao.live("tokens").len(), 2);
+    bao.answers_again();
+    keyloan_e2e::eventually("the token ends", || bao.live("tokens") == ["root-token"]);
 }
 
 #[test]
@@ -202,10 +253,20 @@ fn a_wrapped_secret_id_is_unwrapped_once_and_a_used_one_is_told() {
     let listed = sandbox.keyloan(&["vault", "list"]).run().ok().text();
     assert!(listed.contains("secret-id is kept") && !listed.contains("wrapped"), "{listed}");
     let again = bao.link(&[role, "--replace"], &[("wrapped-secret-id", "wrap-1")]);
-    again.refused(7, "somebody else has used it before");
+    again.refused(7, "somebody who took it");
     sandbox.stop();
     sandbox.unlock().ok();
     assert_eq!(get(&sandbox, "team://ci/pypi/token").ok().text(), "tok", "the link is as it was");
+}
+
+#[test]
+fn a_wrapped_secret_id_that_was_unwrapped_for_nothing_is_told() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    let wrapped = &[("wrapped-secret-id", "wrap-1")];
+    bao.link(&["role-id=typo"], wrapped).refused(7, "not signed in; the wrapping token is used up by that");
+    bao.link(&["role-id=role-1"], wrapped).refused(7, "if not by a 'vault add' of yours");
+    assert_eq!(bao.live("tokens"), ["root-token"]);
 }
 
 #[test]

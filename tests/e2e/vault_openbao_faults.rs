@@ -26,6 +26,8 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
     let error = |status: u16, said: &str| json!({"status": status, "body": {"errors": [said]}});
     let mut limited = error(429, "request path \"s3cret\": rate limit quota exceeded");
     limited["headers"] = json!({"Retry-After": "7"});
+    let mut wordy = limited.clone();
+    wordy["headers"] = json!({"Retry-After": "never, s3cret"});
     let mut elsewhere = error(307, "s3cret");
     elsewhere["headers"] = json!({"Location": "https://elsewhere.example/v1/secret/data/ci/pypi"});
     for (mode, said, key) in [
@@ -37,6 +39,7 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
         (error(502, "s3cret"), "nothing is behind the address", "unreachable"),
         (error(473, "s3cret"), "stands by", "unreachable"),
         (limited, "asked too often; it answers again in 7 s", "rate_limited"),
+        (wordy, "asked too often; it answers again later", "rate_limited"),
         (elsewhere, "sends to another one, which keyloan does not follow", "refused"),
         (json!({"behave": "garbage"}), "no OpenBao and no Vault", "broken"),
         (json!({"status": 200, "body": {"data": "s3cret"}}), "no OpenBao and no Vault", "broken"),
@@ -59,6 +62,57 @@ fn answers_of_every_kind_are_told_apart_and_none_is_quoted() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(peak < 300_000, "{peak} kB");
+}
+
+#[test]
+fn a_time_without_end_ends_nothing_here() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&[], ROOT).ok();
+    let daemon = sandbox.daemon();
+    let auth = json!({"client_token": "x", "lease_duration": u64::MAX, "renewable": true});
+    for about in [
+        json!({"creation_ttl": u64::MAX, "ttl": u64::MAX, "renewable": true}),
+        json!({"creation_ttl": u64::MAX, "ttl": 1, "renewable": true}),
+    ] {
+        bao.mode(&json!({"only": "auth/token/", "status": 200, "body": {"data": about, "auth": auth}}));
+        for _ in 0..3 {
+            assert_eq!(state(&sandbox), "ready");
+        }
+        sandbox.keyloan(&["lock"]).run().ok();
+        sandbox.unlock().ok();
+    }
+    assert_eq!(sandbox.daemon(), daemon, "it is the same process");
+}
+
+#[test]
+fn a_list_without_end_is_given_up_at_once() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["kv=2"], ROOT).ok();
+    for end in ["", "/"] {
+        let before = bao.requests("secret/metadata/").len();
+        let keys: Vec<String> = (0..40_000).map(|at| format!("{at}{end}")).collect();
+        bao.mode(&json!({"only": "secret/metadata/", "status": 200, "body": {"data": {"keys": keys}}}));
+        let listed = sandbox.keyloan(&["item", "list", "--vault", "team"]).run();
+        listed.refused(7, "it has more than 20000 items, or 1000 folders");
+        assert_eq!(bao.requests("secret/metadata/").len(), before + 1);
+    }
+}
+
+#[test]
+fn answers_that_are_too_much_together_are_not_gathered() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["kv=1"], ROOT).ok();
+    let large =
+        json!({"status": 200, "body": {"data": {"a": "x".repeat(6 * 1024 * 1024)}}, "only": "secret/"});
+    let line = |at: usize| format!("V{at} = \"team://large/{at}/a\"\n");
+    sandbox.write("project/.keyloan.toml", format!("[env]\n{}", (0..20).map(line).collect::<String>()));
+    sandbox.keyloan(&["trust"]).run().ok();
+    bao.mode(&large);
+    sandbox.with_secrets(&["--", "true"]).run().refused(125, "more than 32 MiB together");
+    assert_eq!(bao.requests("secret/large/").len(), 6);
 }
 
 #[test]

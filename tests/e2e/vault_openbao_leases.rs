@@ -160,3 +160,60 @@ fn what_the_server_does_not_let_it_end_is_written_down() {
     assert_eq!(left["item"], "database/creds/app");
     assert!(left["cause"].as_str().unwrap().contains("sys/leases/revoke: permission denied"), "{left}");
 }
+
+/// A request for an account that the server does not answer, and whose asker is gone.
+fn asked_in_vain(sandbox: &Sandbox, bao: &OpenBao, behave: &str) {
+    bao.mode(&json!({"only": "database/creds/", "behave": behave}));
+    let mut asking = keyloan_e2e::Running(sandbox.with_secrets(&["--", "true"]).start());
+    eventually("it is asked for", || bao.requests("database/creds/").len() == 1);
+    asking.end();
+    sandbox.keyloan(&["status"]).run().ok();
+    assert_eq!(bao.live("leases").len(), 1);
+}
+
+#[test]
+fn what_is_made_after_its_asker_went_away_ends_too() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["mounts=database"], ROOT).ok();
+    manifest(&sandbox, MANIFEST);
+    asked_in_vain(&sandbox, &bao, "wait");
+    bao.answers_again();
+    eventually("it ends", || bao.live("leases").is_empty());
+    eventually("that is in the log", || sandbox.events("lease_ended").len() == 1);
+    assert!(sandbox.events("lent").is_empty());
+}
+
+#[test]
+fn what_may_have_been_made_is_written_down_and_what_was_not_is_not() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["mounts=database"], ROOT).ok();
+    manifest(&sandbox, MANIFEST);
+    let at = |behave: &str| json!({"only": "database/creds/", "behave": behave});
+    let denied = json!({"only": "database/creds/", "status": 400, "body": {"errors": ["no"]}});
+    let gateway = json!({"only": "database/creds/", "status": 504});
+    for (mode, left) in [(denied, 0), (at("cut"), 1), (at("garbage"), 2), (at("long"), 3), (gateway, 4)] {
+        bao.mode(&mode);
+        sandbox.with_secrets(&["--", "true"]).run().refused(125, "");
+        eventually("it is written down", || sandbox.events("lease_left").len() == left);
+    }
+    for left in sandbox.events("lease_left") {
+        assert_eq!(left["item"], "database/creds/app");
+        assert!(left["cause"].as_str().unwrap().contains("whether it was made is not known"), "{left}");
+    }
+    assert!(sandbox.events("lease_ended").is_empty());
+}
+
+#[test]
+fn what_is_still_asked_for_when_the_daemon_stops_is_written_down() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&["mounts=database"], ROOT).ok();
+    manifest(&sandbox, MANIFEST);
+    asked_in_vain(&sandbox, &bao, "hang");
+    sandbox.stop();
+    let left = sandbox.events("lease_left");
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert_eq!(left[0]["item"], "database/creds/app");
+}

@@ -1,7 +1,7 @@
 //! A double of an OpenBao server, `tests/doubles/openbao.py`, behind real TLS with a certificate of a test's own CA.
 
 use crate::programs::needed;
-use crate::sandbox::{Output, PASSPHRASE, Running};
+use crate::sandbox::{Output, PASSPHRASE, Run, Running};
 use crate::{Sandbox, eventually};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -67,12 +67,16 @@ impl<'a> OpenBao<'a> {
 
     /// `keyloan vault add team` with these settings, and secrets by their names.
     pub fn link(&self, settings: &[&str], secrets: &[(&str, &str)]) -> Output {
+        self.linking(settings, secrets).run()
+    }
+
+    pub fn linking(&self, settings: &[&str], secrets: &[(&str, &str)]) -> Run {
         let mut all = vec![format!("address={}", self.address())];
         if self.tls != Tls::None {
             all.push(format!("ca={}", self.sandbox.path("ca.pem").display()));
         }
         all.extend(settings.iter().map(ToString::to_string));
-        link(self.sandbox, &all, secrets)
+        linking(self.sandbox, &all, secrets)
     }
 
     /// From now on it does this instead of answering.
@@ -102,6 +106,10 @@ impl<'a> OpenBao<'a> {
 
 /// `keyloan vault add team --kind openbao`.
 pub fn link(sandbox: &Sandbox, settings: &[String], secrets: &[(&str, &str)]) -> Output {
+    linking(sandbox, settings, secrets).run()
+}
+
+fn linking(sandbox: &Sandbox, settings: &[String], secrets: &[(&str, &str)]) -> Run {
     let mut script = "exec 3<\"$1\"; shift; ".to_owned();
     let mut files = vec![sandbox.write("passphrase", PASSPHRASE)];
     let mut arguments = Vec::new();
@@ -116,7 +124,7 @@ pub fn link(sandbox: &Sandbox, settings: &[String], secrets: &[(&str, &str)]) ->
     command.arg(crate::programs::bin().join("keyloan"));
     command.args(["vault", "add", "team", "--kind", "openbao", "--passphrase-fd", "3"]);
     command.args(arguments).args(settings);
-    sandbox.prepared(command).run()
+    sandbox.prepared(command)
 }
 
 /// A CA of the sandbox, and a certificate of the server's.

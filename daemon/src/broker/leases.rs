@@ -39,7 +39,7 @@ pub(super) struct Ends {
 }
 
 enum Due {
-    Lease { vault: Rc<dyn LinkedVault>, call: Rc<Call>, lease: Lease, about: Ended },
+    Lease { vault: Rc<dyn LinkedVault>, call: Rc<Call>, lease: Rc<Lease>, about: Ended },
     SignOut(Rc<dyn LinkedVault>),
 }
 
@@ -89,6 +89,15 @@ impl Drop for Leases {
     }
 }
 
+/// A vault that is signed out of when this is dropped.
+pub(super) struct Tried(Rc<Ends>, Rc<dyn LinkedVault>);
+
+impl Drop for Tried {
+    fn drop(&mut self) {
+        self.0.sign_out(Rc::clone(&self.1));
+    }
+}
+
 impl Ends {
     /// They end with the loan.
     pub(super) fn hold(&self, loan: u64, mut leases: Leases) {
@@ -114,6 +123,11 @@ impl Ends {
             !leases.of.is_empty()
         });
         drop(ended);
+    }
+
+    /// However the request ends that was to try it.
+    pub(super) fn tried(self: &Rc<Self>, vault: &Rc<dyn LinkedVault>) -> Tried {
+        Tried(Rc::clone(self), Rc::clone(vault))
     }
 
     pub(super) fn sign_out(&self, vault: Rc<dyn LinkedVault>) {
@@ -161,7 +175,9 @@ impl Broker {
             ending.spawn_local(async move {
                 if let Due::Lease { vault, call, lease, about } = due {
                     let ended = revoked(&*vault, &call, &lease).await;
-                    broker.lease_ended(&about, ended);
+                    if !lease.is_nothing() {
+                        broker.lease_ended(&about, ended);
+                    }
                 }
                 broker.is_done(id);
             });

@@ -200,6 +200,7 @@ impl Broker {
         secrets.append(&mut new.secrets);
         self.ask_for_secrets(client, &known, &link.name, &given, &mut secrets).await?;
         let vault = linked::open(&link).map_err(|fault| new.refused(fault))?;
+        let signed_in = self.leases.tried(&vault);
         let mut call = self.call(client, secrets);
         let settled = in_time(vault.patience(), vault.settle(&mut call)).await;
         let asked = Asked { name: link.name.clone(), vault, call: Rc::new(call) };
@@ -207,7 +208,7 @@ impl Broker {
             Ok(()) => asked.within(asked.vault.state(&asked.call)).await,
             Err(fault) => Err(fault),
         };
-        self.leases.sign_out(Rc::clone(&asked.vault));
+        drop(signed_in);
         let note = match tried {
             Ok(()) => format!("{action}: {}, and it answers", link.name),
             // What it was given to be opened with is not the right one.

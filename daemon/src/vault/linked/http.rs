@@ -12,6 +12,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Uri};
 use hyper_util::rt::TokioIo;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::escaped;
 use keyloan_protocol::secret::SecretBytes;
 use rustls::pki_types::pem::PemObject;
@@ -22,6 +23,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -32,6 +34,9 @@ use tokio_rustls::TlsConnector;
 
 /// To be connected; what it is asked then has the vault's own patience.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// The most bytes of all answers to one request of keyloan's: what is lent at once has 7 MiB.
+const TOGETHER: usize = 4 * limits::FRAME;
 
 /// Where systems keep the certificates of those that sign others, in the order of a look.
 const ROOTS: &[&str] = &[
@@ -47,6 +52,10 @@ const CERTIFICATES: u64 = 4 * 1024 * 1024;
 /// A server, connected to as often as needed.
 pub(super) struct Server {
     at: At,
+    named: Rc<Named>,
+}
+
+struct Named {
     /// What a request says in `Host`.
     host: HeaderValue,
     /// Before every path, without a slash at its end.
@@ -82,13 +91,13 @@ pub(super) struct Ask<'a> {
 
 pub(super) struct Answer {
     pub(super) status: u16,
-    /// `Retry-After`, where the server said one.
-    pub(super) retry_after: Option<String>,
+    /// `Retry-After` in seconds, where the server said so: its words are not passed on.
+    pub(super) retry_after: Option<u32>,
     pub(super) body: SecretBytes,
 }
 
-pub(super) struct Connection<'a> {
-    server: &'a Server,
+pub(super) struct Connection {
+    server: Rc<Named>,
     requests: SendRequest<Full<Bytes>>,
     /// Ended with this.
     _task: Task,
@@ -112,36 +121,42 @@ impl Server {
         if authority.as_str().contains('@') || uri.query().is_some() {
             return Err(bad("holds more than a server and a path"));
         }
+        // What is no port would be taken for none, and another server than the one that was named gets the token.
+        let port = match authority.as_str().strip_prefix(authority.host()) {
+            Some("") => None,
+            rest => {
+                let port = rest.and_then(|rest| rest.strip_prefix(':')?.parse::<u16>().ok());
+                Some(port.filter(|port| *port != 0).ok_or_else(|| bad("has a port that is none"))?)
+            }
+        };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let at = match uri.scheme_str() {
-            Some("https") => {
-                At::Tls { host, port: authority.port_u16().unwrap_or(443), ca, config: OnceCell::new() }
-            }
+            Some("https") => At::Tls { host, port: port.unwrap_or(443), ca, config: OnceCell::new() },
             Some("http") => match host.parse::<IpAddr>() {
-                Ok(address) if address.is_loopback() => {
-                    At::Plain { address, port: authority.port_u16().unwrap_or(80) }
-                }
+                Ok(address) if address.is_loopback() => At::Plain { address, port: port.unwrap_or(80) },
                 _ => return Err(bad("is not encrypted: http goes to 127.0.0.1 or [::1] alone, else https")),
             },
             _ => return Err(bad("begins neither with https:// nor with http://")),
         };
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("is none"))?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
-        Ok(Self { at, host, prefix, shown: authority.to_string() })
+        let named = Named { host, prefix, shown: authority.to_string() };
+        Ok(Self { at, named: Rc::new(named) })
     }
 
     /// What speaks HTTP at the other end of this.
     pub(super) fn given(stream: UnixStream, host: &'static str, shown: String) -> Self {
         let at = At::Given(Cell::new(Some(stream)));
-        Self { at, host: HeaderValue::from_static(host), prefix: String::new(), shown }
+        let named = Named { host: HeaderValue::from_static(host), prefix: String::new(), shown };
+        Self { at, named: Rc::new(named) }
     }
 
-    pub(super) async fn connect(&self) -> Result<Connection<'_>, Fault> {
+    pub(super) async fn connect(&self) -> Result<Connection, Fault> {
         let late = |_| Err(self.unreachable(&format!("it did not answer within {} s", CONNECT.as_secs())));
         timeout(CONNECT, self.connect_now()).await.unwrap_or_else(late)
     }
 
-    async fn connect_now(&self) -> Result<Connection<'_>, Fault> {
+    async fn connect_now(&self) -> Result<Connection, Fault> {
         let failed = |error: io::Error| self.unreachable(&cause(&error));
         match &self.at {
             At::Given(stream) => {
@@ -154,7 +169,7 @@ impl Server {
             At::Tls { host, port, ca, config } => {
                 let config = config.get_or_try_init(|| tls(ca.clone())).await?;
                 let name = ServerName::try_from(host.clone())
-                    .map_err(|_| Fault::Broken(format!("{} is no server's name", self.shown)))?;
+                    .map_err(|_| Fault::Broken(format!("{} is no server's name", self.named.shown)))?;
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
                 let connector = TlsConnector::from(Arc::clone(config));
                 let stream = connector.connect(name, stream).await;
@@ -166,18 +181,18 @@ impl Server {
     async fn spoken(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-    ) -> Result<Connection<'_>, Fault> {
+    ) -> Result<Connection, Fault> {
         let shaken = http1::handshake(TokioIo::new(stream)).await;
         let (requests, connection) = shaken.map_err(|_| self.unreachable("it does not speak HTTP"))?;
         let task = tokio::task::spawn_local(async move {
             // Whoever waits for an answer is told.
             let _ = connection.await;
         });
-        Ok(Connection { server: self, requests, _task: Task(task) })
+        Ok(Connection { server: Rc::clone(&self.named), requests, _task: Task(task) })
     }
 
     fn unreachable(&self, cause: &str) -> Fault {
-        Fault::Unreachable(format!("{}: {cause}", self.shown))
+        self.named.unreachable(cause)
     }
 
     fn untrusted(&self, error: &io::Error) -> Fault {
@@ -201,18 +216,39 @@ impl Server {
             Some(_) => "it does not speak TLS as it should",
             None => return self.unreachable(&cause(error)),
         };
-        Fault::Refused(format!("{}: {cause}", self.shown))
+        Fault::Refused(format!("{}: {cause}", self.named.shown))
     }
 }
 
-impl Connection<'_> {
+impl Named {
+    fn unreachable(&self, cause: &str) -> Fault {
+        Fault::Unreachable(format!("{}: {cause}", self.shown))
+    }
+}
+
+impl Answer {
+    /// With those before it, which came to so much.
+    pub(super) fn added(self, heard: &mut usize) -> Result<Self, Fault> {
+        *heard = heard.saturating_add(self.body.len());
+        let cause = || format!("its answers have more than {} MiB together", TOGETHER / 1024 / 1024);
+        if *heard > TOGETHER { Err(Fault::Refused(cause())) } else { Ok(self) }
+    }
+
+    /// What it means that it was asked too often.
+    pub(super) fn rate_limited(&self) -> Fault {
+        let until = self.retry_after.map_or_else(|| "later".to_owned(), |seconds| format!("in {seconds} s"));
+        Fault::RateLimited { until }
+    }
+}
+
+impl Connection {
     /// The server has ended it.
     pub(super) fn is_over(&self) -> bool {
         self.requests.is_closed()
     }
 
     pub(super) async fn send(&mut self, ask: Ask<'_>) -> Result<Answer, Fault> {
-        let server = self.server;
+        let server = Rc::clone(&self.server);
         let broken = |cause: &str| Fault::Broken(format!("{}: {cause}", server.shown));
         let mut request = hyper::Request::builder()
             .method(ask.method)
@@ -247,11 +283,8 @@ impl Connection<'_> {
             read.extend_from_slice(&data);
         }
         let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-        Ok(Answer {
-            status: head.status.as_u16(),
-            retry_after: retry_after.map(|text| escaped(text, 40)),
-            body: SecretBytes::new(read),
-        })
+        let retry_after = retry_after.and_then(|text| text.parse().ok());
+        Ok(Answer { status: head.status.as_u16(), retry_after, body: SecretBytes::new(read) })
     }
 }
 
@@ -323,8 +356,24 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_none_does_not_become_another() {
+        for bad in [
+            "http://127.0.0.1:82000",
+            "https://vault.example:65536/team",
+            "https://vault.example:",
+            "https://vault.example:0",
+            "https://[::1]:99999",
+        ] {
+            let cause = Server::parse(bad, None).err().unwrap().to_string();
+            assert!(cause.contains("has a port that is none"), "{cause}");
+        }
+        let server = Server::parse("https://[::1]:65535/team", None).unwrap();
+        assert!(matches!(server.at, At::Tls { port: 65535, .. }));
+    }
+
+    #[test]
     fn a_path_in_the_address_comes_before_every_other() {
         let server = Server::parse("https://vault.example/team/", None).unwrap();
-        assert_eq!(server.prefix, "/team");
+        assert_eq!(server.named.prefix, "/team");
     }
 }

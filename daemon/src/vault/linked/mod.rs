@@ -10,6 +10,7 @@ mod http;
 mod keepass;
 #[cfg(target_os = "linux")]
 mod keyring;
+mod lease;
 pub(crate) mod links;
 mod onepassword;
 mod openbao;
@@ -17,6 +18,8 @@ mod pass;
 pub(crate) mod pinned;
 mod rbw;
 mod runner;
+
+pub(crate) use lease::Lease;
 
 pub(crate) use keepass::apart::{ARGUMENT as OPEN_KEEPASS, serve as open_keepass};
 
@@ -122,16 +125,8 @@ pub(crate) struct Call {
     /// unlocked from, and the requester's terminal as the kernel has it.
     pub(crate) desktop: Vec<(&'static str, OsString)>,
     pub(crate) terminal: Option<PathBuf>,
-    /// What was made for this call and is to be ended with the loan, noted as soon as it is known.
-    pub(crate) leases: RefCell<Vec<Lease>>,
-}
-
-/// An account that a vault made for one loan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) item: ItemName,
-    /// The vault's own name for it.
-    pub(crate) id: String,
+    /// What is made for this call and is to be ended with the loan, noted before it is asked for.
+    pub(crate) leases: RefCell<Vec<Rc<Lease>>>,
 }
 
 #[derive(Default)]

@@ -237,7 +237,7 @@ async fn next(idle: Duration, errands: &mut mpsc::Receiver<Errand>) -> Option<Er
 }
 
 /// It ends by itself when nobody can ask it any more, and has written its file then.
-async fn end(life: Life<'_>, process: Process, next: Option<Errand>) -> Option<Errand> {
+async fn end(life: Life, process: Process, next: Option<Errand>) -> Option<Errand> {
     drop(life);
     if let Some(kept) = process.kept.into_inner() {
         let _ = kept.ended().await;
@@ -253,13 +253,13 @@ enum Cut {
     Lost(Fault),
 }
 
-struct Life<'a> {
-    connection: Connection<'a>,
+struct Life {
+    connection: Connection,
     /// A wrong password is to be noticed, whoever unlocked it before.
     unlocked_with: Option<SecretBytes>,
 }
 
-impl Life<'_> {
+impl Life {
     /// Whether it runs at all, and for an account.
     async fn is_signed_in(&mut self) -> Result<(), Cut> {
         let status = self.send(START, Method::GET, "/status", None, SHORT).await?;

@@ -10,8 +10,9 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use zbus::connection::socket::{ReadHalf, Socket, Split};
 
-/// What one request may be told: far more than it can pass on.
-const MOST: usize = 64 * 1024 * 1024;
+/// What one request may be told: ten thousand items, and more than it can pass on. A message is parsed at once, and
+/// nobody else is served meanwhile.
+const MOST: usize = 16 * 1024 * 1024;
 
 pub(super) struct Metered(pub(super) UnixStream);
 

@@ -31,27 +31,29 @@ impl Connect {
         Ok(Self { server, sets: link.setting(SETS).unwrap_or_default().to_owned() })
     }
 
-    async fn session(&self, call: &Call) -> Result<Session<'_>, Fault> {
+    async fn session(&self, call: &Call) -> Result<Session, Fault> {
         let no_token = || Fault::Refused("its link has no token for the Connect server".to_owned());
         let token = call.secrets.expose(TOKEN).ok_or_else(no_token)?;
         let bearer = SecretBytes::new([b"Bearer ", token.expose()].concat());
         let connection = self.server.connect().await?;
-        Ok(Session { connection, bearer, vaults: HashMap::new(), items: HashMap::new() })
+        Ok(Session { connection, bearer, heard: 0, vaults: HashMap::new(), items: HashMap::new() })
     }
 }
 
 /// One connection, and what was found on it.
-struct Session<'a> {
-    connection: Connection<'a>,
+struct Session {
+    connection: Connection,
     bearer: SecretBytes,
+    heard: usize,
     vaults: HashMap<String, Result<String, Fault>>,
     items: HashMap<(String, String), Result<Item, Fault>>,
 }
 
-impl Session<'_> {
+impl Session {
     async fn ask(&mut self, method: Method, path: &str, json: Option<SecretBytes>) -> Result<Answer, Fault> {
         let headers = [("authorization", &self.bearer)];
-        self.connection.send(Ask { method, path, headers: &headers, json, most: MOST }).await
+        let ask = Ask { method, path, headers: &headers, json, most: MOST };
+        self.connection.send(ask).await?.added(&mut self.heard)
     }
 
     async fn get<T: DeserializeOwned>(
@@ -163,14 +165,7 @@ fn parsed<T: DeserializeOwned>(answer: &Answer, missing: impl FnOnce() -> Fault)
             "the Connect server's token is not for that, or not for that vault".to_owned(),
         )),
         404 => Err(missing()),
-        429 => {
-            let until = match answer.retry_after.as_deref() {
-                Some(text) if text.parse::<u32>().is_ok() => format!("in {text} s"),
-                Some(text) => text.to_owned(),
-                None => "later".to_owned(),
-            };
-            Err(Fault::RateLimited { until })
-        }
+        429 => Err(answer.rate_limited()),
         status @ 500.. => {
             Err(Fault::Unreachable(format!("the Connect server is in trouble itself (status {status})")))
         }

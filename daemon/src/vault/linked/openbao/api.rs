@@ -8,6 +8,7 @@ use keyloan_protocol::secret::SecretBytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 pub(super) struct Api {
     pub(super) server: Server,
@@ -15,9 +16,10 @@ pub(super) struct Api {
 }
 
 /// Requests one after another, over as few connections as the server allows.
-pub(super) struct Talk<'a> {
-    api: &'a Api,
-    connection: Option<Connection<'a>>,
+pub(super) struct Talk {
+    api: Rc<Api>,
+    connection: Option<Connection>,
+    heard: usize,
 }
 
 /// What every answer is made of.
@@ -50,12 +52,20 @@ pub(super) struct Metadata {
 pub(super) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 impl Api {
-    pub(super) fn talk(&self) -> Talk<'_> {
-        Talk { api: self, connection: None }
+    pub(super) fn talk(self: &Rc<Self>) -> Talk {
+        Talk { api: Rc::clone(self), connection: None, heard: 0 }
     }
 }
 
-impl Talk<'_> {
+impl Talk {
+    /// A server may end a connection after any answer.
+    pub(super) async fn connected(&mut self) -> Result<&mut Connection, Fault> {
+        if self.connection.as_ref().is_none_or(Connection::is_over) {
+            self.connection = Some(self.api.server.connect().await?);
+        }
+        self.connection.as_mut().ok_or_else(garbage)
+    }
+
     pub(super) async fn send(
         &mut self,
         method: Method,
@@ -63,18 +73,16 @@ impl Talk<'_> {
         token: Option<&SecretBytes>,
         json: Option<SecretBytes>,
     ) -> Result<Answer, Fault> {
-        // A server may end a connection after any answer.
-        if self.connection.as_ref().is_none_or(Connection::is_over) {
-            self.connection = Some(self.api.server.connect().await?);
-        }
-        let connection = self.connection.as_mut().ok_or_else(garbage)?;
+        let api = Rc::clone(&self.api);
+        let connection = self.connected().await?;
         // An agent in front of the server may want it, since no other program sends it by accident.
         let genuine = SecretBytes::copy_of(b"true");
         let mut headers = vec![("x-vault-request", &genuine)];
         headers.extend(token.map(|token| ("x-vault-token", token)));
-        headers.extend(self.api.namespace.as_ref().map(|namespace| ("x-vault-namespace", namespace)));
+        headers.extend(api.namespace.as_ref().map(|namespace| ("x-vault-namespace", namespace)));
         let path = format!("/v1/{path}");
-        connection.send(Ask { method, path: &path, headers: &headers, json, most: limits::FRAME }).await
+        let ask = Ask { method, path: &path, headers: &headers, json, most: limits::FRAME };
+        connection.send(ask).await?.added(&mut self.heard)
     }
 }
 
@@ -89,12 +97,7 @@ pub(super) fn fault(answer: &Answer, about: &str) -> Fault {
         400 => Fault::Refused(format!("{about}: the server takes that for a bad request")),
         403 => Fault::Refused(format!("{about}: permission denied, no policy of the token allows that")),
         404 | 405 => Fault::Refused(format!("{about}: the server has nothing of that kind there")),
-        429 => {
-            let seconds =
-                |text: &String| text.parse().map_or_else(|_| text.clone(), |s: u64| format!("in {s} s"));
-            let until = answer.retry_after.as_ref().map_or_else(|| "later".to_owned(), seconds);
-            Fault::RateLimited { until }
-        }
+        429 => answer.rate_limited(),
         301..=308 => {
             Fault::Refused("the server sends to another one, which keyloan does not follow".to_owned())
         }
@@ -148,7 +151,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
-        let retry_after = (status == 429).then(|| "7".to_owned());
+        let retry_after = (status == 429).then_some(7);
         Answer { status, retry_after, body: SecretBytes::copy_of(body.as_bytes()) }
     }
 

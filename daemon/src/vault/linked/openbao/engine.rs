@@ -4,15 +4,18 @@ use super::Signed;
 use super::api::{self, Fields, Versioned};
 use super::paths::{Place, encoded};
 use crate::vault::linked::http::Answer;
-use crate::vault::linked::{Fault, Lease, Listed, Read};
+use crate::vault::linked::{Fault, Listed, Read};
 use hyper::Method;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 
-/// The most items and folders of a list: each folder is a request.
+/// The most items and folders of a list, found or still to be looked into: each folder is a request.
 const ITEMS: usize = 20_000;
 const FOLDERS: usize = 1000;
 
@@ -41,6 +44,7 @@ struct Options {
 
 #[derive(Deserialize)]
 struct Keys {
+    #[serde(deserialize_with = "some")]
     keys: Vec<String>,
 }
 
@@ -122,14 +126,14 @@ impl Signed<'_> {
         let vault = self.vault;
         let place = vault.mounts.place(item.as_str())?;
         let engine = self.engine(place.mount).await?;
-        let answer = self.get(&place.at(engine)).await?;
+        let answer = match engine {
+            Engine::Kv1 | Engine::Kv2 => self.get(&place.at(engine)).await?,
+            Engine::Other => self.make(item, &place.at(engine)).await?,
+        };
         if !api::is_good(&answer) {
             return Err(missing(&answer, item));
         }
         let body = api::body(&answer)?;
-        if let Some(id) = body.lease_id.filter(|id| !id.is_empty()) {
-            self.call.leases.borrow_mut().push(Lease { item: item.clone(), id });
-        }
         let data = if engine == Engine::Kv2 {
             let version: Versioned = api::part(body.data)?;
             version
@@ -202,6 +206,11 @@ impl Signed<'_> {
         let vault = self.vault;
         let mut listed = Vec::new();
         let mut folders = 0;
+        let too_many = || {
+            Fault::Refused(format!(
+                "it has more than {ITEMS} items, or {FOLDERS} folders, and that is not listed"
+            ))
+        };
         for mount in vault.mounts.all() {
             let below = match self.engine(mount).await? {
                 Engine::Kv2 => "/metadata",
@@ -211,11 +220,6 @@ impl Signed<'_> {
             let mut left = VecDeque::from([String::new()]);
             while let Some(folder) = left.pop_front() {
                 folders += 1;
-                if folders > FOLDERS || listed.len() > ITEMS {
-                    return Err(Fault::Refused(format!(
-                        "it has more than {ITEMS} items, or {FOLDERS} folders, and that is not listed"
-                    )));
-                }
                 let path = format!("{}{below}/{}?list=true", encoded(mount), encoded(&folder));
                 let answer = self.get(&path).await?;
                 match answer.status {
@@ -228,9 +232,16 @@ impl Signed<'_> {
                 }
                 let Keys { keys } = api::part(api::body(&answer)?.data)?;
                 for key in keys {
+                    // Before each, since one answer holds a million of them.
+                    if folders + left.len() >= FOLDERS || listed.len() >= ITEMS {
+                        return Err(too_many());
+                    }
                     let path = format!("{folder}{key}");
                     if key.ends_with('/') {
-                        left.push_back(path);
+                        // Nothing below a longer one has a name that could be asked for.
+                        if path.len() <= limits::NAME {
+                            left.push_back(path);
+                        }
                     } else if let Some(item) = vault.mounts.item(mount, &path)
                         && let Ok(item) = ItemName::parse(&item)
                     {
@@ -241,6 +252,30 @@ impl Signed<'_> {
         }
         Ok(listed)
     }
+}
+
+/// As many names as are listed at all, and one more.
+fn some<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    struct Some;
+    impl<'de> Visitor<'de> for Some {
+        type Value = Vec<String>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            to.write_str("names")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+            let mut some = Vec::new();
+            while some.len() <= ITEMS
+                && let Option::Some(name) = names.next_element()?
+            {
+                some.push(name);
+            }
+            while names.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(some)
+        }
+    }
+    from.deserialize_seq(Some)
 }
 
 impl Place<'_> {

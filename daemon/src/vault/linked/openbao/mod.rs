@@ -8,11 +8,13 @@ mod api;
 #[cfg(test)]
 mod certificate_tests;
 mod engine;
+mod making;
 mod paths;
 mod session;
 mod wrapped;
 
 use super::http::{Answer, Server};
+use super::lease::Made;
 use super::links::Link;
 use super::{Call, CertificateAsk, Doing, Fault, Lease, LinkedVault, Listed, Read};
 use api::{Api, Talk};
@@ -27,14 +29,15 @@ use session::{Session, SignIn, Token};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// The longest ssh certificate.
 const CERTIFICATE: usize = 64 * 1024;
 
 pub(super) struct OpenBao {
     name: VaultName,
-    api: Api,
-    session: Session,
+    api: Rc<Api>,
+    session: Rc<Session>,
     mounts: Mounts,
     /// The engine that signs ssh keys.
     ssh: String,
@@ -47,8 +50,10 @@ pub(super) struct OpenBao {
 struct Signed<'a> {
     vault: &'a OpenBao,
     call: &'a Call,
-    talk: Talk<'a>,
+    talk: Talk,
     token: Option<Token>,
+    /// What the next request asks for, if it makes something.
+    makes: Option<Rc<Lease>>,
     /// Ends what is over.
     ends: bool,
 }
@@ -97,8 +102,8 @@ impl OpenBao {
         let namespace = link.setting("namespace").map(|text| SecretBytes::copy_of(text.as_bytes()));
         Ok(Self {
             name: link.name.clone(),
-            api: Api { server, namespace },
-            session: Session::new(how),
+            api: Rc::new(Api { server, namespace }),
+            session: Rc::new(Session::new(how)),
             mounts,
             ssh: paths::mount(&setting("ssh", "ssh"))?,
             approle,
@@ -107,7 +112,7 @@ impl OpenBao {
     }
 
     fn signed<'a>(&'a self, call: &'a Call) -> Signed<'a> {
-        Signed { vault: self, call, talk: self.api.talk(), token: None, ends: false }
+        Signed { vault: self, call, talk: self.api.talk(), token: None, makes: None, ends: false }
     }
 }
 
@@ -120,10 +125,10 @@ impl Signed<'_> {
         }
         let token = match self.token.take() {
             Some(token) => token,
-            None => session.token(&mut self.talk, self.call).await?,
+            None => session.token(&self.vault.api, &mut self.talk, self.call).await?,
         };
         let again = json.as_ref().filter(|_| token.is_old).map(|json| SecretBytes::copy_of(json.expose()));
-        let answer = self.talk.send(method.clone(), path, Some(&token.value), json).await?;
+        let answer = self.send_with(method.clone(), path, &token, json).await?;
         if answer.status != 403 {
             self.token = Some(token);
             return Ok(answer);
@@ -138,8 +143,8 @@ impl Signed<'_> {
             return Err(Fault::SignedOut);
         }
         session.forget(&token.value).await;
-        let token = session.token(&mut self.talk, self.call).await?;
-        let answer = self.talk.send(method, path, Some(&token.value), again).await?;
+        let token = session.token(&self.vault.api, &mut self.talk, self.call).await?;
+        let answer = self.send_with(method, path, &token, again).await?;
         self.token = Some(token);
         Ok(answer)
     }
@@ -211,15 +216,31 @@ impl LinkedVault for OpenBao {
     fn settle<'a>(&'a self, call: &'a mut Call) -> Doing<'a, ()> {
         Box::pin(async {
             let Some(wrapping) = call.secrets.take(session::WRAPPED) else { return Ok(()) };
-            let unwrapped = wrapped::unwrapped(&mut self.api.talk(), &wrapping, &self.approle).await?;
+            let mut talk = self.api.talk();
+            let unwrapped = wrapped::unwrapped(&mut talk, &wrapping, &self.approle).await?;
             call.secrets.put(session::SECRET_ID, unwrapped);
-            Ok(())
+            // Said now, since the wrapping token does not give it out again.
+            let lost = |fault: Fault| {
+                Fault::Refused(format!(
+                    "signing in with the secret id that was wrapped: {fault}; the wrapping token is used up by that, \
+                     and the secret id is not kept: have it revoked and get another, and look at the role id"
+                ))
+            };
+            self.session.token(&self.api, &mut talk, call).await.map(drop).map_err(lost)
         })
     }
 
     fn revoke<'a>(&'a self, call: &'a Call, lease: &'a Lease) -> Doing<'a, ()> {
         Box::pin(async {
-            let revoke = api::json(&Revoke { lease_id: &lease.id, sync: true })?;
+            let id = match lease.made().await {
+                Made::Lease(id) => id,
+                Made::Nothing | Made::Asked => return Ok(()),
+                Made::Unknown => {
+                    let cause = "the server's answer did not come, and whether it was made is not known";
+                    return Err(Fault::Refused(cause.to_owned()));
+                }
+            };
+            let revoke = api::json(&Revoke { lease_id: &id, sync: true })?;
             let mut signed = Signed { ends: true, ..self.signed(call) };
             let answer = signed.send(Method::POST, "sys/leases/revoke", Some(revoke)).await;
             if self.session.is_over() {

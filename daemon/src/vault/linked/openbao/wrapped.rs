@@ -25,14 +25,15 @@ struct Inside {
 
 fn taken() -> Fault {
     Fault::Refused(
-        "the wrapping token gives out nothing any more: it is too old, or somebody else has used it before"
+        "the wrapping token gives out nothing any more: it is too old, or was used before, and if not by a \
+         'vault add' of yours then by somebody who took it"
             .to_owned(),
     )
 }
 
 /// The secret id behind a wrapping token, which is then used up.
 pub(super) async fn unwrapped(
-    talk: &mut Talk<'_>,
+    talk: &mut Talk,
     wrapping: &SecretBytes,
     role_mount: &str,
 ) -> Result<SecretBytes, Fault> {
