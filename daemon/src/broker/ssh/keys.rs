@@ -54,7 +54,7 @@ pub(super) const ALWAYS: &str = "always";
 const IDLE: Duration = Duration::from_secs(10);
 
 /// What is public of a key in the vault.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct VaultKey {
     pub(super) item: ItemName,
     pub(super) public: PublicKey,

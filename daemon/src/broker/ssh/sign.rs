@@ -5,6 +5,7 @@ use super::first_use::FirstUse;
 use super::keys::VaultKey;
 use super::named::Host;
 use super::permits::{Covered, Holder, Permits, Place, beyond, sha256, subject};
+use super::store::shown_certificate;
 use super::{AgentConnection, AgentRefusal, Broker};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
@@ -104,8 +105,11 @@ impl Broker {
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         connection.certified.note_used(&permits);
         let (host_key, host_is) = permits.host();
-        let (request, given, permits) = (approved.request, approved.given.clone(), permits.shown());
-        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is, given };
+        let (request, given, certificate) =
+            (approved.request, approved.given.clone(), permits.certificate().map(shown_certificate));
+        let permits = permits.shown();
+        let signed =
+            Event::Signed { request, key: fingerprint, permits, certificate, host_key, host_is, given };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
