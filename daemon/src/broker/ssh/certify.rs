@@ -164,7 +164,7 @@ impl Broker {
             given: Some(given_key(connection, &key.public)),
             ..Subject::default()
         };
-        let act = Act {
+        let mut act = Act {
             subjects: vec![(Kind::SshLogin, subject)],
             title: "log in with a certificate made for this login".to_owned(),
             names: vec![
@@ -174,6 +174,7 @@ impl Broker {
             ],
             beyond: always.map_or(Beyond::Nothing, Beyond::Always),
         };
+        self.add_forbidden(&connection.client.requester, key.elsewhere.as_ref(), &mut act).await?;
         let judgement = self.judge(&connection.client.requester, &act).await?;
         let asks = judgement.verdict.asks();
         let mut lines: Lines = host_lines(&host_key, &host);

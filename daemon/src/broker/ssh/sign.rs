@@ -1,6 +1,7 @@
 //! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
 //! again of the vault where that was opened on the way.
 
+use super::elsewhere::Elsewhere;
 use super::first_use::FirstUse;
 use super::keys::VaultKey;
 use super::named::Host;
@@ -47,10 +48,14 @@ impl Broker {
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm))
                 || connection.certified.covers(&permits, &sign.key, self.era());
         let fingerprint = signing::fingerprint(&sign.key);
-        let act = act_of(connection, &holder, &permits, &sign.key, covered);
+        let mut act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));
-        let judgement =
-            if was_closed { None } else { Some(self.judge(&connection.client.requester, &act).await?) };
+        let judgement = if was_closed {
+            None
+        } else {
+            self.add_forbidden(&connection.client.requester, elsewhere(&holder), &mut act).await?;
+            Some(self.judge(&connection.client.requester, &act).await?)
+        };
         let verdict = judgement.as_ref().map(|judgement| judgement.verdict);
         let asks = verdict.is_none_or(Verdict::asks);
         // A human is shown what is there now.
@@ -81,7 +86,8 @@ impl Broker {
             let (holder, permits) = again.map_err(|refusal| self.failed(&approved, refusal))?;
             // A rule about a pinned name could not be met before the vault was open.
             if was_closed {
-                let act = act_of(connection, &holder, &permits, &sign.key, false);
+                let mut act = act_of(connection, &holder, &permits, &sign.key, false);
+                self.add_forbidden(&connection.client.requester, elsewhere(&holder), &mut act).await?;
                 let judgement = self.judge(&connection.client.requester, &act).await?;
                 if judgement.verdict == Verdict::Deny {
                     return Err(self.failed(&approved, Refusal::Denied { rule: judgement.rule }));
@@ -269,6 +275,13 @@ impl Broker {
         let is_unbound = host.is_none() && !connection.binding.is_failed();
         let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
+    }
+}
+
+fn elsewhere(holder: &Holder) -> Option<&Elsewhere> {
+    match holder {
+        Holder::Vault(key) => key.elsewhere.as_ref(),
+        _ => None,
     }
 }
 
