@@ -43,6 +43,7 @@ mod ssh_first_use;
 mod ssh_forwarded;
 mod ssh_keys;
 mod ssh_linked;
+mod ssh_linked_bounds;
 mod ssh_locked;
 mod ssh_login;
 mod ssh_many;

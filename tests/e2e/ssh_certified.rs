@@ -90,23 +90,27 @@ fn one_yes_lets_in_with_a_certificate_and_without_one_nobody_gets_in() {
     let server = team.server(HOST, &[]);
     team.login(HOST).refused(255, "Permission denied");
     assert!(team.runs().is_empty() && team.ssh.questions().is_empty());
-    team.certified(&["--ttl", "2m"]);
+    team.certified(&["--ttl", "2m", "--principals", &team.user]);
     assert_eq!(team.login(HOST).ok().text(), "in\n");
     let [question] = &team.ssh.questions()[..] else { panic!("{:?}", team.ssh.questions()) };
     assert_eq!(question.title(), TITLE);
     question.says("to", HOST, "known_hosts");
     question.says("made by", "team, role dev", "asked");
-    question.says("lets in", "those of the role", "asked");
+    question.says("lets in", &team.user, "asked");
     question.says("valid for", "2m", "asked");
     question.says("key", "work", "verified");
     assert!(question.line("command").unwrap().0.ends_with("echo in"));
-    assert_eq!(team.runs(), ["dev - 120"]);
+    assert_eq!(team.runs(), [format!("dev {} 120", team.user)]);
     let asked = fs::read_to_string(team.ssh.path("asked.pub")).unwrap();
     assert!(team.ssh.public("work").starts_with(asked.trim()), "the public half and no more: {asked}");
     assert!(server.log().contains("ED25519-CERT"), "{}", server.log());
     let (made, signed) = (sandbox.events("certificate_made"), sandbox.events("signed"));
     assert_eq!((made.len(), signed.len(), server.accepted()), (1, 1, 1));
-    assert_eq!(made[0]["by"], "team, role dev");
+    assert_eq!((&made[0]["by"], &made[0]["id"]), (&"team, role dev".into(), &"made".into()));
+    assert_eq!(made[0]["users"], serde_json::json!([team.user]));
+    assert!(signed[0]["certificate"].as_str().unwrap().contains(&format!("'made' for {}", team.user)));
+    let asked = sandbox.events("approved");
+    assert!(asked.iter().any(|event| event["names"][2] == format!("{} at {HOST}", team.user)), "{asked:?}");
     assert_ne!(made[0]["request"], signed[0]["request"], "the signature has a record of its own");
     assert_eq!(signed[0]["permits"], format!("{}@{HOST}", team.user));
     let decided = sandbox.events("decided").pop().unwrap();
@@ -119,6 +123,41 @@ fn one_yes_lets_in_with_a_certificate_and_without_one_nobody_gets_in() {
     sandbox.keyloan(&["ssh", "certify", "work", "--off"]).run().ok();
     team.login(HOST).refused(255, "Permission denied");
     assert_eq!((team.runs().len(), server.accepted()), (2, 2));
+}
+
+#[test]
+fn a_login_as_somebody_whom_the_question_did_not_name_is_asked_for_by_itself() {
+    let sandbox = Sandbox::with_vault();
+    let team = Team::of(&sandbox, &[]);
+    let (_agent, plain) = team.ssh.plain_agent();
+    let mut host = Host::new(&team.ssh, &plain, "host");
+    team.ssh.append("home/.ssh/known_hosts", &format!("{HOST} {}\n", team.ssh.public("host")));
+    let mut logs_in = |session: &[u8], user: &str| {
+        let mut client = team.ssh.agent();
+        assert!(client.bind(&host.session(session, false)));
+        let key = client.list()[0].key().unwrap();
+        assert!(key.certificate().is_some());
+        let data = login(session, user, &key, Some(&host_key(&team)));
+        assert!(client.sign(&key, &data, SignFlags::NONE).is_some());
+        team.ssh.questions()
+    };
+    // The role says who, and nobody has said yes to root.
+    team.certified(&[]);
+    team.lies("N=dev,root");
+    let asked = logs_in(b"one", "root");
+    asked[0].says("lets in", "whomever the role says", "asked");
+    asked[0].says("then", "the login with it is asked for by itself", "verified");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    asked[1].says("to", &format!("root@{HOST}"), "known_hosts");
+    let by = asked[1].line("by").unwrap().0;
+    assert!(by.starts_with("certificate 'made' for dev, root until"), "{by}");
+    assert_eq!(sandbox.events("certificate_made")[0]["users"], serde_json::json!(["dev", "root"]));
+    // Where the person named them, they are in the question, and nobody else is covered by it.
+    team.certified(&["--principals", "dev,root"]);
+    let asked = logs_in(b"two", "root");
+    assert_eq!(asked.len(), 3, "{asked:?}");
+    asked[2].says("lets in", "any of dev, root", "asked");
+    assert_eq!(logs_in(b"three", "admin").len(), 5);
 }
 
 #[test]
@@ -247,7 +286,7 @@ fn the_authority_is_learned_once_and_another_is_not_taken_afterwards() {
 fn the_yes_is_to_one_login_in_one_session_and_a_confirmed_key_is_asked_again() {
     let sandbox = Sandbox::with_vault();
     let team = Team::of(&sandbox, &[]);
-    team.certified(&[]);
+    team.certified(&["--principals", "git,root"]);
     let (_agent, plain) = team.ssh.plain_agent();
     let mut host = Host::new(&team.ssh, &plain, "host");
     team.ssh.append("home/.ssh/known_hosts", &format!("{HOST} {}\n", team.ssh.public("host")));

@@ -3,11 +3,12 @@
 pub(crate) use keyloan_e2e::keepass::{PASSWORD, keepassxc, link as add};
 
 use keyloan_e2e::keepass::entry;
-use keyloan_e2e::programs::needed;
-use keyloan_e2e::sandbox::Output;
+use keyloan_e2e::programs::{bin, needed};
+use keyloan_e2e::sandbox::{Output, Running};
 use keyloan_e2e::terminal::Terminal;
-use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
+use keyloan_e2e::{PASSPHRASE, Sandbox, approver, eventually};
 use std::path::PathBuf;
+use std::process::Stdio;
 
 pub(crate) fn made(sandbox: &Sandbox) -> PathBuf {
     let group = |name: &str, uuid: &str, password: &str| {
@@ -202,4 +203,38 @@ fn a_secret_is_given_once_and_under_its_own_name() {
     let other = add(&sandbox, &database, PASSWORD, &["--secret-fd", "secret.password=5"]);
     other.refused(2, "no secret 'secret.password'");
     add(&sandbox, &database, PASSWORD, &[]).ok();
+}
+
+#[test]
+fn a_database_that_many_want_opened_and_that_takes_long_keeps_no_other_from_being_read() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let slow = keyloan_e2e::keepass::made(&sandbox, "slow.kdbx", "", PASSWORD, &["-t", "1500"]);
+    let quick = made(&sandbox);
+    let setting = format!("database={}", slow.display());
+    let arguments = ["slow", "--kind", "keepass", &setting, "--secret-fd", "password=5"];
+    keyloan_e2e::linked::add(&sandbox, PASSWORD, &arguments).run().ok();
+    add(&sandbox, &quick, PASSWORD, &[]).ok();
+    let mut flood: Vec<_> = (0..8)
+        .map(|_| {
+            let mut read = sandbox.keyloan(&["item", "get", "slow://pypi/password"]).into_command();
+            read.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            Running(read.spawn().unwrap())
+        })
+        .collect();
+    eventually("all have their yes", || sandbox.events("approved").len() == flood.len());
+    get(&sandbox, "keys://pypi/password").ok();
+    let waiting = flood.iter_mut().filter_map(|read| read.0.try_wait().unwrap().is_none().then_some(()));
+    assert!(waiting.count() > 2, "the other was read before those that came first");
+}
+
+#[test]
+fn those_who_leave_before_it_is_open_shut_nobody_else_out() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let database = keyloan_e2e::keepass::made(&sandbox, "slow.kdbx", "", PASSWORD, &["-t", "1500"]);
+    add(&sandbox, &database, PASSWORD, &[]).ok();
+    let leaving = format!("timeout 0.4 {} vault test keys; true", bin().join("keyloan").display());
+    for _ in 0..8 {
+        sandbox.command("/bin/sh", &["-c", &leaving]).run().ok();
+    }
+    get(&sandbox, "keys://pypi/password").ok();
 }

@@ -94,7 +94,10 @@ fn told(line: &[u8]) -> String {
         "agent_key_added" => format!("{request} added to the ssh agent: {}", text("key")),
         "signed" => format!("{request} signed: {} with {}", text("permits"), text("key")),
         "certificate_made" => {
-            format!("{request} certified: {} by {}, until {}", text("key"), text("by"), text("until"))
+            let users: Vec<&str> =
+                record["users"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+            let (key, by, until) = (text("key"), text("by"), text("until"));
+            format!("{request} certified: {key} as {} by {by}, until {until}", users.join(", "))
         }
         "agent_refused" => format!("the ssh agent refused {}: {} {}", text("what"), text("cause"), by()),
         "public_keys_replaced" => {

@@ -133,6 +133,9 @@ pub(crate) enum Event {
         request: u64,
         key: String,
         permits: String,
+        /// By which the login is made, where that is not the bare key.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        certificate: Option<String>,
         /// The fingerprint of the host's key, and how sure its name is.
         #[serde(skip_serializing_if = "Option::is_none")]
         host_key: Option<String>,
@@ -147,6 +150,11 @@ pub(crate) enum Event {
         /// The fingerprint of the key that it is for.
         key: String,
         by: String,
+        /// Whom it lets in, what the authority calls it and its number there, and whose signature it has.
+        users: Vec<String>,
+        id: String,
+        serial: u64,
+        signed_by: String,
         until: String,
         #[serde(skip_serializing_if = "Option::is_none")]
         given: Option<Given>,

@@ -137,8 +137,8 @@ fn told(event: &Event) -> Option<String> {
         }
         Event::Released { request, .. } => format!("{request} given out"),
         Event::Signed { request, key, permits, .. } => format!("{request} signed: {permits} with {key}"),
-        Event::CertificateMade { request, key, by, until, .. } => {
-            format!("{request} certified: {key} by {by}, until {until}")
+        Event::CertificateMade { request, key, by, users, until, .. } => {
+            format!("{request} certified: {key} as {} by {by}, until {until}", users.join(", "))
         }
         Event::Failed { request, cause } => format!("{request} failed: {cause}"),
         Event::Granted { request, grant, scope, covers, holder } => {

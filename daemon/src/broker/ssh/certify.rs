@@ -1,7 +1,8 @@
 //! Certificates that a linked vault makes for one login. A connection that its host has signed for, to a host that a
-//! recipe names, is asked about once, before its keys are listed; the certificate stands first there, the same yes
-//! covers the login with it, and both go with the connection. No question comes up for other hosts, for what another
-//! host forwards, or for a client that is bound to nothing (`ssh-add -l`).
+//! recipe names, is asked about once, before its keys are listed; the certificate stands first there, and both go with
+//! the connection. The same yes covers the login with it, as one of the users that the question named: the client says
+//! only afterwards as whom it logs in. No question comes up for other hosts, for what another host forwards, or for a
+//! client that is bound to nothing (`ssh-add -l`).
 
 use super::keys::{CERTIFIED_BY, VaultKey};
 use super::named::Host;
@@ -43,6 +44,8 @@ pub(super) struct Made {
     item: ItemName,
     pub(super) certificate: PublicKey,
     comment: Vec<u8>,
+    /// Those that the question named; none where the role says who they are.
+    users: Vec<String>,
     /// Whom the question named.
     host_key: PublicKey,
     host: Host,
@@ -72,6 +75,7 @@ impl Certified {
                     && *host_key == made.host_key
                     && *host == made.host
                     && login.key == made.certificate
+                    && made.users.contains(&login.user)
                     && made.used.as_ref().is_none_or(|used| *used == **login)
             }
             _ => false,
@@ -148,8 +152,11 @@ impl Broker {
         let fingerprint = signing::fingerprint(&key.public);
         let subject = Subject {
             what: format!(
-                "a certificate by {}, role {}, for {} at {place}",
-                recipe.vault, recipe.role, key.item
+                "a certificate by {}, role {}, for {} as {} at {place}",
+                recipe.vault,
+                recipe.role,
+                key.item,
+                recipe.shown_principals()
             ),
             item: Some(key.item.to_string()),
             host_key: Some(signing::fingerprint(&host_key)),
@@ -157,18 +164,27 @@ impl Broker {
             given: Some(given_key(connection, &key.public)),
             ..Subject::default()
         };
-        let act = Act {
+        let mut act = Act {
             subjects: vec![(Kind::SshLogin, subject)],
             title: "log in with a certificate made for this login".to_owned(),
-            names: vec![format!("{} {fingerprint}", key.item), recipe.shown(), place],
+            names: vec![
+                format!("{} {fingerprint}", key.item),
+                recipe.shown(),
+                format!("{} at {place}", recipe.shown_principals()),
+            ],
             beyond: always.map_or(Beyond::Nothing, Beyond::Always),
         };
+        self.add_forbidden(&connection.client.requester, key.elsewhere.as_ref(), &mut act).await?;
         let judgement = self.judge(&connection.client.requester, &act).await?;
         let asks = judgement.verdict.asks();
         let mut lines: Lines = host_lines(&host_key, &host);
         lines.extend(recipe.lines());
         lines.push(("key", key.item.to_string(), Certainty::Verified));
         lines.push(("key is", named_key(&key.public), Certainty::Verified));
+        // The yes covers a signature with it.
+        if let Some(elsewhere) = &key.elsewhere {
+            lines.push(("private", elsewhere.shown(), Certainty::Asked));
+        }
         if asks {
             lines.extend(self.command_line(connection).await);
         }
@@ -182,15 +198,10 @@ impl Broker {
         let made = self.ask_for_certificate(&connection.client, &approved, key, recipe).await;
         let made = made.and_then(|certificate| self.not_locked_meanwhile(connection).map(|()| certificate));
         let certificate = made.map_err(|refusal| self.failed(&approved, refusal))?;
-        let until = certificate.certificate().map(|made| clock::shown(made.valid_before)).unwrap_or_default();
-        let (request, given) = (approved.request, approved.given.clone());
-        let by = recipe.shown();
-        self.record(
-            &Event::CertificateMade { request, key: fingerprint, by, until, given },
-            approved.durable,
-        )?;
+        self.record(&made_event(&approved, recipe, &certificate), approved.durable)?;
         let (item, comment, era) = (key.item.clone(), key.comment.clone(), self.era());
-        Ok(Made { item, certificate, comment, host_key, host, era, used: None })
+        let users = recipe.principals.clone();
+        Ok(Made { item, certificate, comment, users, host_key, host, era, used: None })
     }
 
     /// What the vault signs for this key, if it is right, and key and recipe are still what they were.
@@ -203,7 +214,7 @@ impl Broker {
     ) -> Result<PublicKey, Refusal> {
         let line = self.certificate_line(client, approved, key, recipe).await?;
         let keys = self.vault_keys();
-        let is_still = keys.iter().any(|held| held.item == key.item && held.public == key.public)
+        let is_still = keys.iter().any(|held| held == key)
             && self.ssh.ring.borrow().recipes.iter().any(|(item, held)| *item == key.item && held == recipe);
         if !is_still {
             return Err(AgentRefusal::NoKey.into());
@@ -281,7 +292,8 @@ impl Broker {
             let line = self.certificate_line(client, &approved, key, &recipe).await?;
             let authority = recipe::authority(&line).map_err(AgentRefusal::from)?;
             recipe.authority = public_line(&authority, b"");
-            recipe.check(&line, &key.public, clock::unix_seconds()).map_err(AgentRefusal::from)?;
+            let made = recipe.check(&line, &key.public, clock::unix_seconds()).map_err(AgentRefusal::from)?;
+            self.record(&made_event(&approved, &recipe, &made), approved.durable)?;
             public_field(CERTIFIED_BY, &recipe.text()?)
         };
         let field = learned.await.map_err(|refusal| self.failed(&approved, refusal))?;
@@ -296,7 +308,11 @@ impl Recipe {
     }
 
     pub(super) fn shown_principals(&self) -> String {
-        if self.principals.is_empty() { "those of the role".to_owned() } else { self.principals.join(", ") }
+        match self.principals.as_slice() {
+            [] => "whomever the role says".to_owned(),
+            [one] => one.clone(),
+            several => format!("any of {}", several.join(", ")),
+        }
     }
 
     /// For lists.
@@ -307,15 +323,34 @@ impl Recipe {
 
     fn lines(&self) -> Lines {
         let lasts = TimeSpan::of(self.lasts());
-        vec![
+        let mut lines = vec![
             ("made by", self.shown(), Certainty::Asked),
             ("lets in", self.shown_principals(), Certainty::Asked),
             ("valid for", lasts.to_string(), Certainty::Asked),
-        ]
+        ];
+        if self.principals.is_empty() {
+            lines.push(("then", "the login with it is asked for by itself".to_owned(), Certainty::Verified));
+        }
+        lines
     }
 
     fn text(&self) -> Result<String, Refusal> {
         serde_json::to_string(self).map_err(|_| Refusal::Task)
+    }
+}
+
+fn made_event(approved: &Approved, recipe: &Recipe, made: &PublicKey) -> Event {
+    let certificate = made.certificate();
+    Event::CertificateMade {
+        request: approved.request,
+        key: signing::fingerprint(made),
+        by: recipe.shown(),
+        users: certificate.map(|made| made.principals.clone()).unwrap_or_default(),
+        id: certificate.map(|made| String::from_utf8_lossy(&made.key_id).into_owned()).unwrap_or_default(),
+        serial: certificate.map_or(0, |made| made.serial),
+        signed_by: certificate.map(|made| signing::fingerprint(&made.authority)).unwrap_or_default(),
+        until: certificate.map(|made| clock::shown(made.valid_before)).unwrap_or_default(),
+        given: approved.given.clone(),
     }
 }
 

@@ -6,9 +6,11 @@ use super::keys::{PASSPHRASE_IN, PRIVATE_KEY_IN, PUBLIC_KEY, VaultKey, open};
 use super::store::{COMMENT, public_field, written};
 use super::{AgentRefusal, Broker};
 use crate::approval::question::{Certainty, Question};
+use crate::broker::items::check_title;
 use crate::broker::{Act, Approved, Beyond, Client, Refusal};
 use crate::policy::decide::Subject;
-use crate::policy::rule::Kind;
+use crate::policy::rule::{Kind, Verdict};
+use crate::requester::Requester;
 use crate::signing::key_file::{self, KeyFileError};
 use crate::signing::public_line::{public_line, read_public_line};
 use crate::signing::{self, SigningKey};
@@ -20,7 +22,11 @@ use keyloan_protocol::names::{ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::ssh_agent::key::PublicKey;
 use keyloan_protocol::ssh_agent::private_key::PrivateKey;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+/// Keys that one yes links.
+const MOST: usize = 256;
 
 /// Where a private half is, and what it is encrypted with, if it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +46,16 @@ impl Elsewhere {
         Some(Self { key: linked(key)?, passphrase })
     }
 
-    fn references(&self) -> impl Iterator<Item = &Reference> {
+    pub(super) fn references(&self) -> impl Iterator<Item = &Reference> {
         std::iter::once(&self.key).chain(&self.passphrase)
+    }
+
+    /// What rules look at: whoever links it has it read for each signature.
+    pub(super) fn reading(&self) -> impl Iterator<Item = (Kind, Subject)> {
+        self.references().map(|reference| {
+            let what = format!("read an ssh key for each signature: {reference}");
+            (Kind::ItemRead, Subject::of_item(&what, &reference.subject()))
+        })
     }
 
     /// For questions.
@@ -93,6 +107,24 @@ impl Broker {
         }
     }
 
+    /// Has a request judged by the rules for where a private half is, too, where these forbid that it is read. What they
+    /// let pass, or ask for, the rules for keys decide on by the item that stands for it here.
+    pub(super) async fn add_forbidden(
+        &self,
+        requester: &Requester,
+        elsewhere: Option<&Elsewhere>,
+        act: &mut Act,
+    ) -> Result<(), Refusal> {
+        for subject in elsewhere.into_iter().flat_map(Elsewhere::reading) {
+            let (title, names, beyond) = (String::new(), Vec::new(), Beyond::Nothing);
+            let read = Act { subjects: vec![subject], title, names, beyond };
+            if self.judge(requester, &read).await?.verdict == Verdict::Deny {
+                act.subjects.extend(read.subjects);
+            }
+        }
+        Ok(())
+    }
+
     async fn read_key(
         &self,
         client: &Client,
@@ -133,6 +165,7 @@ impl Broker {
         let own = |reference: &Reference| Ok::<_, Refusal>(self.links()?.own(reference)?);
         let passphrase = elsewhere.passphrase.as_ref().map(own).transpose()?;
         let elsewhere = Elsewhere { key: own(&elsewhere.key)?, passphrase };
+        check_title(&item)?;
         self.is_free(&item)?;
         let given = match public.map(read_public_line) {
             Some(Ok((public, comment))) if public.certificate().is_none() => {
@@ -145,17 +178,13 @@ impl Broker {
             self.is_new(public)?;
         }
         let mut subjects = written(&item);
-        if given.is_none() {
-            let read = |reference: &Reference| {
-                let what = format!("read an ssh key to link it: {reference}");
-                (Kind::ItemRead, Subject::of_item(&what, &reference.subject()))
-            };
-            subjects.extend(elsewhere.references().map(read));
-        }
+        subjects.extend(elsewhere.reading());
         let act = Act {
             subjects,
             title: "link an ssh key that stays in another vault".to_owned(),
-            names: vec![item.to_string(), elsewhere.key.to_string()],
+            names: std::iter::once(item.to_string())
+                .chain(elsewhere.references().map(Reference::to_string))
+                .collect(),
             beyond: Beyond::Nothing,
         };
         let approved = self
@@ -177,7 +206,11 @@ impl Broker {
                 given
             } else {
                 let (private, comment) = self.read_key(client, &approved, &elsewhere).await?;
-                (open(private).await?.public().clone(), comment)
+                let public = open(private).await?.public().clone();
+                if public.certificate().is_some() {
+                    return Err(Refusal::Input("a certificate stands there in place of a key"));
+                }
+                (public, comment)
             };
             self.is_free(&item)?;
             self.is_new(&public)?;
@@ -200,11 +233,19 @@ impl Broker {
         let (vault, asked) = (&link.name, self.asked(client, link)?);
         let offered = asked.within(asked.vault.ssh_keys(&asked.call)).await;
         let mut offered = offered.map_err(|fault| asked.refusal(fault))?;
-        if let Some(gone) = items.iter().find(|item| !offered.iter().any(|key| key.item == **item)) {
+        let there: HashSet<&ItemName> = offered.iter().map(|key| &key.item).collect();
+        if let Some(gone) = items.iter().find(|item| !there.contains(item)) {
             return Err(asked.refusal(Fault::NoItem(gone.to_string())));
         }
         if !items.is_empty() {
-            offered.retain(|key| items.contains(&key.item));
+            let wanted: HashSet<&ItemName> = items.iter().collect();
+            offered.retain(|key| wanted.contains(&key.item));
+        }
+        // Whoever writes to that vault chooses how many, and every reply waits for what is done with them here.
+        if offered.len() > MOST {
+            return Err(Refusal::Input(
+                "it offers more than 256 ssh keys; name the items whose keys are wanted",
+            ));
         }
         if offered.is_empty() {
             return Err(Refusal::NotFound {
@@ -212,12 +253,17 @@ impl Broker {
                 name: vault.to_string(),
             });
         }
-        let named_so = |item: &ItemName| offered.iter().filter(|key| key.item == *item).count();
+        let mut named_so: HashMap<&ItemName, usize> = HashMap::new();
+        for key in &offered {
+            *named_so.entry(&key.item).or_default() += 1;
+        }
+        let held = self.vault_keys();
+        let mut seen: HashSet<Vec<u8>> = held.iter().map(|held| held.public.blob().to_vec()).collect();
         let mut keys = Vec::with_capacity(offered.len());
         for key in &offered {
-            let key = offered_key(vault, key, named_so(&key.item) == 1)?;
-            let is_held = self.vault_keys().iter().any(|held| held.public == key.public);
-            if !is_held && !keys.iter().any(|other: &Offered| other.public == key.public) {
+            let key = offered_key(vault, key, named_so.get(&key.item) == Some(&1))?;
+            if seen.insert(key.public.blob().to_vec()) {
+                check_title(&key.item)?;
                 self.is_free(&key.item)?;
                 keys.push(key);
             }
@@ -226,7 +272,10 @@ impl Broker {
             return Err(Refusal::Input("its ssh keys are all linked, or in the local vault, already"));
         }
         let act = Act {
-            subjects: keys.iter().flat_map(|key| written(&key.item)).collect(),
+            subjects: keys
+                .iter()
+                .flat_map(|key| written(&key.item).into_iter().chain(key.elsewhere.reading()))
+                .collect(),
             title: "link ssh keys that stay in another vault".to_owned(),
             names: keys
                 .iter()

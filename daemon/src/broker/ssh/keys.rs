@@ -25,9 +25,10 @@ use keyloan_protocol::ssh_agent::private_key::PrivateKey;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 pub(in crate::broker) const PRIVATE_KEY: &str = "private_key";
 pub(in crate::broker) const PRIVATE_KEY_IN: &str = "private_key_in";
@@ -54,7 +55,7 @@ pub(super) const ALWAYS: &str = "always";
 const IDLE: Duration = Duration::from_secs(10);
 
 /// What is public of a key in the vault.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(super) struct VaultKey {
     pub(super) item: ItemName,
     pub(super) public: PublicKey,
@@ -258,6 +259,13 @@ impl Broker {
         if let Some(opened) = held.filter(|opened| *opened.public() == key.public) {
             return Ok(opened);
         }
+        // What many programs sign with at once is opened for one of them.
+        let turn = self.ssh.opened.borrow_mut().turn(name.as_bytes());
+        let _turn = turn.lock().await;
+        let held = self.ssh.opened.borrow_mut().find(name.as_bytes());
+        if let Some(opened) = held.filter(|opened| *opened.public() == key.public) {
+            return Ok(opened);
+        }
         let opened = if let Some(elsewhere) = &key.elsewhere {
             self.open_key_elsewhere(client, approved, key, elsewhere).await?
         } else {
@@ -293,30 +301,41 @@ pub(super) async fn open(private: PrivateKey) -> Result<Arc<SigningKey>, Refusal
 
 /// Keys that were used a moment ago. Dropping one wipes it.
 #[derive(Default)]
-pub(super) struct Opened(HashMap<Vec<u8>, (Arc<SigningKey>, Duration)>);
+pub(super) struct Opened {
+    keys: HashMap<Vec<u8>, (Arc<SigningKey>, Duration)>,
+    /// Who opens one now, and who waits for that.
+    turns: HashMap<Vec<u8>, Weak<Mutex<()>>>,
+}
 
 impl Opened {
+    fn turn(&mut self, name: &[u8]) -> Rc<Mutex<()>> {
+        self.turns.retain(|_, turn| turn.strong_count() > 0);
+        let turn = self.turns.get(name).and_then(Weak::upgrade).unwrap_or_default();
+        self.turns.insert(name.to_vec(), Rc::downgrade(&turn));
+        turn
+    }
+
     pub(super) fn find(&mut self, name: &[u8]) -> Option<Arc<SigningKey>> {
-        let (key, used) = self.0.get_mut(name)?;
+        let (key, used) = self.keys.get_mut(name)?;
         *used = clock::since_boot();
         Some(Arc::clone(key))
     }
 
     pub(super) fn keep(&mut self, name: &[u8], key: &Arc<SigningKey>) {
-        self.0.insert(name.to_vec(), (Arc::clone(key), clock::since_boot()));
+        self.keys.insert(name.to_vec(), (Arc::clone(key), clock::since_boot()));
     }
 
     pub(super) fn close(&mut self, name: &[u8]) {
-        self.0.remove(name);
+        self.keys.remove(name);
     }
 
     pub(super) fn close_all(&mut self) {
-        self.0.clear();
+        self.keys.clear();
     }
 
     pub(super) fn close_idle(&mut self) {
         let now = clock::since_boot();
-        self.0.retain(|_, (_, used)| now.saturating_sub(*used) < IDLE);
+        self.keys.retain(|_, (_, used)| now.saturating_sub(*used) < IDLE);
     }
 }
 

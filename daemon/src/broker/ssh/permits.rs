@@ -89,6 +89,14 @@ impl Permits {
         }
     }
 
+    /// The certificate that lets a login in, whichever key the client has it signed with.
+    pub(super) fn certificate(&self) -> Option<&PublicKey> {
+        match self {
+            Self::Login(login, _) => Some(&login.key).filter(|key| key.certificate().is_some()),
+            _ => None,
+        }
+    }
+
     /// The host of a login: its key's fingerprint, and how sure its name is.
     pub(super) fn host(&self) -> (Option<String>, Option<Certainty>) {
         match self {
@@ -163,6 +171,13 @@ pub(super) fn subject(
         given: Some(given_key(connection, key)),
         ..Subject::default()
     };
+    // A yes for the bare key is none for what a certificate of it lets in, or the other way round. Not its id and its
+    // time: one made for each login has others.
+    if let Some(certificate) = permits.certificate().and_then(PublicKey::certificate) {
+        let by = signing::fingerprint(&certificate.authority);
+        let users = certificate.principals.join(", ");
+        subject.what = format!("{}, by a certificate for '{users}' signed by {by}", subject.what);
+    }
     if let Holder::Vault(key) = holder {
         subject.item = Some(key.item.to_string());
     }

@@ -1,6 +1,7 @@
 //! The words of a question for a signature: what it permits, where, with which key.
 
 use super::permits::{Holder, Permits, Place, shown_user};
+use super::store::shown_certificate;
 use super::{AgentConnection, Broker};
 use crate::approval::question::Certainty;
 use crate::git_buffer::{self, Signed};
@@ -58,6 +59,9 @@ impl Broker {
         };
         lines.push(("key", holder.shown(), certainty));
         lines.push(("key is", named_key(key), Certainty::Verified));
+        if let Some(certificate) = permits.certificate() {
+            lines.push(("by", shown_certificate(certificate), Certainty::Verified));
+        }
         if let Holder::Vault(held) = holder
             && let Some(elsewhere) = &held.elsewhere
         {

@@ -1,10 +1,12 @@
 //! A signature, from request to reply. What it would permit is worked out before anybody is asked, and asked for
 //! again of the vault where that was opened on the way.
 
+use super::elsewhere::Elsewhere;
 use super::first_use::FirstUse;
 use super::keys::VaultKey;
 use super::named::Host;
 use super::permits::{Covered, Holder, Permits, Place, beyond, sha256, subject};
+use super::store::shown_certificate;
 use super::{AgentConnection, AgentRefusal, Broker};
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
@@ -46,10 +48,14 @@ impl Broker {
             connection.covered.as_ref().is_some_and(|covered| covered.is_for(&permits, &sign.key, algorithm))
                 || connection.certified.covers(&permits, &sign.key, self.era());
         let fingerprint = signing::fingerprint(&sign.key);
-        let act = act_of(connection, &holder, &permits, &sign.key, covered);
+        let mut act = act_of(connection, &holder, &permits, &sign.key, covered);
         let was_closed = matches!(gate, Gate::Closed(..));
-        let judgement =
-            if was_closed { None } else { Some(self.judge(&connection.client.requester, &act).await?) };
+        let judgement = if was_closed {
+            None
+        } else {
+            self.add_forbidden(&connection.client.requester, elsewhere(&holder), &mut act).await?;
+            Some(self.judge(&connection.client.requester, &act).await?)
+        };
         let verdict = judgement.as_ref().map(|judgement| judgement.verdict);
         let asks = verdict.is_none_or(Verdict::asks);
         // A human is shown what is there now.
@@ -80,7 +86,8 @@ impl Broker {
             let (holder, permits) = again.map_err(|refusal| self.failed(&approved, refusal))?;
             // A rule about a pinned name could not be met before the vault was open.
             if was_closed {
-                let act = act_of(connection, &holder, &permits, &sign.key, false);
+                let mut act = act_of(connection, &holder, &permits, &sign.key, false);
+                self.add_forbidden(&connection.client.requester, elsewhere(&holder), &mut act).await?;
                 let judgement = self.judge(&connection.client.requester, &act).await?;
                 if judgement.verdict == Verdict::Deny {
                     return Err(self.failed(&approved, Refusal::Denied { rule: judgement.rule }));
@@ -104,8 +111,11 @@ impl Broker {
         let signature = signature.map_err(|refusal| self.failed(&approved, refusal))?;
         connection.certified.note_used(&permits);
         let (host_key, host_is) = permits.host();
-        let (request, given, permits) = (approved.request, approved.given.clone(), permits.shown());
-        let signed = Event::Signed { request, key: fingerprint, permits, host_key, host_is, given };
+        let (request, given, certificate) =
+            (approved.request, approved.given.clone(), permits.certificate().map(shown_certificate));
+        let permits = permits.shown();
+        let signed =
+            Event::Signed { request, key: fingerprint, permits, certificate, host_key, host_is, given };
         self.record(&signed, approved.durable)?;
         connection.binding.note_signed();
         connection.signed = Some(approved.request);
@@ -265,6 +275,13 @@ impl Broker {
         let is_unbound = host.is_none() && !connection.binding.is_failed();
         let others = keys.iter().filter(|key| is_unbound && !key.hosts.is_empty());
         first.chain(rest).chain(others).flat_map(identities_of).collect()
+    }
+}
+
+fn elsewhere(holder: &Holder) -> Option<&Elsewhere> {
+    match holder {
+        Holder::Vault(key) => key.elsewhere.as_ref(),
+        _ => None,
     }
 }
 

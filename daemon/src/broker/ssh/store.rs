@@ -312,7 +312,7 @@ fn as_certificate(text: &[u8]) -> Option<Result<PublicKey, Refusal>> {
 }
 
 /// `certificate 'id' for git, root until 2027-01-31T00:00:00Z`
-fn shown_certificate(key: &PublicKey) -> String {
+pub(super) fn shown_certificate(key: &PublicKey) -> String {
     let Some(certificate) = key.certificate() else { return String::new() };
     let principals = if certificate.principals.is_empty() {
         "any user".to_owned()
@@ -320,7 +320,8 @@ fn shown_certificate(key: &PublicKey) -> String {
         certificate.principals.join(", ")
     };
     let id = String::from_utf8_lossy(&certificate.key_id);
-    format!("certificate '{id}' for {principals} until {}", clock::shown(certificate.valid_before))
+    let (until, by) = (clock::shown(certificate.valid_before), signing::fingerprint(&certificate.authority));
+    format!("certificate '{id}' for {principals} until {until}, signed by {by}")
 }
 
 /// Reads a key's file, which may lie on a mount that does not answer.

@@ -7,9 +7,11 @@
 
 use super::super::{Fault, Listed, SshKey};
 use super::database::{Key, Opened};
+use super::tries::Attempt;
 use keyloan_platform::process::limit_memory;
 use keyloan_platform::program::{Group, set_apart};
 use keyloan_platform::sealed::own_program;
+use keyloan_protocol::limits;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use serde::{Deserialize, Serialize};
@@ -28,9 +30,11 @@ pub(crate) const ARGUMENT: &str = "open-keepass";
 /// All the memory of the child: what a key may take to derive, and as much to unpack and read what it opens.
 const MEMORY: u64 = 2 * super::header::MEMORY;
 const DEADLINE: Duration = Duration::from_secs(50);
-/// The longest list of names, and the most bytes of values, that are taken from it.
-const NAMES: usize = 64 * 1024 * 1024;
-const VALUES: usize = 256 * 1024 * 1024;
+/// The longest list of names that is taken from it, and one that is read on the loop which serves everybody.
+const NAMES: usize = 8 * 1024 * 1024;
+const AT_ONCE: usize = 64 * 1024;
+/// The longest database that is written.
+const WRITTEN: usize = 128 * 1024 * 1024;
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Act {
@@ -76,10 +80,13 @@ pub(super) async fn ask(
     database: &[u8],
     key: &Key,
     value: Option<&SecretBytes>,
+    attempt: &Attempt<'_>,
 ) -> Result<Said, Fault> {
+    let most = if matches!(act, Act::Write(_)) { WRITTEN } else { limits::FRAME };
     let broken = |error: io::Error| Fault::Broken(format!("no process to open it can be had: {error}"));
-    let (mut child, mut stream) = start().map_err(broken)?;
+    let (child, mut stream) = start().map_err(broken)?;
     let _group = Group(child.id());
+    let mut running = Running { child, attempt, is_over: false };
     let parts = [
         Some(database),
         key.password.as_ref().map(SecretBytes::expose),
@@ -94,27 +101,45 @@ pub(super) async fn ask(
         for part in parts.into_iter().flatten() {
             stream.write_all(part).await?;
         }
-        said(&mut stream).await
+        said(&mut stream, most).await
     };
-    match timeout(DEADLINE, doing).await {
+    let done = timeout(DEADLINE, doing).await;
+    running.is_over = true;
+    match done {
         Ok(Ok(said)) => said,
+        // Not waited for: it may be writing what nobody reads, and is ended with this.
         Ok(Err(_)) => {
-            let _ = child.wait().await;
             Err(Fault::Broken("its file is damaged, or there is more in it than keyloan unpacks".to_owned()))
         }
         Err(_) => Err(Fault::Refused(format!("it takes longer than {} s to open", DEADLINE.as_secs()))),
     }
 }
 
-async fn said(stream: &mut UnixStream) -> io::Result<Result<Said, Fault>> {
+/// A child. Where whoever asked leaves before it has ended, nobody has been told anything, and it is no failure.
+struct Running<'a> {
+    child: tokio::process::Child,
+    attempt: &'a Attempt<'a>,
+    is_over: bool,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.is_over && matches!(self.child.try_wait(), Ok(None)) {
+            self.attempt.take_back();
+        }
+    }
+}
+
+async fn said(stream: &mut UnixStream, most: usize) -> io::Result<Result<Said, Fault>> {
     let length = stream.read_u32_le().await? as usize;
     if length > NAMES {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut header = vec![0; length];
     stream.read_exact(&mut header).await?;
-    let done: Result<Done, Fault> = serde_json::from_slice(&header)?;
-    let mut left = VALUES;
+    let parse = move || serde_json::from_slice::<Result<Done, Fault>>(&header);
+    let done = if length > AT_ONCE { tokio::task::spawn_blocking(parse).await? } else { parse() }?;
+    let mut left = most;
     Ok(match done {
         Err(fault) => Err(fault),
         Ok(Done::Opened) => Ok(Said::Opened),
@@ -201,11 +226,19 @@ fn done(
         Act::SshKeys => (Done::SshKeys(opened.ssh_keys()), Vec::new()),
         Act::Read(wanted) => {
             let (mut lengths, mut values) = (Vec::with_capacity(wanted.len()), Vec::new());
+            let (paths, mut left) = (opened.paths(), limits::FRAME);
             for reference in &wanted {
-                lengths.push(opened.field(reference).map(|value| {
+                lengths.push(opened.field_among(&paths, reference).and_then(|value| {
                     let length = value.len();
+                    left = left.checked_sub(length).filter(|_| length <= limits::FIELD_VALUE).ok_or_else(
+                        || {
+                            Fault::Refused(format!(
+                                "{reference} has {length} bytes; a value has at most 1 MiB, and all 8"
+                            ))
+                        },
+                    )?;
                     values.push(value);
-                    length
+                    Ok(length)
                 }));
             }
             (Done::Read(lengths), values)

@@ -84,8 +84,19 @@ impl Opened {
     }
 
     pub(super) fn field(&self, reference: &Reference) -> Read {
-        let entry = self.entry(reference)?;
+        self.field_among(&self.paths(), reference)
+    }
+
+    /// The same, among items that were looked up for several.
+    pub(super) fn field_among(&self, paths: &[(String, EntryId)], reference: &Reference) -> Read {
+        let entry = self.entry(paths, reference)?;
         let wanted = reference.field.as_str();
+        // Whoever adds a field of the name under which another is known would decide what is lent.
+        if standard(wanted) != wanted && entry.get(wanted).is_some() && entry.get(standard(wanted)).is_some()
+        {
+            let candidates = vec![wanted.to_owned(), standard(wanted).to_owned()];
+            return Err(Fault::Ambiguous { what: wanted.to_owned(), candidates });
+        }
         let value = entry.get(wanted).or_else(|| entry.get(standard(wanted)));
         match (value, entry.attachment_by_name(wanted)) {
             (Some(value), _) => Ok(SecretBytes::copy_of(value.as_bytes())),
@@ -95,9 +106,8 @@ impl Opened {
     }
 
     /// The item of this name, with all its groups. Its title alone would be a second name, which no rule knows.
-    fn entry(&self, reference: &Reference) -> Result<EntryRef<'_>, Fault> {
+    fn entry(&self, paths: &[(String, EntryId)], reference: &Reference) -> Result<EntryRef<'_>, Fault> {
         let wanted = reference.item.as_str();
-        let paths = self.paths();
         let found: Vec<&(String, EntryId)> = paths.iter().filter(|(path, _)| path == wanted).collect();
         let names = |of: &[&(String, EntryId)]| of.iter().take(SHOWN).map(|(path, _)| path.clone()).collect();
         let titled =
@@ -153,7 +163,7 @@ impl Opened {
         });
         let cause = "KeePass keeps text without control characters";
         let text = Zeroizing::new(text.ok_or_else(|| Fault::Refused(cause.to_owned()))?.to_owned());
-        let id = match self.entry(reference) {
+        let id = match self.entry(&self.paths(), reference) {
             Ok(entry) => entry.id(),
             Err(Fault::NoItem(_) | Fault::Titled { .. }) => self.added(reference)?,
             Err(fault) => return Err(fault),

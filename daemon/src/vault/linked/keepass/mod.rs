@@ -26,13 +26,13 @@ use keyloan_protocol::names::VaultName;
 use keyloan_protocol::reference::Reference;
 use keyloan_protocol::secret::SecretBytes;
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore};
 use tries::Tries;
 
 /// The longest database, and the longest key file.
@@ -42,8 +42,9 @@ const KEY_FILE: u64 = 1024 * 1024;
 /// What a link keeps: the derivation of the database that it was made for.
 const DERIVATION: &str = "derivation";
 
-/// One derivation at a time in the whole daemon: each takes as much memory as its database says.
-static ONE: Mutex<()> = Mutex::const_new(());
+/// Databases opened at once in the whole daemon: each takes as much memory as it says. Places go to those that came first,
+/// and a database has at most one waiting, so that a flood for one does not keep another from its turn.
+static PLACES: Semaphore = Semaphore::const_new(2);
 
 pub(super) struct KeePass {
     name: VaultName,
@@ -54,6 +55,11 @@ pub(super) struct KeePass {
     /// Of the file that was opened last.
     opened: RefCell<Option<Derivation>>,
     tries: Tries,
+    /// One request at a time: what is read, changed and written back is the same file. A file system that does not
+    /// answer keeps this, and nothing that others want.
+    one: Arc<Mutex<()>>,
+    /// When the last opening began that went well.
+    began: Cell<Option<Duration>>,
 }
 
 impl KeePass {
@@ -67,17 +73,26 @@ impl KeePass {
             at_least: at_least.map(|read| read.ok_or_else(unread)).transpose()?,
             opened: RefCell::default(),
             tries: Tries::default(),
+            one: Arc::default(),
+            began: Cell::default(),
         })
     }
 
-    /// Opens the database as it is now and has something done with it. As long as the guard is held, nothing else is.
+    /// Opens the database as it is now and has something done with it. As long as the guard is held, nothing else is done
+    /// with this one.
     async fn ask(
         &self,
         call: &Call,
         act: Act,
         value: Option<&SecretBytes>,
-    ) -> Result<(Said, Vec<u8>, MutexGuard<'static, ()>), Fault> {
-        let one = ONE.lock().await;
+    ) -> Result<(Said, Vec<u8>, OwnedMutexGuard<()>), Fault> {
+        let asked = since_boot();
+        let one = Arc::clone(&self.one).lock_owned().await;
+        // Those who only want to know whether it opens share an answer that is no older than their question.
+        if matches!(act, Act::Open) && self.began.get().is_some_and(|began| began >= asked) {
+            return Ok((Said::Opened, Vec::new(), one));
+        }
+        let began = since_boot();
         let bytes = patience::file(&self.database, MOST).await?;
         let key = self.key(call).await?;
         let derivation = header::check(&bytes)?.derivation;
@@ -85,9 +100,13 @@ impl KeePass {
             let cause = "its key takes less to derive than when it was linked, as a guesser's would";
             return Err(Fault::Refused(cause.to_owned()));
         }
-        self.tries.begin(since_boot())?;
-        let said = apart::ask(act, &bytes, &key, value).await?;
-        self.tries.taken_back();
+        self.tries.may_begin(since_boot())?;
+        let place = PLACES.acquire().await.map_err(|_| lost())?;
+        let attempt = self.tries.begin(since_boot())?;
+        let said = apart::ask(act, &bytes, &key, value, &attempt).await?;
+        drop(place);
+        attempt.take_back();
+        self.began.set(Some(began));
         *self.opened.borrow_mut() = Some(derivation);
         Ok((said, bytes, one))
     }
@@ -207,6 +226,11 @@ impl LinkedVault for KeePass {
 
     fn hint(&self, fault: &Fault) -> Option<String> {
         let what = match fault {
+            Fault::Locked(cause) if cause.starts_with(tries::TOO_OFTEN) => {
+                return Some(
+                    "wait as long as it says; if you know of no failures, look into keyloan log".to_owned(),
+                );
+            }
             Fault::Locked(_) => "type the password anew",
             Fault::Refused(_) => "if it was you who changed what its key takes",
             _ => return None,

@@ -6,7 +6,9 @@ use super::super::SshKey;
 use super::database::{Opened, standard};
 use crate::signing::key_file;
 use crate::signing::public_line::public_line;
+use keyloan_protocol::limits;
 use keyloan_protocol::names::{FieldName, ItemName};
+use keyloan_protocol::ssh_agent::algorithm::KeyType;
 use std::collections::HashMap;
 
 const SETTINGS: &str = "KeeAgent.settings";
@@ -19,9 +21,9 @@ impl Opened {
         for (path, _) in &paths {
             *named.entry(path).or_default() += 1;
         }
-        let mut keys = Vec::new();
+        let mut keys: Vec<SshKey> = Vec::new();
         // What a reference cannot name for certain is not offered.
-        for (path, id) in paths.iter().filter(|(path, _)| named.get(path.as_str()) == Some(&1)) {
+        'items: for (path, id) in paths.iter().filter(|(path, _)| named.get(path.as_str()) == Some(&1)) {
             let (Ok(item), Some(entry)) = (ItemName::parse(path), self.database.entry(*id)) else { continue };
             // A text field of the same name is what `read` gives.
             let is_read = |name: &str| entry.get(name).or_else(|| entry.get(standard(name))).is_none();
@@ -30,9 +32,19 @@ impl Opened {
             for (name, attachment) in
                 entry.attachments_named().filter(|(name, _)| is_read(name) && settings.permit(name))
             {
+                // One more than are taken shows that there are more.
+                if keys.len() > limits::SSH_KEYS {
+                    break 'items;
+                }
                 let Ok((public, is_encrypted)) = key_file::public_half(attachment.data.get()) else {
                     continue;
                 };
+                // A certificate is no key, and what only stands for one in a token signs nothing here.
+                if public.certificate().is_some()
+                    || matches!(public.key_type(), KeyType::SkEd25519 | KeyType::SkEcdsa)
+                {
+                    continue;
+                }
                 let Ok(field) = FieldName::parse(name) else { continue };
                 keys.push(SshKey {
                     item: item.clone(),

@@ -12,6 +12,9 @@ const FIRST: Duration = Duration::from_secs(10);
 /// The longest wait, after which all is forgotten.
 const LONGEST: Duration = Duration::from_secs(3600);
 
+/// How a refusal begins.
+pub(super) const TOO_OFTEN: &str = "it could not be opened too often";
+
 #[derive(Default)]
 pub(super) struct Tries(RefCell<Option<Failed>>);
 
@@ -30,26 +33,36 @@ impl Failed {
 }
 
 impl Tries {
-    /// Counts one as failed, until it is [`taken_back`](Self::taken_back): one whose requester leaves stays a failure.
-    pub(super) fn begin(&self, now: Duration) -> Result<(), Fault> {
+    /// Counts one as failed, until it is taken back.
+    pub(super) fn begin(&self, now: Duration) -> Result<Attempt<'_>, Fault> {
+        let held = self.may_begin(now)?;
+        *self.0.borrow_mut() = Some(Failed { times: held + 1, last: now });
+        Ok(Attempt(self))
+    }
+
+    /// How many have failed, where another may be made now.
+    pub(super) fn may_begin(&self, now: Duration) -> Result<u32, Fault> {
         let held = *self.0.borrow();
         let held = held.filter(|failed| now.saturating_sub(failed.last) <= LONGEST);
         if let Some(failed) = held {
             let left = failed.wait().saturating_sub(now.saturating_sub(failed.last));
             if !left.is_zero() {
                 let left = left.as_secs() + 1;
-                let cause = format!("it could not be opened too often, and is tried again in {left} s");
+                let cause = format!("{TOO_OFTEN}, and is tried again in {left} s");
                 return Err(Fault::Locked(cause));
             }
         }
-        let times = held.map_or(0, |failed| failed.times) + 1;
-        *self.0.borrow_mut() = Some(Failed { times, last: now });
-        Ok(())
+        Ok(held.map_or(0, |failed| failed.times))
     }
+}
 
-    /// It was opened. Those that failed before still count: whoever guesses can have the right file back in between.
-    pub(super) fn taken_back(&self) {
-        if let Some(failed) = self.0.borrow_mut().as_mut() {
+pub(super) struct Attempt<'a>(&'a Tries);
+
+impl Attempt<'_> {
+    /// It was opened, or ended before anybody could know whether it would be. Those that failed before still count:
+    /// whoever guesses can have the right file back in between.
+    pub(super) fn take_back(&self) {
+        if let Some(failed) = self.0.0.borrow_mut().as_mut() {
             failed.times = failed.times.saturating_sub(1);
         }
     }
@@ -83,12 +96,11 @@ mod tests {
     fn one_that_succeeds_does_not_count_and_takes_no_other_back() {
         let (tries, now) = (Tries::default(), Duration::from_secs(1_000_000));
         for _ in 0..100 {
-            tries.begin(now).unwrap();
-            tries.taken_back();
+            tries.begin(now).unwrap().take_back();
         }
         for _ in 0..5 {
             tries.begin(now).unwrap();
-            let _ = tries.begin(now).map(|()| tries.taken_back());
+            let _ = tries.begin(now).map(|attempt| attempt.take_back());
         }
         assert!(tries.begin(now).is_err());
     }
