@@ -29,6 +29,8 @@ pub enum Is {
     Text,
     /// An absolute path, `~/` for the home directory.
     Path,
+    /// The same, of a file that counts as it was when the vault was added.
+    File,
     /// The same, of a program: it is pinned when the vault is added.
     Program,
     /// Kept sealed in the local vault, and never shown.
@@ -139,7 +141,7 @@ const OPENBAO: Kind = Kind {
         Setting {
             key: "ca",
             asks: "file with the certificate that signs the server's",
-            is: Is::Path,
+            is: Is::File,
             needed: Needed::No,
         },
         text("namespace", "", Needed::No),
@@ -165,7 +167,7 @@ const ONEPASSWORD: Kind = Kind {
         Setting {
             key: "ca",
             asks: "certificates that vouch for that server",
-            is: Is::Path,
+            is: Is::File,
             needed: Needed::No,
         },
         Setting { key: "op", asks: "op", is: Is::Program, needed: Needed::Unless("address", "/usr/bin/op") },
@@ -195,7 +197,7 @@ const BITWARDEN: Kind = Kind {
         Setting {
             key: "ca",
             asks: "a file with the certificate that signed its server's, where the system does not know that",
-            is: Is::Path,
+            is: Is::File,
             needed: Needed::No,
         },
         text("minutes", "for how many minutes bw is kept open without use", Needed::Else("5")),

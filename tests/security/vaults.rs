@@ -1,5 +1,6 @@
 //! Linked vaults: turning one to something else, from its environment and from its files.
 
+use keyloan_e2e::openbao::{OpenBao, Tls};
 use keyloan_e2e::pass::Store;
 use keyloan_e2e::programs::needed;
 use keyloan_e2e::{PASSPHRASE, Sandbox, approver};
@@ -80,4 +81,36 @@ fn a_directory_made_unreadable_in_a_password_store_neither_hides_a_set_nor_write
     assert_ne!(lent.text(), "far\n");
     let asked = std::fs::read_to_string(&kept).unwrap_or_default();
     assert!(!asked.contains("all is well"), "{asked}");
+}
+
+#[test]
+fn whoever_changes_the_file_of_certificates_does_not_take_the_servers_place() {
+    let sandbox = Sandbox::with_approver(approver::ALLOW);
+    let bao = OpenBao::start(&sandbox);
+    bao.link(&[], &[("token", "root-token")]).ok();
+    let get = || sandbox.keyloan(&["item", "get", "team://ci/pypi/token"]).run();
+    assert_eq!(get().ok().text(), "tok");
+    let port = bao.port();
+    drop(bao);
+    // An authority of the attacker's own, in the place of the one that was meant.
+    for file in ["ca.pem", "ca.key"] {
+        std::fs::remove_file(sandbox.path(file)).unwrap();
+    }
+    let impostor = OpenBao::started(&sandbox, "impostor", Tls::Good, &serde_json::json!({"port": port}));
+    // Who believes the file believes the impostor.
+    let ca = sandbox.path("ca.pem").display().to_string();
+    let curl = ["-s", "--cacert", &ca, &format!("{}/v1/sys/health", impostor.address())];
+    sandbox.command(needed("curl"), &curl).run().ok();
+    let before = impostor.requests("").len();
+    sandbox.keyloan(&["lock"]).run().ok();
+    sandbox.unlock().ok();
+    get().refused(7, "was changed after the vault was added");
+    assert_eq!(impostor.requests("").len(), before, "it is told nothing");
+    bao_again(&impostor, &sandbox);
+}
+
+/// If the change was the user's own.
+fn bao_again(server: &OpenBao, sandbox: &Sandbox) {
+    server.link(&["--replace"], &[]).ok();
+    assert_eq!(sandbox.keyloan(&["item", "get", "team://ci/pypi/token"]).run().ok().text(), "tok");
 }

@@ -7,6 +7,7 @@ use crate::approval::question::Question;
 use crate::audit::event::Event;
 use crate::audit::sink::Durable;
 use crate::clock;
+use crate::vault::linked::certificates;
 use crate::vault::linked::links::{self, Link, Links};
 use crate::vault::linked::pinned::Pinned;
 use crate::vault::linked::{self, Fault};
@@ -95,6 +96,12 @@ impl NewLink {
                 Is::Program => {
                     let pinned = Pinned::of(&absolute()?).await.map_err(|fault| self.refused(fault))?;
                     link.programs.insert(key, pinned);
+                }
+                Is::File => {
+                    let sha256 = certificates::sha256(&absolute()?).await;
+                    let sha256 = sha256.map_err(|fault| self.refused(fault))?;
+                    link.settings.insert(key.clone() + "-sha256", sha256);
+                    link.settings.insert(key, absolute()?.display().to_string());
                 }
                 Is::Path => {
                     link.settings.insert(key, absolute()?.display().to_string());

@@ -5,6 +5,7 @@
 //! Requests and answers hold secrets: what carries them is freed to an allocator that wipes.
 
 use super::Fault;
+use super::certificates::{self, Ca};
 use crate::patience;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes};
@@ -19,10 +20,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{CertificateError, ClientConfig, RootCertStore};
 use std::cell::Cell;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +46,6 @@ const ROOTS: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The longest file of certificates.
-const CERTIFICATES: u64 = 4 * 1024 * 1024;
-
 /// A server, connected to as often as needed.
 pub(super) struct Server {
     at: At,
@@ -67,7 +64,7 @@ enum At {
     Tls {
         host: String,
         port: u16,
-        ca: Option<PathBuf>,
+        ca: Option<Ca>,
         config: OnceCell<Arc<ClientConfig>>,
     },
     /// To this machine alone.
@@ -114,7 +111,7 @@ impl Drop for Task {
 impl Server {
     /// `https://HOST[:PORT][/PATH]`, or `http://` with an address of this machine. With `ca`, a file, nobody else's
     /// signature counts.
-    pub(super) fn parse(address: &str, ca: Option<PathBuf>) -> Result<Self, Fault> {
+    pub(super) fn parse(address: &str, ca: Option<Ca>) -> Result<Self, Fault> {
         let bad = |cause: &str| Fault::Broken(format!("the address '{}' {cause}", escaped(address, 200)));
         let uri: Uri = address.parse().map_err(|_| bad("is none"))?;
         let authority = uri.authority().ok_or_else(|| bad("names no server"))?;
@@ -167,7 +164,7 @@ impl Server {
                 self.spoken(TcpStream::connect((*address, *port)).await.map_err(failed)?).await
             }
             At::Tls { host, port, ca, config } => {
-                let config = config.get_or_try_init(|| tls(ca.clone())).await?;
+                let config = config.get_or_try_init(|| tls(ca.as_ref())).await?;
                 let name = ServerName::try_from(host.clone())
                     .map_err(|_| Fault::Broken(format!("{} is no server's name", self.named.shown)))?;
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(failed)?;
@@ -296,10 +293,15 @@ fn cause(error: &io::Error) -> String {
     }
 }
 
-async fn tls(ca: Option<PathBuf>) -> Result<Arc<ClientConfig>, Fault> {
-    let looked = patience::look(move || roots(ca.as_deref())).await;
-    let late = || Err(Fault::Unreachable("the file of certificates does not answer".to_owned()));
-    let roots = looked.unwrap_or_else(late)?;
+async fn tls(ca: Option<&Ca>) -> Result<Arc<ClientConfig>, Fault> {
+    let roots = if let Some(ca) = ca {
+        roots(&ca.path, &ca.text().await?)?
+    } else {
+        let system = ROOTS.iter().map(Path::new).find(|path| path.exists());
+        let none = "this system has no list of certificates; give the link one (ca=FILE)";
+        let system = system.ok_or_else(|| Fault::Broken(none.to_owned()))?;
+        roots(system, &patience::file(system, certificates::LONGEST).await?)?
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -307,25 +309,16 @@ async fn tls(ca: Option<PathBuf>) -> Result<Arc<ClientConfig>, Fault> {
     Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
-/// Whose signatures count: those of this file, or those the system has.
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, Fault> {
-    let system = || ROOTS.iter().map(Path::new).find(|path| path.exists());
-    let path = ca.or_else(system).ok_or_else(|| {
-        Fault::Broken("this system has no list of certificates; give the link one (ca=FILE)".to_owned())
-    })?;
-    let bad = |cause: &str| Fault::Broken(format!("{}: {cause}", path.display()));
-    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
-    let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
-    let file = file.map_err(|error| bad(&error.to_string()))?;
-    if !file.metadata().is_ok_and(|found| found.is_file()) {
-        return Err(bad("it is no regular file"));
-    }
-    let mut text = Vec::new();
-    file.take(CERTIFICATES).read_to_end(&mut text).map_err(|error| bad(&error.to_string()))?;
+/// Whose signatures count.
+fn roots(path: &Path, text: &[u8]) -> Result<RootCertStore, Fault> {
     let mut roots = RootCertStore::empty();
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok).collect();
+    let found: Vec<_> = CertificateDer::pem_slice_iter(text).filter_map(Result::ok).collect();
     let (added, _) = roots.add_parsable_certificates(found);
-    if added == 0 { Err(bad("it holds no certificate")) } else { Ok(roots) }
+    if added == 0 {
+        Err(Fault::Broken(format!("{}: it holds no certificate", path.display())))
+    } else {
+        Ok(roots)
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! own, a token), and that goes when the local vault is locked.
 
 mod bitwarden;
+pub(crate) mod certificates;
 mod command;
 mod http;
 mod keepass;

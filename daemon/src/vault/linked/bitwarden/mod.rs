@@ -14,6 +14,7 @@ use self::item::Items;
 use self::serve::{How, Request, Serve};
 use super::links::Link;
 use super::{Call, Doing, Fault, LinkedVault, Listed, Read, SshKey};
+use crate::vault::linked::certificates::Ca;
 use hyper::Method;
 use keyloan_protocol::names::{ItemName, VaultName};
 use keyloan_protocol::reference::Reference;
@@ -46,7 +47,7 @@ impl Bitwarden {
         let how = How {
             program: link.program("bw")?.clone(),
             appdata: link.path("appdata")?,
-            ca: link.setting("ca").map(|_| link.path("ca")).transpose()?,
+            ca: Ca::of(link)?,
             idle: Duration::from_secs(minutes * 60),
         };
         Ok(Self {

@@ -20,7 +20,10 @@ pub(super) async fn started(how: &How) -> Result<(Server, Process), Fault> {
     ours.set_nonblocking(true).map_err(broken)?;
     let ours = UnixStream::from_std(ours).map_err(broken)?;
     let mut variables = vec![("BITWARDENCLI_APPDATA_DIR", how.appdata.clone().into_os_string())];
-    variables.extend(how.ca.clone().map(|ca| ("NODE_EXTRA_CA_CERTS", ca.into_os_string())));
+    if let Some(ca) = &how.ca {
+        ca.text().await?;
+        variables.push(("NODE_EXTRA_CA_CERTS", ca.path.clone().into_os_string()));
+    }
     let order = Order {
         program: &how.program,
         arguments: ["serve", "--hostname", "fd+connected://0"].map(Into::into).to_vec(),

@@ -13,6 +13,7 @@ use super::Fault;
 use super::process::{Process, lost, started};
 use super::said;
 use crate::clock;
+use crate::vault::linked::certificates::Ca;
 use hyper::Method;
 use keyloan_protocol::secret::SecretBytes;
 use serde_json::Value;
@@ -60,7 +61,7 @@ thread_local! {
 pub(super) struct How {
     pub(super) program: Pinned,
     pub(super) appdata: PathBuf,
-    pub(super) ca: Option<PathBuf>,
+    pub(super) ca: Option<Ca>,
     /// How long it is kept unused.
     pub(super) idle: Duration,
 }

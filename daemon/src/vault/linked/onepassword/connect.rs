@@ -3,6 +3,7 @@
 
 use super::item::{Item, Summary, Vault};
 use super::{Form, Place, SETS, is_id, listed};
+use crate::vault::linked::certificates::Ca;
 use crate::vault::linked::http::{Answer, Ask, Connection, Server};
 use crate::vault::linked::links::Link;
 use crate::vault::linked::{Call, Doing, Fault, LinkedVault, Listed, Read};
@@ -14,7 +15,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
 const MOST: usize = limits::FRAME;
 const TOKEN: &str = "token";
@@ -27,7 +27,7 @@ pub(super) struct Connect {
 impl Connect {
     pub(super) fn open(link: &Link) -> Result<Self, Fault> {
         let address = link.setting("address").unwrap_or_default();
-        let server = Server::parse(address, link.setting("ca").map(PathBuf::from))?;
+        let server = Server::parse(address, Ca::of(link)?)?;
         Ok(Self { server, sets: link.setting(SETS).unwrap_or_default().to_owned() })
     }
 

@@ -13,6 +13,7 @@ mod paths;
 mod session;
 mod wrapped;
 
+use super::certificates::Ca;
 use super::http::{Answer, Server};
 use super::lease::Made;
 use super::links::Link;
@@ -98,7 +99,7 @@ impl OpenBao {
             (None, Some(id)) => SignIn::Role { id: id.to_owned(), mount: approle.clone() },
             (None, None) => SignIn::Token,
         };
-        let server = Server::parse(&setting("address", ""), link.setting("ca").map(PathBuf::from))?;
+        let server = Server::parse(&setting("address", ""), Ca::of(link)?)?;
         let namespace = link.setting("namespace").map(|text| SecretBytes::copy_of(text.as_bytes()));
         Ok(Self {
             name: link.name.clone(),
