@@ -143,6 +143,9 @@ pub(crate) struct Unlock {
     /// Type the passphrase in a window
     #[arg(long, conflicts_with = "passphrase_fd")]
     pub(crate) desktop: bool,
+    /// Open it with the key that the desktop's keyring keeps (keyloan recipient keyring)
+    #[arg(long, conflicts_with_all = ["here", "desktop", "passphrase_fd", "accept_rollback"])]
+    pub(crate) keyring: bool,
     /// Open a vault that is older than its log remembers
     #[arg(long)]
     pub(crate) accept_rollback: bool,
@@ -238,6 +241,8 @@ pub(crate) enum Recipient {
         #[command(flatten)]
         passphrase: Passphrase,
     },
+    /// Let the desktop's keyring open the vault: every program of yours that can ask it then can, too
+    Keyring(Passphrase),
     /// The further keys
     List(Json),
     /// Take a further key away

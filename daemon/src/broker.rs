@@ -14,6 +14,7 @@ mod items;
 mod judging;
 mod keeper;
 mod kept;
+mod keyring_key;
 mod leases;
 mod lend;
 mod linked;
@@ -101,6 +102,8 @@ pub(crate) struct Broker {
     log: RefCell<Sink>,
     history: History,
     queue: Queue,
+    /// Locked by wrong PINs, and not opened by the passphrase since.
+    guessed: Cell<bool>,
     notifier: Notifier,
     loans: RefCell<Table>,
     leases: Rc<leases::Ends>,
@@ -195,6 +198,7 @@ impl Broker {
             log: RefCell::new(log),
             history: History::default(),
             queue: Queue::new(),
+            guessed: Cell::default(),
             notifier: Notifier::default(),
             loans: RefCell::default(),
             leases: Rc::default(),
@@ -370,6 +374,7 @@ impl Broker {
             let _ = self.record(&Event::PinFailed { by, failures }, Durable::Now);
             if locks {
                 self.lock("five wrong PINs");
+                self.guessed.set(true);
             }
         };
         let announced = Cell::new(None);

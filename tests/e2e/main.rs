@@ -51,6 +51,7 @@ mod ssh_oracle;
 mod ssh_stand_in;
 mod ssh_upstream;
 mod terminal;
+mod unlock_keyring;
 mod vault;
 mod vault_bitwarden;
 mod vault_bitwarden_bad;

@@ -38,6 +38,7 @@ fn what_changes_what_opens_it() {
     let public = format!("\"$(cat {}.pub)\"", key.display());
     person.says_yes("recipient-add", &format!("keyloan recipient add laptop {public}"));
     person.says_yes("recipient-rm", "keyloan recipient rm laptop");
+    person.turns_away("recipient-keyring", "keyloan recipient keyring");
     person.turns_away("rekey", "keyloan rekey");
     person.turns_away("recovery-key", "keyloan recovery-key");
     person.turns_away("approve", "keyloan approve");

@@ -1,5 +1,7 @@
 //! Row 16: asking until somebody is tired enough to say yes; and guessing the PIN.
 
+use keyloan_e2e::keyring::Keyring;
+use keyloan_e2e::sandbox::Run;
 use keyloan_e2e::terminal::Terminal;
 use keyloan_e2e::{PASSPHRASE, Sandbox, eventually};
 
@@ -68,6 +70,12 @@ fn who_dies_and_comes_back_is_not_asked_for_without_end() {
 #[test]
 fn five_wrong_pins_where_it_was_unlocked_lock_everything() {
     let sandbox = asked_on_terminals();
+    let keyring = Keyring::open(&sandbox);
+    let on_desktop = |run: Run| keyring.on(run).env("DISPLAY", ":7").run();
+    on_desktop(sandbox.keyed(PASSPHRASE, &["unlock", "--here", "--passphrase-fd", "3"])).ok();
+    sandbox.keyed(PASSPHRASE, &["recipient", "keyring", "--passphrase-fd", "3"]).run().ok();
+    sandbox.keyloan(&["lock"]).run().ok();
+    on_desktop(sandbox.keyloan(&["unlock", "--keyring"])).ok();
     let terminal = Terminal::open(&sandbox);
     terminal.run("keyloan lock; keyloan unlock; echo unlocked $?");
     terminal.expect("Passphrase, Enter alone to decline:");
@@ -92,6 +100,11 @@ fn five_wrong_pins_where_it_was_unlocked_lock_everything() {
     assert!(terminal.expect("ended 125").contains("everything is locked"));
     assert_eq!(sandbox.status()["vault"], "locked");
     assert_eq!(sandbox.events("locked").pop().unwrap()["why"], "five wrong PINs");
+    // Behind a key that any program may use nobody goes on guessing.
+    on_desktop(sandbox.keyloan(&["unlock", "--keyring"])).refused(2, "only the passphrase opens the vault");
+    sandbox.unlock().ok();
+    sandbox.keyloan(&["lock"]).run().ok();
+    on_desktop(sandbox.keyloan(&["unlock", "--keyring"])).ok();
 }
 
 #[test]

@@ -27,6 +27,7 @@ pub(crate) fn unlock(unlock: &Unlock) -> Result<(), Failure> {
         here: unlock.here,
         desktop: unlock.desktop,
         accept_rollback: unlock.accept_rollback,
+        keyring: unlock.keyring,
     };
     let message = with_desktop(Message::new(request));
     let message = client::with_secret(act, message, "passphrase", unlock.passphrase.passphrase_fd)?;

@@ -116,6 +116,7 @@ fn told(line: &[u8]) -> String {
         "approver_enrolled" => format!("a terminal answers from now on, {}", by()),
         "approver_left" => format!("it answers no more, {}", by()),
         "unlock_failed" => format!("wrong passphrase {}", by()),
+        "keyring_used" => format!("the key in the keyring was taken {}", by()),
         "unlocked" => format!("unlocked {}", by()),
         "repaired" => format!("a record of {} bytes, cut short by a crash, was removed", number("bytes")),
         "mismatched" => {

@@ -22,6 +22,12 @@ pub(crate) fn recipient(recipient: Recipient) -> Result<(), Failure> {
             let message = client::with_secret(act, message, "passphrase", passphrase.passphrase_fd)?;
             client::tell(act, &message)
         }
+        Recipient::Keyring(passphrase) => {
+            let act = "let the keyring open the vault";
+            let message = Message::new(Request::RecipientKeyring);
+            let message = client::with_secret(act, message, "passphrase", passphrase.passphrase_fd)?;
+            client::tell(act, &message)
+        }
         Recipient::List(format) => {
             let act = "list the recipients";
             let reply = client::ask(act, &Message::new(Request::RecipientList))?;

@@ -25,6 +25,10 @@ pub(crate) enum Event {
     Unlocked {
         by: Who,
     },
+    /// The key in the desktop's keyring was taken to open the vault.
+    KeyringUsed {
+        by: Who,
+    },
     /// Questions go to another place from here on.
     SurfaceMoved {
         by: Who,

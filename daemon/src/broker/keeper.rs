@@ -39,8 +39,14 @@ pub(crate) struct Unlock {
     pub(crate) in_window: bool,
     /// Opens a vault that is older than the log remembers.
     pub(crate) accept_older: bool,
+    /// With the key that the desktop's keyring keeps, and without any other effect of the passphrase.
+    pub(crate) keyring: bool,
     /// Where the requester says windows can be opened; believed with the passphrase.
     pub(crate) desktop: Option<Desktop>,
+}
+
+fn unlocked(was_open: bool) -> &'static str {
+    if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }
 }
 
 impl Broker {
@@ -116,6 +122,16 @@ impl Broker {
             ));
         }
         let was_open = self.is_open();
+        if how.keyring {
+            if self.vault.borrow_mut().state() == VaultState::Absent {
+                return Err(Refusal::Absent);
+            }
+            if !was_open {
+                let text = self.identity_by_keyring(client, how.desktop.as_ref()).await?;
+                self.open_with(client, &text, false)?;
+            }
+            return Ok(Reply::done(unlocked(was_open)));
+        }
         let moves = how.here || !was_open;
         let mut question = Question::new("unlock the vault");
         if let Some(desktop) = how.desktop.as_ref().filter(|_| moves) {
@@ -130,7 +146,8 @@ impl Broker {
             self.record(&Event::SurfaceMoved { by: self.who(&client.requester) }, Durable::Now)?;
             self.move_surface(&client.requester, how.desktop);
         }
-        Ok(Reply::done(if was_open { "the vault was unlocked already" } else { "the vault is unlocked" }))
+        self.guessed.set(false);
+        Ok(Reply::done(unlocked(was_open)))
     }
 
     /// Opens the vault for a request that needs it, asking for the passphrase in a window on the desktop of
@@ -161,6 +178,7 @@ impl Broker {
         };
         let text = self.unwrap_typed(client, &mut place, wrapped, question, turn).await?;
         self.open_with(client, &text, false)?;
+        self.guessed.set(false);
         if let Place::Terminal(_) = place {
             self.move_surface(&client.requester, None);
         }

@@ -84,7 +84,7 @@ impl Broker {
         Ok(Message::new(Reply::Value).with("value", key))
     }
 
-    fn recipient_changed(
+    pub(super) fn recipient_changed(
         &self,
         client: &Client,
         name: &PlainName,

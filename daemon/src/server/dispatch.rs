@@ -85,8 +85,8 @@ async fn serve(
         Request::ItemGet { item, field, vault } => return broker.item_get(client, vault, item, field).await,
         Request::Status => broker.status(),
         Request::Init => broker.init(client, passphrase, pin, phrase, desktop).await?,
-        Request::Unlock { here, desktop: in_window, accept_rollback } => {
-            let how = Unlock { here, in_window, accept_older: accept_rollback, desktop };
+        Request::Unlock { here, desktop: in_window, accept_rollback, keyring } => {
+            let how = Unlock { here, in_window, accept_older: accept_rollback, keyring, desktop };
             broker.unlock(client, passphrase, how).await?
         }
         Request::Approve => broker.approve(client, passphrase).await?,
@@ -100,6 +100,7 @@ async fn serve(
         Request::RecipientAdd { name, recipient } => {
             broker.recipient_add(client, passphrase, name, recipient).await?
         }
+        Request::RecipientKeyring => broker.keyring_key(client, passphrase).await?,
         Request::RecipientList => broker.recipients(client).await?,
         Request::RecipientRemove { name } => broker.recipient_remove(client, passphrase, name).await?,
         Request::ItemSet { item, field, vault: Some(vault), public } => {

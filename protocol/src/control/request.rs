@@ -34,6 +34,9 @@ pub enum Request {
         /// Opens a vault that is older than the log remembers.
         #[serde(default)]
         accept_rollback: bool,
+        /// With the key that the desktop's keyring keeps.
+        #[serde(default)]
+        keyring: bool,
     },
     Lock,
     /// Questions are answered on the requester's terminal, for as long as the connection stays. Tail: `passphrase`.
@@ -53,6 +56,8 @@ pub enum Request {
         recipient: String,
     },
     RecipientList,
+    /// Tail: `passphrase`.
+    RecipientKeyring,
     /// Tail: `passphrase`.
     RecipientRemove {
         name: PlainName,
